@@ -1,0 +1,55 @@
+// What `latchkey` does, one function a command. Each returns the exit code of the contract.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace latchkey {
+
+constexpr int kExitAllActive = 0;
+constexpr int kExitSomeInactive = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitNoAnswer = 3;
+
+// The command line does not say what to do; what() is for people.
+struct UsageError {
+  std::string what;
+};
+
+struct CommonSettings {
+  std::string socket;
+  bool json = false;
+  std::chrono::milliseconds timeout = std::chrono::seconds(5);
+};
+
+struct VerifySettings {
+  std::vector<std::string> scopes;
+  std::vector<std::string> any_scopes;
+  std::string source;
+  std::optional<std::chrono::nanoseconds> max_age;
+  bool metadata = false;
+};
+
+struct MintSettings {
+  std::string prefix;
+  unsigned count = 1;
+  std::string config;  // with a source: its digest scheme and newest pepper
+  std::string source;
+};
+
+struct SqlSettings {
+  std::string action;  // install, uninstall, grant
+  std::string config;
+  std::string source;  // empty: all
+};
+
+int run_verify(const CommonSettings& common, const VerifySettings& verify);
+int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout);
+int run_ping(const CommonSettings& common);
+int run_status(const CommonSettings& common);
+int run_mint(const CommonSettings& common, const MintSettings& mint);
+int run_sql(const SqlSettings& sql);
+
+}  // namespace latchkey

@@ -1,0 +1,115 @@
+// latchkey: the operator's hand on latchkeyd. This file is the command line and nothing else.
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <iostream>
+
+#include "client/commands.h"
+#include "client/connection.h"
+#include "daemon/duration.h"
+#include "daemon/options.h"
+
+namespace latchkey {
+namespace {
+
+std::chrono::nanoseconds duration(const std::string& text, const char* option) {
+  const auto parsed = parse_duration(text);
+  if (!parsed) {
+    throw UsageError{std::string(option) + " is no duration; write 250ms, 5s, 10m or 1h"};
+  }
+  return *parsed;
+}
+
+std::string default_socket() {
+  const char* named = std::getenv("LATCHKEY_SOCKET");
+  return named != nullptr && *named != '\0' ? named : "/run/latchkey/latchkey.sock";
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{
+      "Asks latchkeyd about API keys. Exit status: 0 all keys are active, 1 some key is not,"
+      " 2 wrong usage, 3 no trustworthy answer."};
+  app.require_subcommand(1);
+  app.fallthrough();  // --socket and --json may stand behind the command, too
+  app.set_version_flag("--version", "latchkey " LATCHKEY_VERSION_TEXT);
+  CommonSettings common;
+  common.socket = default_socket();
+  app.add_option("--socket", common.socket, "Socket of latchkeyd (else $LATCHKEY_SOCKET)")
+      ->capture_default_str();
+  app.add_flag("--json", common.json, "One JSON object a line, for machines");
+
+  VerifySettings verify;
+  std::string max_age;
+  CLI::App* verify_command =
+      app.add_subcommand("verify", "Verify keys, read from standard input, one a line");
+  verify_command->add_option("--scope", verify.scopes, "Scope that the key must hold; all of them");
+  verify_command->add_option("--any-scope", verify.any_scopes, "Scopes of which one must be held");
+  verify_command->add_option("--source", verify.source, "Ask this source only");
+  verify_command->add_option("--max-age", max_age, "Oldest acceptable knowledge, e.g. 5s");
+  verify_command->add_flag("--metadata", verify.metadata, "Show the row's metadata, if allowed");
+
+  std::string sync_timeout = "5s";
+  CLI::App* sync_command =
+      app.add_subcommand("sync", "Return once everything committed before is in force");
+  sync_command->add_option("--timeout", sync_timeout, "How long to wait, at most 60s")
+      ->capture_default_str();
+  CLI::App* ping_command = app.add_subcommand("ping", "Does latchkeyd answer?");
+  CLI::App* status_command = app.add_subcommand("status", "Freshness, sizes, counters");
+
+  MintSettings mint;
+  CLI::App* mint_command = app.add_subcommand("mint", "Make new keys, with what to store");
+  mint_command->add_option("--prefix", mint.prefix, "What the keys begin with")->required();
+  mint_command->add_option("--count", mint.count, "How many")->check(CLI::Range(1, 1'000'000));
+  mint_command->add_option("--config", mint.config, "Configuration that has the source");
+  mint_command->add_option("--source", mint.source, "Store as this source does");
+
+  SqlSettings sql;
+  CLI::App* sql_command = app.add_subcommand("sql", "Print SQL for the operator to run");
+  sql_command->add_option("action", sql.action, "install, uninstall or grant")
+      ->required()
+      ->check(CLI::IsMember({"install", "uninstall", "grant"}));
+  sql_command->add_option("--config", sql.config, "Configuration file")->required();
+  sql_command->add_option("--source", sql.source, "For this source only");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (verify_command->parsed()) {
+    if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");
+    return run_verify(common, verify);
+  }
+  if (sync_command->parsed()) {
+    return run_sync(common, std::chrono::duration_cast<std::chrono::milliseconds>(
+                                duration(sync_timeout, "--timeout")));
+  }
+  if (ping_command->parsed()) return run_ping(common);
+  if (status_command->parsed()) return run_status(common);
+  if (mint_command->parsed()) return run_mint(common, mint);
+  return run_sql(sql);
+}
+
+}  // namespace
+}  // namespace latchkey
+
+int main(int argc, char** argv) {
+  try {
+    return latchkey::run(argc, argv);
+  } catch (const latchkey::UsageError& error) {
+    std::cerr << "latchkey: " << error.what << "\n";
+    return latchkey::kExitUsage;
+  } catch (const latchkey::ConfigError& error) {
+    std::cerr << "latchkey: " << error.what() << "\n";
+    return latchkey::kExitUsage;
+  } catch (const latchkey::Refused& error) {
+    std::cerr << "latchkey: " << error.what() << "\n";
+    return error.code == LATCHKEY_UNKNOWN_SOURCE || error.code == LATCHKEY_BAD_SCOPE ||
+                   error.code == LATCHKEY_BAD_SOURCE
+               ? latchkey::kExitUsage
+               : latchkey::kExitNoAnswer;
+  } catch (const std::exception& error) {
+    std::cerr << "latchkey: " << error.what() << "\n";
+    return latchkey::kExitNoAnswer;
+  }
+}

@@ -1,0 +1,61 @@
+#include "daemon/callers.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace latchkey {
+
+std::optional<Peer> peer_of(int socket) {
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return std::nullopt;
+  Peer peer{credentials.uid, credentials.gid, credentials.pid, {}};
+  // Asks for the size first: the kernel answers ERANGE and writes what it needs.
+  length = 0;
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, nullptr, &length) != 0 && errno == ERANGE) {
+    peer.groups.resize(length / sizeof(gid_t));
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &length) != 0) {
+      peer.groups.clear();
+    }
+  }
+  return peer;
+}
+
+CallerRules::CallerRules(std::span<const AllowOptions> rules,
+                         std::span<const std::string> source_names, uid_t own_uid)
+    : own_uid_(own_uid) {
+  for (std::size_t i = 0; i < source_names.size(); ++i) everything_.sources |= SourceMask{1} << i;
+  everything_.all_sources = everything_.reasons = everything_.metadata = true;
+  for (const AllowOptions& option : rules) {
+    Rule rule{option.uid, option.gid, everything_};
+    rule.rights.reasons = option.reasons;
+    rule.rights.metadata = option.metadata;
+    if (!option.sources.empty()) {
+      rule.rights.all_sources = false;
+      rule.rights.sources = 0;
+      for (std::size_t i = 0; i < source_names.size(); ++i) {
+        if (std::ranges::find(option.sources, source_names[i]) != option.sources.end()) {
+          rule.rights.sources |= SourceMask{1} << i;
+        }
+      }
+    }
+    rules_.push_back(rule);
+  }
+}
+
+std::optional<Rights> CallerRules::rights_of(const Peer& peer) const {
+  for (const Rule& rule : rules_) {
+    if (rule.uid && *rule.uid != peer.uid) continue;
+    if (rule.gid && *rule.gid != peer.gid &&
+        std::ranges::find(peer.groups, *rule.gid) == peer.groups.end()) {
+      continue;
+    }
+    return rule.rights;
+  }
+  if (peer.uid == 0 || peer.uid == own_uid_) return everything_;
+  return std::nullopt;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,55 @@
+// Who may ask what. The kernel says who is calling (SO_PEERCRED, unix(7)); the configuration says
+// what that uid or gid may do. Decided once, when the connection is accepted.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "daemon/options.h"
+#include "keymap/verdict.h"
+
+namespace latchkey {
+
+struct Peer {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  pid_t pid = 0;
+  std::vector<gid_t> groups;  // supplementary
+};
+
+// Who stands at the other end of a connected Unix socket; nothing if the kernel will not say.
+[[nodiscard]] std::optional<Peer> peer_of(int socket);
+
+struct Rights {
+  SourceMask sources = 0;
+  bool all_sources = false;  // may also learn which names exist
+  bool reasons = false;      // why a key is refused, and whose it is
+  bool metadata = false;
+};
+
+class CallerRules {
+ public:
+  // `source_names` in the order of the verifier's routes.
+  CallerRules(std::span<const AllowOptions> rules, std::span<const std::string> source_names,
+              uid_t own_uid);
+
+  // What the first rule that names the peer allows. Root and the daemon's own user may do
+  // everything unless a rule names them. Nothing: not allowed at all.
+  [[nodiscard]] std::optional<Rights> rights_of(const Peer& peer) const;
+
+ private:
+  struct Rule {
+    std::optional<uid_t> uid;
+    std::optional<gid_t> gid;
+    Rights rights;
+  };
+  std::vector<Rule> rules_;
+  Rights everything_;
+  uid_t own_uid_;
+};
+
+}  // namespace latchkey

@@ -1,0 +1,197 @@
+#include "daemon/conversation.h"
+
+#include <algorithm>
+#include <array>
+
+namespace latchkey {
+namespace {
+
+// What a caller without the right to reasons is told: that the key is no good.
+latchkey_verdict without_reason(latchkey_verdict verdict) {
+  switch (verdict) {
+    case LATCHKEY_REVOKED:
+    case LATCHKEY_DISABLED:
+    case LATCHKEY_DELETED:
+    case LATCHKEY_EXPIRED:
+    case LATCHKEY_NOT_YET_VALID: return LATCHKEY_UNKNOWN;
+    default: return verdict;
+  }
+}
+
+std::int64_t floor_seconds(std::int64_t us) {
+  const std::int64_t seconds = us / 1'000'000;
+  return us % 1'000'000 < 0 ? seconds - 1 : seconds;
+}
+
+}  // namespace
+
+BatchScratch::BatchScratch() {
+  requests.reserve(kRequests);
+  terms.reserve(kRequests);
+  questions.reserve(kQuestions);
+  scopes.reserve(kScopes);
+  findings.resize(kQuestions);
+}
+
+Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
+                                        const ConversationContext& context, BatchScratch& scratch) {
+  Next next = Next::kRead;
+  while (next == Next::kRead) {
+    const auto frame = in.next_frame();
+    if (!frame) break;
+    next = take(*frame, out, context, scratch);
+  }
+  flush(out, context, scratch);
+  // The keys' bytes are wiped here, when nothing points to them any more.
+  in.release();
+  if (next == Next::kRead && in.error()) {
+    context.stats->protocol_errors.add();
+    encode_error(out, in.error_request_id(), *in.error(), error_sentence(*in.error()));
+    next = Next::kClose;
+  }
+  return next;
+}
+
+Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
+                                      const ConversationContext& context, BatchScratch& scratch) {
+  if (frame.header.type == LATCHKEY_VERIFY) return take_verify(frame, out, context, scratch);
+  flush(out, context, scratch);
+  switch (frame.header.type) {
+    case LATCHKEY_PING:
+      if (const DecodeError error = decode_empty(frame.body)) {
+        return refuse(frame, *error, out, context);
+      }
+      encode_pong(out, frame.header.request_id);
+      break;
+    case LATCHKEY_STATUS:
+      if (const DecodeError error = decode_empty(frame.body)) {
+        return refuse(frame, *error, out, context);
+      }
+      encode_status_reply(out, frame.header.request_id, context.status_json());
+      break;
+    case LATCHKEY_SYNC:
+      if (const DecodeError error = decode_sync(frame.body, sync_.timeout_ms)) {
+        return refuse(frame, *error, out, context);
+      }
+      sync_.request_id = frame.header.request_id;
+      sync_.sources = rights_.sources;
+      context.stats->requests.add();
+      return Next::kSync;
+    default: return refuse(frame, LATCHKEY_BAD_TYPE, out, context);
+  }
+  context.stats->requests.add();
+  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+}
+
+Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
+                                             const ConversationContext& context,
+                                             BatchScratch& scratch) {
+  VerifyRequest request;
+  if (const DecodeError error = decode_verify(frame.body, request)) {
+    flush(out, context, scratch);  // what came before is answered before the refusal
+    return refuse(frame, *error, out, context);
+  }
+  context.stats->requests.add();
+
+  Terms terms;
+  terms.sources = rights_.sources;
+  terms.max_age_ms = request.max_age_ms;
+  if (!request.source.empty()) {
+    const auto& routes = context.verifier->routes();
+    const auto named = std::ranges::find_if(
+        routes, [&](const Route& route) { return route.keys->name == request.source; });
+    if (named == routes.end() && rights_.all_sources) {
+      flush(out, context, scratch);
+      encode_error(out, frame.header.request_id, LATCHKEY_UNKNOWN_SOURCE,
+                   error_sentence(LATCHKEY_UNKNOWN_SOURCE));
+      return Next::kRead;
+    }
+    // Whoever may not use all sources is not told which others exist: forbidden either way.
+    terms.sources =
+        named == routes.end() ? 0 : rights_.sources & (SourceMask{1} << (named - routes.begin()));
+  }
+  for (const auto& [list, kept] : {std::pair(&request.all_scopes, &terms.all_scopes),
+                                   std::pair(&request.any_scopes, &terms.any_scopes)}) {
+    const std::string_view* first = scratch.scopes.data() + scratch.scopes.size();
+    for (const std::string_view scope : *list) scratch.scopes.push_back(scope);
+    *kept = {first, list->size()};
+  }
+  scratch.terms.push_back(terms);
+  scratch.requests.push_back({frame.header.request_id, request.flags, request.keys.size()});
+  for (const std::string_view key : request.keys) {
+    scratch.questions.push_back({key, &scratch.terms.back()});
+  }
+  const bool full =
+      scratch.requests.size() == BatchScratch::kRequests ||
+      scratch.questions.size() > BatchScratch::kQuestions - LATCHKEY_BATCH_KEYS_MAX ||
+      scratch.scopes.size() > BatchScratch::kScopes - std::size_t{2} * LATCHKEY_SCOPES_MAX;
+  if (full) flush(out, context, scratch);
+  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+}
+
+void Conversation::flush(OutBuffer& out, const ConversationContext& context,
+                         BatchScratch& scratch) {
+  if (scratch.requests.empty()) return;
+  {
+    // Records stay alive inside the section, so replies are encoded inside it, too.
+    const ReadSection section(*context.reader);
+    const Now now = context.clock();
+    const std::span<const Question> questions(scratch.questions);
+    const std::span<Finding> findings(scratch.findings);
+    for (std::size_t from = 0; from < questions.size(); from += Verifier::kBatchMax) {
+      const std::size_t count = std::min(Verifier::kBatchMax, questions.size() - from);
+      context.verifier->verify(questions.subspan(from, count), now, findings.subspan(from, count));
+    }
+    std::size_t next = 0;
+    for (const BatchScratch::Request& request : scratch.requests) {
+      VerifiedWriter writer(out, request.id, request.keys);
+      for (std::size_t i = 0; i < request.keys; ++i) {
+        write_answer(writer, findings[next++], request.flags, context);
+      }
+      writer.finish();
+    }
+  }
+  scratch.requests.clear();
+  scratch.terms.clear();
+  scratch.questions.clear();
+  scratch.scopes.clear();
+}
+
+void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
+                                const ConversationContext& context) {
+  context.stats->verdicts[finding.verdict].add();
+  if (finding.verdict == LATCHKEY_VALID) {
+    context.stats->accepted_by_source[finding.route].add();
+    context.stats->accepted_by_digester[finding.digester].add();
+  }
+  const latchkey_verdict told = rights_.reasons ? finding.verdict : without_reason(finding.verdict);
+  std::array<Bytes, 5> parts;
+  std::size_t count = 0;
+  std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires;
+  // Whose key it is, is told of a good key, and of a bad one only with its reason.
+  const bool tell = finding.record != nullptr && told != LATCHKEY_UNKNOWN;
+  if (tell && (flags & LATCHKEY_WANT_CLAIMS) != 0) {
+    const Record& record = *finding.record;
+    parts[count++] = context.verifier->routes()[finding.route].keys->name_claim;
+    parts[count++] = record.claims();
+    if (record.expires_us() != kNeverExpires) {
+      put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(record.expires_us()));
+      parts[count++] = expires;
+    }
+    if (record.scopes() != nullptr) parts[count++] = record.scopes()->claim;
+  }
+  if (tell && rights_.metadata && (flags & LATCHKEY_WANT_METADATA) != 0) {
+    parts[count++] = finding.record->metadata();
+  }
+  writer.add(told, finding.fresh ? LATCHKEY_FRESH : 0, finding.age_ms,
+             std::span(parts).first(count));
+}
+
+Conversation::Next Conversation::refuse(const Frame& frame, latchkey_error code, OutBuffer& out,
+                                        const ConversationContext& context) {
+  context.stats->protocol_errors.add();
+  encode_error(out, frame.header.request_id, code, error_sentence(code));
+  return Next::kClose;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,96 @@
+// What a connection says, from bytes to bytes: frames in, verdicts, frames out. No socket, no
+// clock, no database: a session feeds it, and tests can.
+//
+// One call takes all that has arrived. Verify requests that stand next to each other are answered
+// as one batch, whatever connection-level framing cut them into: one read section, one clock
+// reading, look-ups interleaved. Replies leave in the order of the requests.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/callers.h"
+#include "daemon/stats.h"
+#include "keymap/quiescence.h"
+#include "keymap/verdict.h"
+#include "protocol/codec.h"
+#include "protocol/frame_buffer.h"
+
+namespace latchkey {
+
+// What all conversations of one worker share.
+struct ConversationContext {
+  const Verifier* verifier = nullptr;
+  Quiescence::Reader* reader = nullptr;
+  WorkerStats* stats = nullptr;
+  std::function<Now()> clock;
+  std::function<std::string()> status_json;
+};
+
+// Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
+class BatchScratch {
+ public:
+  BatchScratch();
+
+ private:
+  friend class Conversation;
+  struct Request {
+    std::uint64_t id;
+    std::uint16_t flags;
+    std::size_t keys;
+  };
+  // Beyond these a batch is answered before more is taken in; reserve() keeps pointers stable.
+  static constexpr std::size_t kRequests = 256;
+  static constexpr std::size_t kQuestions = 2 * LATCHKEY_BATCH_KEYS_MAX;
+  static constexpr std::size_t kScopes = 64 * LATCHKEY_SCOPES_MAX;
+
+  std::vector<Request> requests;
+  std::vector<Terms> terms;
+  std::vector<Question> questions;
+  std::vector<std::string_view> scopes;
+  std::vector<Finding> findings;
+};
+
+class Conversation {
+ public:
+  enum class Next {
+    kRead,   // everything received is answered: send `out`, then read on
+    kWrite,  // send `out`, then call answer() again: frames are left
+    kSync,   // send `out`, then carry out sync(), append its reply, call answer() again
+    kClose,  // send `out`, then close
+  };
+  struct Sync {
+    std::uint64_t request_id = 0;
+    std::uint32_t timeout_ms = 0;
+    SourceMask sources = 0;
+  };
+
+  explicit Conversation(Rights rights) : rights_(rights) {}
+
+  [[nodiscard]] Next answer(FrameBuffer& in, OutBuffer& out, const ConversationContext& context,
+                            BatchScratch& scratch);
+  // The sync that answer() stopped at.
+  [[nodiscard]] const Sync& sync() const { return sync_; }
+
+  // Beyond this, replies are sent before more requests are answered.
+  static constexpr std::size_t kOutBytesMax = 256 * 1024;
+
+ private:
+  [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const ConversationContext& context,
+                          BatchScratch& scratch);
+  [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out,
+                                 const ConversationContext& context, BatchScratch& scratch);
+  void flush(OutBuffer& out, const ConversationContext& context, BatchScratch& scratch);
+  void write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
+                    const ConversationContext& context);
+  Next refuse(const Frame& frame, latchkey_error code, OutBuffer& out,
+              const ConversationContext& context);
+
+  Rights rights_;
+  Sync sync_;
+};
+
+}  // namespace latchkey

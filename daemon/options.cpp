@@ -1,0 +1,494 @@
+#include "daemon/options.h"
+
+#include <grp.h>
+#include <pwd.h>
+#include <sys/un.h>
+
+#include <toml++/toml.h>
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "daemon/duration.h"
+#include "keymap/verdict.h"
+#include "latchkey/wire.h"
+#include "loader/postgres.h"
+
+namespace latchkey {
+namespace {
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row.back();
+}
+
+std::string listed(const std::set<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+std::string did_you_mean(const std::string& name, const std::set<std::string>& known) {
+  const auto nearest = std::ranges::min_element(
+      known, {}, [&](const std::string& candidate) { return edit_distance(name, candidate); });
+  if (nearest != known.end() &&
+      edit_distance(name, *nearest) <= std::max<std::size_t>(2, name.size() / 3)) {
+    return " Did you mean `" + *nearest + "`?";
+  }
+  return " Known here: " + listed(known) + ".";
+}
+
+// One table of the file: hands out settings by name and type, and in the end refuses what nobody
+// asked for.
+class Section {
+ public:
+  Section(const toml::table& table, std::string title, const std::string& path)
+      : table_(table), title_(std::move(title)), path_(path) {}
+
+  [[noreturn]] void refuse(const std::string& what, const toml::node* at = nullptr) const {
+    const auto line = at != nullptr ? at->source().begin.line : table_.source().begin.line;
+    throw ConfigError(path_ + ":" + std::to_string(line) + ": " +
+                      (title_.empty() ? "" : title_ + ": ") + what);
+  }
+
+  const toml::node* find(const std::string& key) {
+    known_.insert(key);
+    return table_.get(key);
+  }
+
+  template <typename T>
+  std::optional<T> value(const std::string& key, const char* type) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return std::nullopt;
+    const auto found = node->value_exact<T>();
+    if (!found) refuse("`" + key + "` must be " + type + ".", node);
+    return found;
+  }
+
+  std::optional<std::string> text(const std::string& key) {
+    auto found = value<std::string>(key, "a string");
+    if (found && (found->empty() || found->find('\0') != std::string::npos)) {
+      refuse("`" + key + "` is empty.", find(key));
+    }
+    return found;
+  }
+  std::string needed_text(const std::string& key, const std::string& example) {
+    if (auto found = text(key)) return *found;
+    refuse("`" + key + "` is missing. Write, for example, " + key + " = \"" + example + "\".");
+  }
+  bool flag(const std::string& key) { return value<bool>(key, "true or false").value_or(false); }
+
+  std::optional<std::int64_t> integer(const std::string& key, std::int64_t min, std::int64_t max) {
+    const auto found = value<std::int64_t>(key, "a whole number");
+    if (found && (*found < min || *found > max)) {
+      refuse("`" + key + "` must be " + std::to_string(min) + " to " + std::to_string(max) + ".",
+             find(key));
+    }
+    return found;
+  }
+
+  void duration(const std::string& key, std::chrono::nanoseconds& setting,
+                std::chrono::nanoseconds min) {
+    const auto found = text(key);
+    if (!found) return;
+    const auto parsed = parse_duration(*found);
+    if (!parsed) {
+      refuse("`" + key +
+                 "` is no duration. Write a number and a unit, such as \"250ms\", \"5s\","
+                 " \"10m\" or \"1h\".",
+             find(key));
+    }
+    if (*parsed < min) {
+      refuse(
+          "`" + key + "` is too short: at least " +
+              std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(min).count()) +
+              "ms.",
+          find(key));
+    }
+    setting = *parsed;
+  }
+
+  std::optional<std::vector<std::string>> texts(const std::string& key) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return std::nullopt;
+    const toml::array* array = node->as_array();
+    std::vector<std::string> list;
+    for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
+      const auto item = (*array)[i].value_exact<std::string>();
+      if (item) list.push_back(*item);
+    }
+    if (array == nullptr || list.size() != array->size()) {
+      refuse("`" + key + "` must be a list of strings, such as [\"a\", \"b\"].", node);
+    }
+    return list;
+  }
+
+  // The sub-tables [title] or [[title]] below this one.
+  template <typename Read>
+  void table(const std::string& key, Read read) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return;
+    if (!node->is_table()) refuse("`" + key + "` must be a table, [" + key + "].", node);
+    Section section(*node->as_table(), "[" + key + "]", path_);
+    read(section);
+    section.finish();
+  }
+  template <typename Read>
+  void tables(const std::string& key, Read read) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return;
+    if (!node->is_array_of_tables()) {
+      refuse("`" + key + "` must be a list of tables: write [[" + key + "]], with two brackets.",
+             node);
+    }
+    for (const toml::node& item : *node->as_array()) {
+      Section section(*item.as_table(), "[[" + key + "]]", path_);
+      read(section);
+      section.finish();
+    }
+  }
+
+  void finish() const {
+    for (const auto& [key, node] : table_) {
+      const std::string name(key.str());
+      if (!known_.contains(name)) {
+        refuse("there is no setting `" + name + "`." + did_you_mean(name, known_), &node);
+      }
+    }
+  }
+
+ private:
+  const toml::table& table_;
+  std::string title_;
+  const std::string& path_;
+  std::set<std::string> known_;
+};
+
+bool is_name(const std::string& name) {
+  return name.size() <= LATCHKEY_SOURCE_BYTES_MAX && std::ranges::all_of(name, [](char c) {
+           return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' ||
+                  c == '.';
+         });
+}
+
+std::string needed_name(Section& section, const char* example) {
+  std::string name = section.needed_text("name", example);
+  if (!is_name(name)) {
+    section.refuse("`name` has at most 63 characters out of A-Z a-z 0-9 _ - .",
+                   section.find("name"));
+  }
+  return name;
+}
+
+// ---- the sections
+
+void read_listen(Section& section, ListenOptions& listen) {
+  if (auto socket = section.text("socket")) {
+    if (!socket->starts_with('/') || socket->size() >= sizeof(sockaddr_un::sun_path)) {
+      section.refuse("`socket` must be an absolute path of at most 107 bytes.",
+                     section.find("socket"));
+    }
+    listen.socket = *socket;
+  }
+  if (const auto mode = section.text("mode")) {
+    char* end = nullptr;
+    const unsigned long bits = std::strtoul(mode->c_str(), &end, 8);
+    if (*end != '\0' || bits > 0777) {
+      section.refuse("`mode` must be octal permissions, such as \"0660\".", section.find("mode"));
+    }
+    listen.mode = static_cast<mode_t>(bits);
+  }
+  if (const auto name = section.text("group")) {
+    const group* entry = getgrnam(name->c_str());
+    if (entry == nullptr) {
+      section.refuse("there is no group \"" + *name + "\" on this host.", section.find("group"));
+    }
+    listen.group = entry->gr_gid;
+  }
+  if (const auto workers = section.integer("workers", 1, 32)) {
+    listen.workers = static_cast<unsigned>(*workers);
+  }
+}
+
+void read_limits(Section& section, LimitOptions& limits) {
+  using std::chrono::milliseconds;
+  if (const auto connections = section.integer("connections", 1, 1'000'000)) {
+    limits.connections = static_cast<std::size_t>(*connections);
+  }
+  section.duration("idle_timeout", limits.idle_timeout, milliseconds(100));
+  section.duration("stall_timeout", limits.stall_timeout, milliseconds(100));
+  section.duration("drain_timeout", limits.drain_timeout, milliseconds(0));
+}
+
+void read_freshness(Section& section, FreshnessOptions& freshness) {
+  using std::chrono::milliseconds;
+  section.duration("heartbeat", freshness.heartbeat, milliseconds(10));
+  section.duration("bound", freshness.bound, milliseconds(20));
+  section.duration("max_stale", freshness.max_stale, milliseconds(20));
+  section.duration("audit", freshness.audit, milliseconds(0));
+  section.duration("start_timeout", freshness.start_timeout, milliseconds(0));
+  if (freshness.bound < 2 * freshness.heartbeat) {
+    section.refuse(
+        "`bound` must be at least twice `heartbeat`, or answers would fall out of"
+        " freshness between two heartbeats.");
+  }
+  if (freshness.max_stale < freshness.bound) {
+    section.refuse(
+        "`max_stale` must not be shorter than `bound`: answers are first not fresh, then"
+        " unavailable.");
+  }
+}
+
+DatabaseOptions read_database(Section& section) {
+  DatabaseOptions database;
+  database.name = needed_name(section, "main");
+  database.conninfo =
+      section.needed_text("conninfo", "host=/run/postgresql dbname=app user=latchkey");
+  if (const auto problem = conninfo_problem(database.conninfo)) {
+    section.refuse("`conninfo`: " + *problem, section.find("conninfo"));
+  }
+  if (conninfo_has_password(database.conninfo)) {
+    section.refuse(
+        "`conninfo` holds a password, which everybody who may read this file would see."
+        " Put it into a file of its own and name it with `password_file`.",
+        section.find("conninfo"));
+  }
+  if (const auto file = section.text("password_file")) database.password_file = *file;
+  database.role =
+      section.text("role").value_or(conninfo_user(database.conninfo).value_or("latchkey"));
+  return database;
+}
+
+template <typename Value>
+void read_choice(Section& section, const std::string& key,
+                 const std::vector<std::pair<std::string, Value>>& choices, Value& setting) {
+  const auto text = section.text(key);
+  if (!text) return;
+  std::set<std::string> known;
+  for (const auto& [name, value] : choices) {
+    known.insert(name);
+    if (name == *text) {
+      setting = value;
+      return;
+    }
+  }
+  section.refuse("`" + key + "` cannot be \"" + *text + "\". Choose one of: " + listed(known) + ".",
+                 section.find(key));
+}
+
+bool is_column_name(const std::string& name) {
+  return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
+         std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+}
+
+SourceConfig read_source(Section& section) {
+  SourceConfig source;
+  if (const auto name = section.text("preset")) {
+    const auto known = preset(*name);
+    if (!known) {
+      const auto names = preset_names();
+      const std::set<std::string> choices(names.begin(), names.end());
+      section.refuse("there is no preset \"" + *name + "\"." + did_you_mean(*name, choices) +
+                         " Leave `preset` out to map the columns of any other table yourself.",
+                     section.find("preset"));
+    }
+    source = *known;
+  }
+  source.name = needed_name(section, "api_keys");
+  source.database = section.text("database").value_or("");
+  if (const auto text = section.text("table")) {
+    const auto table = TableName::parse(*text);
+    if (!table || !is_column_name(table->schema) || !is_column_name(table->table)) {
+      section.refuse("`table` must be schema.table, such as \"public.api_keys\".",
+                     section.find("table"));
+    }
+    source.table = *table;
+  }
+  if (source.table.table.empty()) {
+    section.refuse("`table` is missing. Name a preset, or write table = \"schema.table\".");
+  }
+  read_choice<Scheme>(section, "scheme",
+                      {{"plain", Scheme::kPlain},
+                       {"sha256", Scheme::kSha256},
+                       {"hmac-sha256", Scheme::kHmac},
+                       {"jwt", Scheme::kJwt}},
+                      source.scheme);
+  read_choice<Encoding>(
+      section, "encoding",
+      {{"raw", Encoding::kRaw}, {"hex", Encoding::kHex}, {"base64", Encoding::kBase64}},
+      source.encoding);
+  for (std::size_t i = 0; i < kRoles; ++i) {
+    const Role role = static_cast<Role>(i);
+    const toml::node* node = section.find(role_name(role));
+    if (node == nullptr) continue;
+    if (const auto mapped = node->value_exact<bool>(); mapped && !*mapped) {
+      source.columns.erase(role);  // `scopes = false` takes a preset's column away
+      continue;
+    }
+    const auto column = section.text(role_name(role));
+    if (!is_column_name(*column)) {
+      section.refuse("`" + std::string(role_name(role)) + "` is no column name.", node);
+    }
+    source.columns[role] = *column;
+  }
+  for (const Role role : {Role::kId, Role::kKey}) {
+    if (source.column(role) != nullptr) continue;
+    section.refuse("source \"" + source.name + "\" needs `" + role_name(role) +
+                   "`: the column that " +
+                   (role == Role::kId ? "identifies a row." : "holds the key or its digest."));
+  }
+  if (auto values = section.texts("status_active")) source.status_active = *values;
+  if (auto values = section.texts("status_revoked")) source.status_revoked = *values;
+  if (auto values = section.texts("status_disabled")) source.status_disabled = *values;
+  if (const auto zone = section.text("time_zone")) source.time_zone = *zone;
+  source.peppers = section.text("peppers").value_or("");
+  if (source.scheme == Scheme::kHmac && source.peppers.empty()) {
+    section.refuse("source \"" + source.name +
+                   "\" stores HMACs, so `peppers` must name the folder that holds the secret of"
+                   " each version.");
+  }
+  if (source.scheme != Scheme::kHmac && !source.peppers.empty()) {
+    section.refuse("`peppers` is only for scheme = \"hmac-sha256\".", section.find("peppers"));
+  }
+  return source;
+}
+
+AllowOptions read_allow(Section& section) {
+  AllowOptions rule;
+  if (const auto uid = section.integer("uid", 0, 4'294'967'294))
+    rule.uid = static_cast<uid_t>(*uid);
+  if (const auto gid = section.integer("gid", 0, 4'294'967'294))
+    rule.gid = static_cast<gid_t>(*gid);
+  if (const auto name = section.text("user")) {
+    const passwd* entry = getpwnam(name->c_str());
+    if (entry == nullptr) {
+      section.refuse("there is no user \"" + *name + "\" on this host.", section.find("user"));
+    }
+    if (rule.uid)
+      section.refuse("`uid` and `user` say the same thing twice.", section.find("user"));
+    rule.uid = entry->pw_uid;
+  }
+  if (const auto name = section.text("group")) {
+    const group* entry = getgrnam(name->c_str());
+    if (entry == nullptr) {
+      section.refuse("there is no group \"" + *name + "\" on this host.", section.find("group"));
+    }
+    if (rule.gid)
+      section.refuse("`gid` and `group` say the same thing twice.", section.find("group"));
+    rule.gid = entry->gr_gid;
+  }
+  if (!rule.uid && !rule.gid) {
+    section.refuse("a rule must say whom it allows: uid, user, gid or group.");
+  }
+  if (auto sources = section.texts("sources")) {
+    if (sources->empty()) {
+      section.refuse("`sources` is empty. Leave it out to allow all, or leave out the rule.",
+                     section.find("sources"));
+    }
+    rule.sources = std::move(*sources);
+  }
+  rule.reasons = section.flag("reasons");
+  rule.metadata = section.flag("metadata");
+  return rule;
+}
+
+// ---- what only the whole shows
+
+void check_names(const Section& file, Options& options) {
+  std::set<std::string> databases, sources;
+  for (const DatabaseOptions& database : options.databases) {
+    if (!databases.insert(database.name).second) {
+      file.refuse("two databases are named \"" + database.name + "\".");
+    }
+  }
+  if (databases.empty()) {
+    file.refuse("no [[database]] is configured, so there is nowhere to load keys from.");
+  }
+  for (SourceConfig& source : options.sources) {
+    if (!sources.insert(source.name).second) {
+      file.refuse("two sources are named \"" + source.name + "\".");
+    }
+    if (source.database.empty() && databases.size() == 1) source.database = *databases.begin();
+    if (!databases.contains(source.database)) {
+      file.refuse("source \"" + source.name + "\": there is no [[database]] named \"" +
+                  source.database + "\". Known: " + listed(databases) + ".");
+    }
+  }
+  if (sources.empty()) {
+    file.refuse("no [[source]] is configured, so there are no keys to answer from.");
+  }
+  if (sources.size() > kSourcesMax) file.refuse("more than 32 sources.");
+  for (const DatabaseOptions& database : options.databases) {
+    if (std::ranges::none_of(options.sources,
+                             [&](const auto& s) { return s.database == database.name; })) {
+      file.refuse("no [[source]] uses database \"" + database.name + "\". Remove it, or add one.");
+    }
+  }
+  for (const AllowOptions& rule : options.allow) {
+    for (const std::string& name : rule.sources) {
+      if (!sources.contains(name)) {
+        file.refuse("an [[allow]] rule names source \"" + name + "\", which does not exist." +
+                    did_you_mean(name, sources));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Options Options::parse(std::string_view text, const std::string& path) {
+  toml::table table;
+  try {
+    table = toml::parse(text, path);
+  } catch (const toml::parse_error& error) {
+    throw ConfigError(path + ":" + std::to_string(error.source().begin.line) +
+                      ": this is not valid TOML: " + std::string(error.description()));
+  }
+  Options options;
+  Section file(table, "", path);
+  file.table("listen", [&](Section& s) { read_listen(s, options.listen); });
+  file.table("limits", [&](Section& s) { read_limits(s, options.limits); });
+  file.table("freshness", [&](Section& s) { read_freshness(s, options.freshness); });
+  file.table("log", [&](Section& s) {
+    read_choice<std::string>(
+        s, "level",
+        {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}},
+        options.log_level);
+  });
+  file.tables("database", [&](Section& s) { options.databases.push_back(read_database(s)); });
+  file.tables("source", [&](Section& s) { options.sources.push_back(read_source(s)); });
+  file.tables("allow", [&](Section& s) { options.allow.push_back(read_allow(s)); });
+  file.finish();
+  check_names(file, options);
+  return options;
+}
+
+Options Options::load(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    throw ConfigError("cannot read the configuration " + path + ": " +
+                      std::generic_category().message(errno) +
+                      ". Name an existing file with --config.");
+  }
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (file.bad() || text.str().empty()) {
+    throw ConfigError("the configuration " + path +
+                      " is empty or cannot be read. Name a file with --config.");
+  }
+  return parse(text.str(), path);
+}
+
+}  // namespace latchkey

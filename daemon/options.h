@@ -1,0 +1,82 @@
+// The configuration file: one TOML document, every setting with a default, a limit and an
+// explanation (docs/latchkey.toml is the commented reference).
+//
+// Unknown keys are errors: a misspelt setting must not silently mean its default. Errors are
+// written for whoever has to mend the file: where, what, and what to write instead.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "keymap/freshness.h"
+#include "loader/source.h"
+
+namespace latchkey {
+
+// what() is a paragraph for people.
+class ConfigError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct ListenOptions {
+  std::string socket = "/run/latchkey/latchkey.sock";
+  mode_t mode = 0660;
+  std::optional<gid_t> group;  // of the socket; none: the daemon's own
+  unsigned workers = 1;
+};
+
+struct LimitOptions {
+  std::size_t connections = 4096;
+  std::chrono::nanoseconds idle_timeout = std::chrono::minutes(10);
+  std::chrono::nanoseconds stall_timeout = std::chrono::seconds(5);  // half a frame; unread replies
+  std::chrono::nanoseconds drain_timeout = std::chrono::seconds(5);
+};
+
+struct FreshnessOptions {
+  std::chrono::nanoseconds heartbeat = std::chrono::seconds(1);
+  std::chrono::nanoseconds bound = std::chrono::seconds(5);
+  std::chrono::nanoseconds max_stale = std::chrono::hours(1);
+  std::chrono::nanoseconds audit = std::chrono::minutes(10);  // zero: never
+  std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);
+
+  [[nodiscard]] FreshnessLimits limits() const { return {bound.count(), max_stale.count()}; }
+};
+
+struct DatabaseOptions {
+  std::string name;
+  std::string conninfo;
+  std::string password_file;  // empty: none. Relative to $CREDENTIALS_DIRECTORY
+  std::string role;           // whom `latchkey sql grant` grants; default: conninfo's user
+};
+
+// Whoever matches the first rule that names him gets what it says.
+struct AllowOptions {
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::vector<std::string> sources;  // empty: all
+  bool reasons = false;
+  bool metadata = false;
+};
+
+struct Options {
+  ListenOptions listen;
+  LimitOptions limits;
+  FreshnessOptions freshness;
+  std::string log_level = "info";
+  std::vector<DatabaseOptions> databases;
+  std::vector<SourceConfig> sources;
+  std::vector<AllowOptions> allow;
+
+  // Throws ConfigError. `path` is for messages.
+  [[nodiscard]] static Options parse(std::string_view text, const std::string& path);
+  [[nodiscard]] static Options load(const std::string& path);
+};
+
+}  // namespace latchkey

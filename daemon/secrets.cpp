@@ -1,0 +1,129 @@
+#include "daemon/secrets.h"
+
+#include <openssl/crypto.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+
+#include "daemon/options.h"
+#include "loader/row.h"
+
+namespace latchkey {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kSecretBytesMax = 4096;
+// Shorter HMAC keys weaken HMAC-SHA-256 (RFC 2104 section 3 asks for the length of the digest).
+constexpr std::size_t kPepperBytesAdvised = 16;
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string content(kSecretBytesMax + 1, '\0');
+  if (file) file.read(content.data(), static_cast<std::streamsize>(content.size()));
+  if (!file.is_open() || file.bad()) {
+    throw ConfigError("cannot read the secret " + path.string() + ": " +
+                      std::generic_category().message(errno) + ".");
+  }
+  content.resize(static_cast<std::size_t>(file.gcount()));
+  if (content.size() > kSecretBytesMax) {
+    throw ConfigError("the secret " + path.string() + " is longer than 4096 bytes.");
+  }
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && (info.st_mode & S_IROTH) != 0) {
+    spdlog::warn("everybody on this host may read the secret {}: chmod o= {}", path.string(),
+                 path.string());
+  }
+  return content;
+}
+
+void trim_line_end(std::string& text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+}
+
+// The number behind the last "_v", as in "..._v12"; -1 where there is none.
+long version_number(const std::string& stem) {
+  const auto at = stem.rfind("_v");
+  long number = -1;
+  if (at == std::string::npos) return number;
+  const auto [end, error] =
+      std::from_chars(stem.data() + at + 2, stem.data() + stem.size(), number);
+  return error == std::errc() && end == stem.data() + stem.size() ? number : -1;
+}
+
+std::string decoded(const fs::path& path, std::string content) {
+  if (path.extension() == ".key") return content;
+  trim_line_end(content);
+  auto secret = path.extension() == ".hex" ? decode_hex(content) : decode_base64(content);
+  OPENSSL_cleanse(content.data(), content.size());
+  if (!secret) {
+    throw ConfigError("the pepper " + path.string() + " is not valid " +
+                      (path.extension() == ".hex" ? "hex" : "base64") + ".");
+  }
+  return std::move(*secret);
+}
+
+}  // namespace
+
+std::string read_password(const std::string& name) {
+  fs::path path(name);
+  if (path.is_relative()) {
+    const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
+    if (folder == nullptr) {
+      throw ConfigError("password_file \"" + name +
+                        "\" is relative, and $CREDENTIALS_DIRECTORY is not set. Start the daemon"
+                        " with systemd's LoadCredential=, or give the absolute path.");
+    }
+    path = fs::path(folder) / name;
+  }
+  std::string password = read_file(path);
+  password.resize(std::min(password.find('\n'), password.size()));
+  trim_line_end(password);
+  if (password.empty()) throw ConfigError("the password file " + path.string() + " is empty.");
+  return password;
+}
+
+std::vector<Pepper> read_peppers(const std::string& folder) {
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const auto ending = entry.path().extension();
+    if (ending == ".key" || ending == ".hex" || ending == ".b64") files.push_back(entry.path());
+  }
+  if (error) {
+    throw ConfigError("cannot read the folder of peppers " + folder + ": " + error.message() + ".");
+  }
+  if (files.empty()) {
+    throw ConfigError("the folder of peppers " + folder +
+                      " holds no *.key, *.hex or *.b64 file. Put one file a version there.");
+  }
+  std::ranges::sort(files, [](const fs::path& a, const fs::path& b) {
+    return std::pair(version_number(a.stem()), a.stem()) >
+           std::pair(version_number(b.stem()), b.stem());
+  });
+  std::vector<Pepper> peppers;
+  for (const fs::path& file : files) {
+    Pepper pepper{file.stem().string() + ".key", decoded(file, read_file(file))};
+    if (pepper.secret.empty()) throw ConfigError("the pepper " + file.string() + " is empty.");
+    if (pepper.secret.size() < kPepperBytesAdvised) {
+      spdlog::warn("the pepper {} has only {} bytes; 32 random bytes are advised", file.string(),
+                   pepper.secret.size());
+    }
+    if (!peppers.empty() && peppers.back().version == pepper.version) {
+      throw ConfigError("two files in " + folder + " hold pepper version " + pepper.version +
+                        ". Keep one.");
+    }
+    peppers.push_back(std::move(pepper));
+  }
+  return peppers;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,24 @@
+// Secrets come from files, never from the configuration, arguments or the environment.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "keymap/verdict.h"
+
+namespace latchkey {
+
+// `path`, or if it is relative, the file of that name in $CREDENTIALS_DIRECTORY (systemd.exec(5),
+// LoadCredential=). The first line, without its end. Throws ConfigError.
+[[nodiscard]] std::string read_password(const std::string& path);
+
+struct Pepper {
+  std::string version;  // as rows name it: <name>.key, whatever the file's own ending
+  std::string secret;   // wiped by whoever is done with it
+};
+
+// One file a version: NAME.key (raw bytes), NAME.hex or NAME.b64 (text), newest first (by the
+// number at the name's end). Throws ConfigError; a folder without any pepper is an error.
+[[nodiscard]] std::vector<Pepper> read_peppers(const std::string& folder);
+
+}  // namespace latchkey

@@ -1,0 +1,46 @@
+// Counters. Rules: each WorkerStats has one writer, its worker; anybody may read, and sees a value
+// that was true a moment ago. Relaxed loads and stores suffice, because no counter says anything
+// about another; there is no locked instruction, and no cache line with two writers.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "keymap/verdict.h"
+#include "latchkey/wire.h"
+
+namespace latchkey {
+
+class Counter {
+ public:
+  void add(std::uint64_t count = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+struct alignas(64) WorkerStats {
+  Counter requests;  // frames understood
+  Counter protocol_errors;
+  Counter closed_idle;
+  Counter closed_stalled;
+  Counter connections_opened;
+  Counter connections_closed;
+  std::array<Counter, LATCHKEY_VERDICTS> verdicts;      // as found, whatever the caller was told
+  std::array<Counter, kSourcesMax> accepted_by_source;  // verdict `valid`
+  std::array<Counter, kDigestersMax> accepted_by_digester;  // which pepper versions are in use
+};
+
+// The acceptor's; its one writer is the worker that accepts.
+struct alignas(64) AcceptStats {
+  Counter accepted;
+  Counter refused_not_allowed;
+  Counter refused_overloaded;
+  Counter accept_errors;
+};
+
+}  // namespace latchkey

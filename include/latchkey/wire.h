@@ -1,0 +1,128 @@
+/* Every number on Latchkey's wire. C11 and C++20.
+ *
+ * Nothing here has behaviour: a program that speaks the protocol in any language needs these
+ * values and protocol/PROTOCOL.md, nothing else. All integers are little-endian. A frame is a
+ * 16-byte header and a body:
+ *
+ *     offset  size  field
+ *          0     1  version     LATCHKEY_VERSION
+ *          1     1  type        enum latchkey_type
+ *          2     2  reserved    zero
+ *          4     4  length      bytes of the whole frame, header included
+ *          8     8  request id  chosen by the client, echoed in the reply
+ */
+#ifndef LATCHKEY_WIRE_H
+#define LATCHKEY_WIRE_H
+
+enum {
+  LATCHKEY_VERSION = 1,
+
+  LATCHKEY_HEADER_BYTES = 16,
+  /* A request never exceeds this: a client cuts a larger batch in two. */
+  LATCHKEY_REQUEST_BYTES_MAX = 65536,
+  /* One presented key; a longer one (or an empty one) is answered `malformed`. */
+  LATCHKEY_KEY_BYTES_MAX = 4096,
+  LATCHKEY_BATCH_KEYS_MAX = 256,
+  LATCHKEY_SCOPES_MAX = 32,      /* in each of the two lists of one request */
+  LATCHKEY_SCOPE_BYTES_MAX = 255,
+  LATCHKEY_SOURCE_BYTES_MAX = 63,
+  /* All claims of one key, encoded. A row with more is served without the surplus metadata,
+   * or, if it is its identity or its scopes that do not fit, refused. */
+  LATCHKEY_CLAIMS_BYTES_MAX = 4096,
+  LATCHKEY_ERROR_TEXT_BYTES_MAX = 512,
+  LATCHKEY_SYNC_TIMEOUT_MS_MAX = 60000,
+
+  /* verify request: fixed part of the body, before source, scopes and keys */
+  LATCHKEY_VERIFY_FIXED_BYTES = 12,
+  /* verify reply: fixed part of each answer, before its claims */
+  LATCHKEY_ANSWER_FIXED_BYTES = 8,
+  /* verify reply: fixed part of the body, before the answers */
+  LATCHKEY_VERIFIED_FIXED_BYTES = 4,
+
+  /* The largest reply: a full batch in which every key carries all the claims it may. */
+  LATCHKEY_REPLY_BYTES_MAX =
+      LATCHKEY_HEADER_BYTES + LATCHKEY_VERIFIED_FIXED_BYTES +
+      LATCHKEY_BATCH_KEYS_MAX * (LATCHKEY_ANSWER_FIXED_BYTES + LATCHKEY_CLAIMS_BYTES_MAX)
+};
+
+/* "Any age will do", for max_age_ms. Zero would demand an answer of this very instant, which no
+ * cache can give: a request whose field was forgotten fails closed. */
+#define LATCHKEY_MAX_AGE_ANY 0xFFFFFFFFu
+/* In age_ms of an answer: the source has not been loaded yet. */
+#define LATCHKEY_AGE_UNKNOWN 0xFFFFFFFFu
+
+/* Requests have the high bit clear; the reply to request type t is t | 0x80. */
+enum latchkey_type {
+  LATCHKEY_VERIFY = 0x01,
+  LATCHKEY_PING = 0x02,
+  LATCHKEY_STATUS = 0x03,
+  LATCHKEY_SYNC = 0x04,
+  LATCHKEY_VERIFIED = 0x81,
+  LATCHKEY_PONG = 0x82,
+  LATCHKEY_STATUS_REPLY = 0x83,
+  LATCHKEY_SYNCED = 0x84,
+  LATCHKEY_ERROR = 0xFF
+};
+
+/* verify request flags */
+enum latchkey_verify_flag {
+  LATCHKEY_WANT_CLAIMS = 1 << 0,
+  LATCHKEY_WANT_METADATA = 1 << 1,
+  LATCHKEY_VERIFY_FLAGS_ALL = LATCHKEY_WANT_CLAIMS | LATCHKEY_WANT_METADATA
+};
+
+/* flags of one answer */
+enum latchkey_answer_flag {
+  /* Nothing that committed longer ago than the configured bound is missing from this answer. */
+  LATCHKEY_FRESH = 1 << 0,
+  LATCHKEY_ANSWER_FLAGS_ALL = LATCHKEY_FRESH
+};
+
+enum latchkey_verdict {
+  LATCHKEY_VALID = 0,
+  LATCHKEY_UNKNOWN = 1,
+  LATCHKEY_MALFORMED = 2,
+  LATCHKEY_REVOKED = 3,
+  LATCHKEY_DISABLED = 4,
+  LATCHKEY_DELETED = 5,
+  LATCHKEY_EXPIRED = 6,
+  LATCHKEY_NOT_YET_VALID = 7,
+  LATCHKEY_INSUFFICIENT_SCOPE = 8,
+  LATCHKEY_FORBIDDEN = 9,
+  LATCHKEY_UNAVAILABLE = 10,
+  LATCHKEY_VERDICTS = 11 /* how many there are */
+};
+
+/* One claim is: tag (1 byte), length of the value (2 bytes), value. */
+enum latchkey_claim {
+  LATCHKEY_CLAIM_SOURCE = 1,   /* text: the configured source that answered */
+  LATCHKEY_CLAIM_KEY_ID = 2,   /* text: the row's primary key */
+  LATCHKEY_CLAIM_SUBJECT = 3,  /* text */
+  LATCHKEY_CLAIM_TENANT = 4,   /* text */
+  LATCHKEY_CLAIM_SCOPE = 5,    /* text: scopes separated by one space (RFC 6749 section 3.3) */
+  LATCHKEY_CLAIM_EXPIRES = 6,  /* 8 bytes, signed: seconds since 1970, UTC, rounded down */
+  LATCHKEY_CLAIM_METADATA = 7, /* text: the mapped column as it stands in the row */
+  LATCHKEY_CLAIM_BYTES = 3     /* tag and length */
+};
+
+/* Why a request got no answer. PROTOCOL.md says which of them end the connection. */
+enum latchkey_error {
+  LATCHKEY_BAD_VERSION = 1,
+  LATCHKEY_BAD_TYPE = 2,
+  LATCHKEY_BAD_LENGTH = 3,
+  LATCHKEY_BAD_RESERVED = 4,
+  LATCHKEY_BAD_FLAGS = 5,
+  LATCHKEY_BAD_COUNT = 6,    /* no key, too many keys, or too many scopes */
+  LATCHKEY_BAD_SOURCE = 7,   /* name too long or not UTF-8 text of the permitted characters */
+  LATCHKEY_BAD_SCOPE = 8,    /* empty, or holding a space or a control character */
+  LATCHKEY_TRUNCATED = 9,    /* a field runs past the end of the frame */
+  LATCHKEY_TRAILING = 10,    /* bytes left after the last field */
+  LATCHKEY_BAD_TIMEOUT = 11, /* sync: zero, or over LATCHKEY_SYNC_TIMEOUT_MS_MAX */
+  LATCHKEY_UNKNOWN_SOURCE = 12,
+  LATCHKEY_NOT_ALLOWED = 13, /* no rule allows this caller */
+  LATCHKEY_TIMED_OUT = 14,   /* sync: not proven in time; nothing is known to be in force */
+  LATCHKEY_OVERLOADED = 15,
+  LATCHKEY_STOPPING = 16
+};
+
+#endif

@@ -1,0 +1,28 @@
+// The clocks. Only shells read them; everything else takes the time as an argument.
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+
+namespace latchkey {
+
+// One reading of both clocks serves a whole batch.
+struct Now {
+  std::int64_t real_us = 0;  // CLOCK_REALTIME: expiry and not-before
+  std::int64_t boot_ns = 0;  // CLOCK_BOOTTIME: freshness and deadlines
+};
+
+[[nodiscard]] inline std::int64_t boot_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_BOOTTIME, &time);
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+[[nodiscard]] inline Now read_clocks() {
+  timespec time{};
+  clock_gettime(CLOCK_REALTIME, &time);
+  return {std::int64_t{time.tv_sec} * 1'000'000 + time.tv_nsec / 1000, boot_ns()};
+}
+
+}  // namespace latchkey

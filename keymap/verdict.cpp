@@ -1,0 +1,172 @@
+#include "keymap/verdict.h"
+
+#include <algorithm>
+#include <cassert>
+#include <stdexcept>
+
+namespace latchkey {
+namespace {
+
+constexpr std::int64_t kNsPerMs = 1'000'000;
+
+bool is_well_formed(std::string_view key) {
+  return !key.empty() && key.size() <= LATCHKEY_KEY_BYTES_MAX &&
+         key.find('\0') == std::string_view::npos;
+}
+
+bool scopes_suffice(const ScopeSet* held, const Terms& terms) {
+  if (terms.all_scopes.empty() && terms.any_scopes.empty()) return true;
+  if (held == nullptr) return false;
+  const auto holds = [held](std::string_view scope) { return held->holds(scope); };
+  return std::ranges::all_of(terms.all_scopes, holds) &&
+         (terms.any_scopes.empty() || std::ranges::any_of(terms.any_scopes, holds));
+}
+
+std::uint32_t saturated_ms(std::int64_t ns) {
+  if (ns == std::numeric_limits<std::int64_t>::max()) return LATCHKEY_AGE_UNKNOWN;
+  return static_cast<std::uint32_t>(
+      std::min<std::int64_t>(ns / kNsPerMs, LATCHKEY_AGE_UNKNOWN - 1));
+}
+
+}  // namespace
+
+latchkey_verdict judge(const Record& record, std::int64_t real_us) {
+  switch (record.state()) {
+    case RowState::kDeleted: return LATCHKEY_DELETED;
+    case RowState::kRevoked: return LATCHKEY_REVOKED;
+    case RowState::kDisabled: return LATCHKEY_DISABLED;
+    case RowState::kActive: break;
+  }
+  if (record.expires_us() <= real_us && record.expires_us() != kNeverExpires) {
+    return LATCHKEY_EXPIRED;
+  }
+  if (record.not_before_us() > real_us) return LATCHKEY_NOT_YET_VALID;
+  return LATCHKEY_VALID;
+}
+
+Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> secret)
+    : pepper_version_(std::move(pepper_version)), hmac_(std::make_shared<HmacKey>(secret)) {}
+
+Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
+                   FreshnessLimits limits)
+    : digesters_(std::move(digesters)), routes_(std::move(routes)), limits_(limits) {
+  if (routes_.size() > kSourcesMax) throw std::length_error("more sources than kSourcesMax");
+  if (digesters_.size() > kDigestersMax) {
+    throw std::length_error("more pepper versions than kDigestersMax");
+  }
+  routes_of_digester_.resize(digesters_.size());
+  for (std::size_t route = 0; route < routes_.size(); ++route) {
+    for (const std::size_t digester : routes_[route].digesters) {
+      routes_of_digester_.at(digester).push_back(route);
+    }
+  }
+}
+
+// Ages of all sources, read before any look-up of the batch (see FreshnessStamp::age_ns).
+struct Verifier::Ages {
+  std::array<std::int64_t, kSourcesMax> ns;
+
+  Ages(const std::vector<Route>& routes, std::int64_t boot_ns) {
+    for (std::size_t i = 0; i < routes.size(); ++i) {
+      ns[i] = routes[i].keys->freshness.age_ns(boot_ns);
+    }
+  }
+};
+
+void Verifier::verify(std::span<const Question> questions, const Now& now,
+                      std::span<Finding> findings) const {
+  assert(questions.size() <= kBatchMax && findings.size() >= questions.size());
+  const Ages ages(routes_, now.boot_ns);
+  for (std::size_t i = 0; i < questions.size(); ++i) findings[i] = Finding{};
+  for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
+    look_up(digester, questions, now, findings);
+  }
+  for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, findings[i]);
+}
+
+namespace {
+
+bool is_valid(const Finding& finding) { return finding.verdict == LATCHKEY_VALID; }
+
+// Does `b` speak, where `a` has spoken?
+bool outweighs(const Finding& b, const Finding& a) {
+  if (a.record == nullptr) return true;
+  if (is_valid(a) != is_valid(b)) return is_valid(a);
+  return b.route < a.route;
+}
+
+}  // namespace
+
+// One digest of each key serves all the sources that digest alike.
+void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
+                       std::span<Finding> findings) const {
+  SourceMask interested = 0;
+  for (const std::size_t route : routes_of_digester_[digester])
+    interested |= SourceMask{1} << route;
+
+  std::array<Digest, kBatchMax> digests;
+  std::array<std::size_t, kBatchMax> asked;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    if ((questions[i].terms->sources & interested) == 0) continue;
+    if (!is_well_formed(questions[i].key)) continue;
+    digests[count] = digesters_[digester](questions[i].key);
+    asked[count++] = i;
+  }
+  if (count == 0) return;
+
+  for (const std::size_t route : routes_of_digester_[digester]) {
+    std::array<const Record*, kBatchMax> records;
+    routes_[route].keys->map.find(std::span(digests).first(count), records);
+    for (std::size_t j = 0; j < count; ++j) {
+      const bool wanted = (questions[asked[j]].terms->sources & (SourceMask{1} << route)) != 0;
+      if (records[j] == nullptr || !wanted) continue;
+      Finding candidate;
+      candidate.verdict = judge(*records[j], now.real_us);
+      candidate.record = records[j];
+      candidate.route = route;
+      candidate.digester = digester;
+      if (outweighs(candidate, findings[asked[j]])) findings[asked[j]] = candidate;
+    }
+  }
+}
+
+// Freshness and scopes. An answer is as old as the source that gave it; where no row spoke, as old
+// as the oldest source asked, since any of them might know the key by now.
+void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
+  std::int64_t age_ns = 0;
+  bool asked_any = false;
+  for (std::size_t route = 0; route < routes_.size(); ++route) {
+    if ((question.terms->sources & (SourceMask{1} << route)) == 0) continue;
+    asked_any = true;
+    if (finding.record != nullptr && finding.route != route) continue;
+    age_ns = std::max(age_ns, ages.ns[route]);
+  }
+  finding.age_ms = saturated_ms(age_ns);
+  if (!asked_any) {
+    finding.verdict = LATCHKEY_FORBIDDEN;
+    return;
+  }
+  if (!is_well_formed(question.key)) {
+    finding.verdict = LATCHKEY_MALFORMED;
+    finding.fresh = true;  // no change of any table could make it another answer
+    finding.age_ms = 0;
+    return;
+  }
+  const bool demanded = question.terms->max_age_ms != LATCHKEY_MAX_AGE_ANY;
+  if (age_ns > limits_.max_stale_ns ||
+      (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs)) {
+    finding.verdict = LATCHKEY_UNAVAILABLE;
+    finding.record = nullptr;
+    return;
+  }
+  finding.fresh = age_ns <= limits_.bound_ns;
+  if (finding.record == nullptr) {
+    finding.verdict = LATCHKEY_UNKNOWN;
+  } else if (finding.verdict == LATCHKEY_VALID &&
+             !scopes_suffice(finding.record->scopes(), *question.terms)) {
+    finding.verdict = LATCHKEY_INSUFFICIENT_SCOPE;
+  }
+}
+
+}  // namespace latchkey

@@ -1,0 +1,107 @@
+// May the holder of this key in?
+//
+// judge() says what one row answers at one instant. Verifier puts the pieces together for a batch:
+// digests, look-ups in every source asked, which source speaks, freshness. Both are pure: time is
+// an argument, and nothing here knows of sockets or databases.
+//
+// When several sources hold the same key, a refusing row speaks before an accepting one: whoever
+// revokes a key anywhere has revoked it. Among equals, the order of the configuration decides.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "keymap/clock.h"
+#include "keymap/freshness.h"
+#include "keymap/key_set.h"
+#include "latchkey/wire.h"
+
+namespace latchkey {
+
+// State, then time: a revoked key that has also expired is revoked. Bounds are strict: at the very
+// instant of its expiry a key is expired.
+[[nodiscard]] latchkey_verdict judge(const Record& record, std::int64_t real_us);
+
+using SourceMask = std::uint32_t;
+constexpr std::size_t kSourcesMax = 32;  // bits of a SourceMask
+constexpr std::size_t kDigestersMax = 64;
+
+// How presented keys are digested; immutable, shared by the sources that digest alike.
+class Digester {
+ public:
+  // SHA-256 of the text.
+  Digester() = default;
+  // HMAC-SHA-256 under one pepper version.
+  Digester(std::string pepper_version, std::span<const std::uint8_t> secret);
+
+  [[nodiscard]] Digest operator()(std::string_view text) const {
+    return hmac_ ? hmac_->digest(text) : sha256(text);
+  }
+  // Empty for SHA-256.
+  [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }
+
+ private:
+  std::string pepper_version_;
+  std::shared_ptr<const HmacKey> hmac_;
+};
+
+// A source, and which digesters may lead to its rows.
+struct Route {
+  const KeySet* keys = nullptr;
+  std::vector<std::size_t> digesters;  // indexes into Verifier's
+};
+
+// What the caller demands of a key besides being good.
+struct Terms {
+  SourceMask sources = ~SourceMask{0};
+  std::uint32_t max_age_ms = LATCHKEY_MAX_AGE_ANY;
+  std::span<const std::string_view> all_scopes;
+  std::span<const std::string_view> any_scopes;
+};
+
+struct Question {
+  std::string_view key;
+  const Terms* terms = nullptr;
+};
+
+struct Finding {
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
+  bool fresh = false;
+  std::uint32_t age_ms = 0;
+  const Record* record = nullptr;  // null: no row spoke
+  std::size_t route = 0;           // that it came by
+  std::size_t digester = 0;
+};
+
+class Verifier {
+ public:
+  Verifier(std::vector<Digester> digesters, std::vector<Route> routes, FreshnessLimits limits);
+
+  static constexpr std::size_t kBatchMax = KeyMap::kBatchMax;
+  // Inside a ReadSection; findings point to records that live as long as the section does. Keys are
+  // taken as they are; an empty or too long one, or one with a zero byte (which no PostgreSQL text
+  // can hold), is malformed.
+  void verify(std::span<const Question> questions, const Now& now,
+              std::span<Finding> findings) const;
+
+  [[nodiscard]] const std::vector<Digester>& digesters() const { return digesters_; }
+  [[nodiscard]] const std::vector<Route>& routes() const { return routes_; }
+  [[nodiscard]] const FreshnessLimits& limits() const { return limits_; }
+
+ private:
+  struct Ages;
+  void look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
+               std::span<Finding> findings) const;
+  void settle(const Question& question, const Ages& ages, Finding& finding) const;
+
+  std::vector<Digester> digesters_;
+  std::vector<Route> routes_;
+  std::vector<std::vector<std::size_t>> routes_of_digester_;
+  FreshnessLimits limits_;
+};
+
+}  // namespace latchkey

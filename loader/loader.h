@@ -1,0 +1,161 @@
+// One database, one thread: keeps the key sets of its sources in step with their tables.
+//
+// The thread is a shell. It asks Refresh what to do, does it on two connections (one listens, one
+// reads), and reports what became of it. It is the only writer of its key sets.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "keymap/key_set.h"
+#include "loader/postgres.h"
+#include "loader/refresh.h"
+#include "loader/row.h"
+#include "loader/source.h"
+
+namespace latchkey {
+
+struct DatabaseConfig {
+  std::string name;
+  PgTarget target;
+  RefreshSettings refresh;
+};
+
+// A source and what only the loader needs to know of it.
+struct LoaderSource {
+  SourceConfig config;
+  KeySet* keys = nullptr;
+  std::unordered_set<std::string> pepper_versions;
+};
+
+// What an operator may want to know; a copy, taken under the loader's lock.
+struct SourceStatus {
+  std::string name;
+  std::size_t rows = 0;
+  std::size_t keys = 0;
+  std::size_t ambiguous = 0;  // digests that several rows hold
+  std::uint64_t loads = 0;
+  std::uint64_t load_rows = 0;  // of the load under way or the last one
+  double load_seconds = 0;
+  std::uint64_t rereads = 0;  // rows asked for by id
+  std::uint64_t malformed_ids = 0;
+  OddityCounts oddities{};  // of the last load
+};
+
+struct LoaderStatus {
+  std::string database;
+  Refresh::State state = Refresh::State::kConnecting;
+  std::int64_t since_boot_ns = 0;
+  std::string last_error;  // in PostgreSQL's words; empty: none so far
+  std::uint64_t connects = 0;
+  std::uint64_t failures = 0;
+  std::uint64_t notifications = 0;
+  std::uint64_t malformed_notifications = 0;
+  std::uint64_t barriers = 0;
+  std::int64_t barrier_us = 0;  // round trip of the last one
+  std::size_t pending_ids = 0;
+  std::vector<SourceStatus> sources;
+};
+
+class Loader {
+ public:
+  // `keys` of the sources and `quiescence` outlive the loader.
+  Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quiescence& quiescence);
+  // Stops the thread. No reader may be left.
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  void start();
+  void stop();
+
+  struct Ready {};
+  // Why it cannot get ready, one paragraph each. `final` if trying again cannot help.
+  struct Unready {
+    std::vector<std::string> why;
+    bool final = false;
+  };
+  // Waits for the first complete and proven load of all sources. Returns early on what only an
+  // operator can mend, and (with `first_attempt_only`) on the first failure of any kind.
+  [[nodiscard]] std::optional<Unready> wait_ready(std::chrono::milliseconds timeout,
+                                                  bool first_attempt_only);
+
+  // Calls `done` on the loader's thread once everything that had committed when sync() was called
+  // is in force. Never, if the loader stops first: the caller keeps its own deadline.
+  [[nodiscard]] std::uint64_t sync(std::function<void()> done);
+  void abandon_sync(std::uint64_t id);
+
+  // New pepper versions are at hand.
+  void set_pepper_versions(const std::string& source, std::unordered_set<std::string> versions);
+
+  [[nodiscard]] LoaderStatus status() const;
+  [[nodiscard]] const std::string& database() const { return database_.name; }
+
+ private:
+  struct Source;
+
+  void run();
+  void post(std::function<void()> task);
+  void run_posted();
+  void act();
+  void wait(std::int64_t until_ns);
+  void turn();
+
+  void connect();
+  void listen_connected();
+  void inspect(std::size_t index);
+  void send_barrier(std::uint64_t number);
+  void barrier_query_done();
+  void load(std::size_t index);
+  void load_done(std::size_t index);
+  void reread(std::size_t index, std::vector<std::string> ids);
+  void apply_reread(std::size_t index, const PgRows& rows, std::vector<std::string> ids);
+  void prove(const Refresh::Prove& prove);
+  void fail(const std::string& why, bool final = false);
+  void disconnect();
+  void drain_notifications();
+  void take_notification(const PgNotification& notification);
+  void publish_status();
+
+  DatabaseConfig database_;
+  Quiescence& quiescence_;
+  std::vector<std::unique_ptr<Source>> sources_;
+  Refresh refresh_;
+
+  std::unique_ptr<PgConnection> listen_;
+  std::unique_ptr<PgConnection> work_;
+  std::int64_t listen_deadline_ns_ = 0;  // of the step under way
+  std::int64_t work_deadline_ns_ = 0;
+  std::string heartbeat_channel_;
+  std::string nonce_;
+  std::uint64_t barrier_number_ = 0;
+  std::int64_t barrier_sent_ns_ = 0;
+  bool nonce_back_ = false;
+  std::map<std::uint64_t, std::function<void()>> syncs_;
+
+  // Shared with other threads.
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void()>> posted_;
+  LoaderStatus status_;
+  bool ready_ = false;
+  std::optional<Unready> unready_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::uint64_t> next_sync_{1};
+  int wake_fd_;
+  std::thread thread_;
+};
+
+}  // namespace latchkey

@@ -1,0 +1,281 @@
+#include "loader/postgres.h"
+
+#include <libpq-fe.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+
+namespace latchkey {
+namespace {
+
+constexpr std::size_t kCopyBytesPerTurn = 1 << 20;
+
+// libpq ends messages with a newline and may put several lines into one.
+std::string one_line(const char* message) {
+  std::string line;
+  for (const char* c = message; *c != '\0'; ++c) line += (*c == '\n' || *c == '\r') ? ' ' : *c;
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+  return line;
+}
+
+using Options = std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)>;
+
+Options parse(const std::string& conninfo, std::string* problem = nullptr) {
+  char* message = nullptr;
+  Options options(PQconninfoParse(conninfo.c_str(), &message), PQconninfoFree);
+  if (message != nullptr) {
+    if (problem != nullptr) *problem = one_line(message);
+    PQfreemem(message);
+  }
+  return options;
+}
+
+std::optional<std::string> option(const std::string& conninfo, std::string_view keyword) {
+  const Options options = parse(conninfo);
+  for (const PQconninfoOption* o = options.get(); o != nullptr && o->keyword != nullptr; ++o) {
+    if (o->keyword == keyword && o->val != nullptr) return o->val;
+  }
+  return std::nullopt;
+}
+
+// What we add unless the operator says otherwise. A dead peer is noticed within seconds; a standby
+// is never taken for the primary; no GSSAPI probe before each connection.
+constexpr std::array<std::pair<const char*, const char*>, 8> kDefaults = {{
+    {"target_session_attrs", "read-write"},
+    {"keepalives_idle", "5"},
+    {"keepalives_interval", "2"},
+    {"keepalives_count", "3"},
+    {"tcp_user_timeout", "8000"},
+    {"gssencmode", "disable"},
+    {"connect_timeout", "5"},
+    {"application_name", "latchkeyd"},
+}};
+
+void discard_notice(void*, const PGresult*) {}
+
+}  // namespace
+
+std::optional<std::string> conninfo_problem(const std::string& conninfo) {
+  std::string problem;
+  if (parse(conninfo, &problem) != nullptr) return std::nullopt;
+  return problem.empty() ? "libpq cannot read it" : problem;
+}
+
+std::optional<std::string> conninfo_user(const std::string& conninfo) {
+  return option(conninfo, "user");
+}
+
+bool conninfo_has_password(const std::string& conninfo) {
+  return option(conninfo, "password").has_value();
+}
+
+// ---- results
+
+PgRows::PgRows(pg_result* result) : result_(result, PQclear) {}
+
+int PgRows::rows() const { return PQntuples(result_.get()); }
+
+std::optional<std::string_view> PgRows::field(int row, int column) const {
+  if (PQgetisnull(result_.get(), row, column) != 0) return std::nullopt;
+  return std::string_view(PQgetvalue(result_.get(), row, column),
+                          static_cast<std::size_t>(PQgetlength(result_.get(), row, column)));
+}
+
+// ---- the connection
+
+PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfinish) {
+  std::vector<const char*> keywords = {"dbname", "client_encoding"};
+  std::vector<const char*> values = {target.conninfo.c_str(), "UTF8"};
+  const auto add = [&](const char* keyword, const char* value) {
+    keywords.push_back(keyword);
+    values.push_back(value);
+  };
+  for (const auto& [keyword, value] : kDefaults) {
+    if (!option(target.conninfo, keyword)) add(keyword, value);
+  }
+  if (!target.password.empty()) add("password", target.password.c_str());
+  add(nullptr, nullptr);
+  // Later words win over those inside the expanded dbname: client_encoding is ours.
+  connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
+  if (connection_ == nullptr) throw PgError("out of memory");
+  if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
+  PQsetNoticeReceiver(connection_.get(), discard_notice, nullptr);
+}
+
+PgConnection::~PgConnection() = default;
+
+void PgConnection::fail() const { throw PgError(one_line(PQerrorMessage(connection_.get()))); }
+
+int PgConnection::socket() const { return PQsocket(connection_.get()); }
+
+short PgConnection::events() const {
+  return wants_write_ ? static_cast<short>(connected_ ? POLLIN | POLLOUT : POLLOUT) : POLLIN;
+}
+
+void PgConnection::send(const std::string& sql, Handlers handlers) {
+  if (PQsendQuery(connection_.get(), sql.c_str()) == 0) fail();
+  handlers_ = std::move(handlers);
+  busy_ = true;
+  wants_write_ = PQflush(connection_.get()) > 0;
+}
+
+void PgConnection::send(const std::string& sql, const std::vector<std::string>& parameters,
+                        Handlers handlers) {
+  std::vector<const char*> values;
+  values.reserve(parameters.size());
+  for (const std::string& parameter : parameters) values.push_back(parameter.c_str());
+  if (PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()), nullptr,
+                        values.data(), nullptr, nullptr, /*resultFormat=*/1) == 0) {
+    fail();
+  }
+  handlers_ = std::move(handlers);
+  busy_ = true;
+  wants_write_ = PQflush(connection_.get()) > 0;
+}
+
+void PgConnection::advance() {
+  more_to_do_ = false;
+  if (!connected_) {
+    advance_connecting();
+    return;
+  }
+  const int unsent = PQflush(connection_.get());
+  if (unsent < 0) fail();
+  wants_write_ = unsent > 0;
+  if (PQconsumeInput(connection_.get()) == 0) fail();
+  if (busy_) read_results();
+}
+
+void PgConnection::advance_connecting() {
+  switch (PQconnectPoll(connection_.get())) {
+    case PGRES_POLLING_FAILED: fail();
+    case PGRES_POLLING_READING: wants_write_ = false; break;
+    case PGRES_POLLING_WRITING: wants_write_ = true; break;
+    default:
+      connected_ = true;
+      wants_write_ = false;
+      if (PQsetnonblocking(connection_.get(), 1) != 0) fail();
+  }
+}
+
+void PgConnection::read_results() {
+  if (copying_ && !read_copy()) return;
+  while (PQisBusy(connection_.get()) == 0) {
+    PGresult* result = PQgetResult(connection_.get());
+    if (result == nullptr) {
+      finish_query();
+      return;
+    }
+    const PgRows rows(result);  // frees it
+    switch (PQresultStatus(result)) {
+      case PGRES_COMMAND_OK: break;
+      case PGRES_TUPLES_OK:
+        if (handlers_.rows) handlers_.rows(rows);
+        break;
+      case PGRES_COPY_OUT:
+        copying_ = true;
+        if (!read_copy()) return;
+        break;
+      default: throw PgError(one_line(PQresultErrorMessage(result)));
+    }
+  }
+}
+
+// True when the COPY is over and its result can be read.
+bool PgConnection::read_copy() {
+  std::size_t taken = 0;
+  while (taken < kCopyBytesPerTurn) {
+    char* data = nullptr;
+    const int length = PQgetCopyData(connection_.get(), &data, /*async=*/1);
+    if (length == 0) return false;  // wait for more
+    if (length == -1) {
+      copying_ = false;
+      return true;
+    }
+    if (length < 0) fail();
+    const std::unique_ptr<char, void (*)(void*)> owner(data, PQfreemem);
+    handlers_.copy_data(std::string_view(data, static_cast<std::size_t>(length)));
+    taken += static_cast<std::size_t>(length);
+  }
+  more_to_do_ = true;
+  return false;
+}
+
+void PgConnection::finish_query() {
+  busy_ = false;
+  // `done` may send the next query, which replaces the handlers.
+  const auto done = std::move(handlers_.done);
+  handlers_ = {};
+  if (done) done();
+}
+
+std::optional<PgNotification> PgConnection::next_notification() {
+  const std::unique_ptr<PGnotify, void (*)(void*)> notify(PQnotifies(connection_.get()), PQfreemem);
+  if (notify == nullptr) return std::nullopt;
+  return PgNotification{notify->relname, notify->extra};
+}
+
+// ---- COPY
+
+namespace {
+
+class CopyCursor {
+ public:
+  explicit CopyCursor(std::string_view bytes) : bytes_(bytes) {}
+
+  std::string_view take(std::size_t count) {
+    if (bytes_.size() < count) throw PgError("a COPY message ends in the middle of a tuple");
+    const std::string_view taken = bytes_.substr(0, count);
+    bytes_.remove_prefix(count);
+    return taken;
+  }
+  template <typename T>
+  T integer() {
+    std::make_unsigned_t<T> value = 0;
+    for (const char c : take(sizeof(T))) {
+      value = static_cast<std::make_unsigned_t<T>>((std::uint64_t{value} << 8) |
+                                                   static_cast<unsigned char>(c));
+    }
+    return static_cast<T>(value);
+  }
+  [[nodiscard]] bool at_end() const { return bytes_.empty(); }
+
+ private:
+  std::string_view bytes_;
+};
+
+constexpr std::string_view kCopySignature("PGCOPY\n\377\r\n\0", 11);
+
+}  // namespace
+
+void CopyReader::read(std::string_view message, const std::function<void(const Fields&)>& tuple) {
+  CopyCursor cursor(message);
+  if (!header_read_) {
+    if (cursor.take(kCopySignature.size()) != kCopySignature) {
+      throw PgError("COPY did not answer in the binary format");
+    }
+    if (cursor.integer<std::int32_t>() != 0) throw PgError("COPY set a flag that we do not know");
+    cursor.take(static_cast<std::size_t>(cursor.integer<std::int32_t>()));  // header extension
+    header_read_ = true;
+  }
+  while (!cursor.at_end()) {
+    const auto count = cursor.integer<std::int16_t>();
+    if (count == -1) return;  // the trailer
+    if (count < 0 || static_cast<std::size_t>(count) != fields_) {
+      throw PgError("COPY sent a tuple with another number of fields than was selected");
+    }
+    tuple_.clear();
+    for (std::size_t i = 0; i < fields_; ++i) {
+      const auto length = cursor.integer<std::int32_t>();
+      if (length < 0) {
+        tuple_.emplace_back(std::nullopt);
+      } else {
+        tuple_.emplace_back(cursor.take(static_cast<std::size_t>(length)));
+      }
+    }
+    tuple(tuple_);
+  }
+}
+
+}  // namespace latchkey

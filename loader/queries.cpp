@@ -1,0 +1,372 @@
+#include "loader/queries.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "loader/triggers.h"
+
+namespace latchkey {
+namespace {
+
+using nlohmann::json;
+
+bool contains(const std::vector<std::string>& list, const std::string& item) {
+  return std::ranges::find(list, item) != list.end();
+}
+
+std::string joined(const std::vector<std::string>& items, std::string_view between) {
+  std::string text;
+  for (const std::string& item : items) {
+    if (!text.empty()) text += between;
+    text += item;
+  }
+  return text;
+}
+
+bool starts_with(std::string_view text, std::string_view start) { return text.starts_with(start); }
+
+bool is_integer_type(std::string_view type) {
+  return type == "smallint" || type == "integer" || type == "bigint";
+}
+
+const std::string& type_of(const SourceConfig& source, const TableFacts& facts, Role role) {
+  static const std::string none;
+  const std::string* column = source.column(role);
+  if (column == nullptr) return none;
+  const auto found = facts.columns.find(*column);
+  return found == facts.columns.end() ? none : found->second;
+}
+
+}  // namespace
+
+// ---- the catalogue
+
+std::string inspect_sql(const SourceConfig& source) {
+  return "SELECT coalesce((SELECT pg_catalog.json_build_object("
+         "'is_table', c.relkind IN ('r', 'p'),"
+         "'rows_hidden', pg_catalog.row_security_active(c.oid),"
+         "'columns', (SELECT pg_catalog.json_object_agg(a.attname,"
+         " pg_catalog.format_type(a.atttypid, NULL)) FROM pg_catalog.pg_attribute a"
+         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),"
+         "'unreadable', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
+         " FROM pg_catalog.pg_attribute a"
+         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT"
+         " pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')),"
+         "'not_null', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
+         " FROM pg_catalog.pg_attribute a"
+         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull),"
+         "'unique', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
+         " FROM pg_catalog.pg_index i"
+         " JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+         " WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1"
+         " AND i.indpred IS NULL),"
+         "'triggers', (SELECT coalesce(pg_catalog.json_object_agg(t.tgname,"
+         " pg_catalog.json_build_object('enabled', t.tgenabled, 'fingerprint',"
+         " pg_catalog.substring(p.prosrc, 'latchkey trigger ([0-9a-f]+)'))), '{}')"
+         " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
+         " WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)"
+         ") FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE n.nspname = " +
+         quote_literal(source.table.schema) +
+         " AND c.relname = " + quote_literal(source.table.table) + "), '{}')::text";
+}
+
+TableFacts TableFacts::from_json(std::string_view text) {
+  const json from = json::parse(text);
+  TableFacts facts;
+  if (from.empty()) return facts;
+  facts.exists = true;
+  facts.is_table = from.at("is_table").get<bool>();
+  facts.rows_hidden = from.at("rows_hidden").get<bool>();
+  if (!from.at("columns").is_null()) from.at("columns").get_to(facts.columns);
+  from.at("unreadable").get_to(facts.unreadable);
+  from.at("unique").get_to(facts.unique);
+  from.at("not_null").get_to(facts.not_null);
+  for (const auto& [name, trigger] : from.at("triggers").items()) {
+    Trigger& known = facts.triggers[name];
+    known.enabled = trigger.at("enabled").get<std::string>().at(0);
+    if (!trigger.at("fingerprint").is_null()) trigger.at("fingerprint").get_to(known.fingerprint);
+  }
+  return facts;
+}
+
+// ---- what is wrong with a source
+
+namespace {
+
+void add_column_problems(const SourceConfig& source, const TableFacts& facts,
+                         std::vector<std::string>& found) {
+  const std::string table = source.table.display();
+  std::vector<std::string> present;
+  for (const auto& [name, type] : facts.columns) present.push_back(name);
+  for (const auto& [role, column] : source.columns) {
+    const std::string setting = std::string(role_name(role)) + " = \"" + column + "\"";
+    if (!facts.columns.contains(column)) {
+      found.push_back("table " + table + " has no column \"" + column + "\", which " + setting +
+                      " names. Its columns are: " + joined(present, ", ") +
+                      ". Set the right one in [[source]] \"" + source.name + "\".");
+    } else if (contains(facts.unreadable, column)) {
+      found.push_back("the database role may not read column \"" + column + "\" of " + table +
+                      ". Run what `latchkey sql grant` prints, as the table's owner.");
+    }
+  }
+}
+
+void add_type_problems(const SourceConfig& source, const TableFacts& facts,
+                       std::vector<std::string>& found) {
+  const std::string table = source.table.display();
+  const std::string& id = *source.column(Role::kId);
+  if (!contains(facts.unique, id) || !contains(facts.not_null, id)) {
+    found.push_back("column \"" + id + "\" of " + table +
+                    " does not identify a row: it needs to be NOT NULL and to have a unique index"
+                    " of its own. Set `id` in [[source]] \"" +
+                    source.name + "\" to the primary key.");
+  }
+  const std::string& key_type = type_of(source, facts, Role::kKey);
+  const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
+                          source.encoding == Encoding::kRaw;
+  if (raw_digest && key_type != "bytea") {
+    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " +
+                    key_type +
+                    ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
+                    " in [[source]] \"" +
+                    source.name + "\".");
+  } else if (!raw_digest && key_type == "bytea") {
+    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table +
+                    " is of type bytea, but the scheme and encoding of [[source]] \"" +
+                    source.name + "\" say that it holds text. Set encoding = \"raw\".");
+  }
+  if (source.column(Role::kEnabled) != nullptr &&
+      type_of(source, facts, Role::kEnabled) != "boolean") {
+    found.push_back("column \"" + *source.column(Role::kEnabled) + "\" of " + table +
+                    " is not boolean, as `enabled` must be. For a column of words use `status`.");
+  }
+  for (const Role role : {Role::kExpiresAt, Role::kNotBefore}) {
+    const std::string& type = type_of(source, facts, role);
+    if (type.empty() || starts_with(type, "timestamp") || type == "date" || is_integer_type(type)) {
+      continue;
+    }
+    found.push_back("column \"" + *source.column(role) + "\" of " + table + " is of type " + type +
+                    "; " + role_name(role) +
+                    " must be a timestamp, a date, or an integer of seconds since 1970.");
+  }
+}
+
+void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
+                          std::vector<std::string>& found) {
+  std::vector<std::string> missing, disabled, outdated;
+  for (const std::string& name : trigger_names()) {
+    const auto trigger = facts.triggers.find(name);
+    if (trigger == facts.triggers.end()) {
+      missing.push_back(name);
+    } else if (trigger->second.fingerprint != trigger_fingerprint(source)) {
+      outdated.push_back(name);
+    } else if (trigger->second.enabled != 'A') {
+      disabled.push_back(name);
+    }
+  }
+  const auto report = [&](const std::vector<std::string>& names, const std::string& state) {
+    if (names.empty()) return;
+    found.push_back("table " + source.table.display() + ": " +
+                    (names.size() == 1 ? "trigger " : "triggers ") + joined(names, ", ") + " " +
+                    state +
+                    ", so changes would go unnoticed. Run what `latchkey sql install --source " +
+                    source.name + "` prints, as the table's owner.");
+  };
+  report(missing, "missing");
+  report(outdated, "made for another mapping or version");
+  report(disabled, "not ENABLE ALWAYS");
+}
+
+}  // namespace
+
+std::vector<std::string> problems(const SourceConfig& source, const TableFacts& facts) {
+  const std::string table = source.table.display();
+  if (!facts.exists) {
+    return {"there is no table " + table +
+            " in the database (or its schema is hidden from this role). Set `table` in [[source]]"
+            " \"" +
+            source.name + "\", or create the table, or point `conninfo` at the right database."};
+  }
+  if (!facts.is_table) {
+    return {table +
+            " is not a table. Triggers and unique ids need one: set `table` in [[source]]"
+            " \"" +
+            source.name + "\" to the table behind it."};
+  }
+  std::vector<std::string> found;
+  add_column_problems(source, facts, found);
+  if (found.empty()) add_type_problems(source, facts, found);
+  if (facts.rows_hidden) {
+    found.push_back("row level security hides rows of " + table +
+                    " from the database role: it would see some or no keys, and no error. Run what"
+                    " `latchkey sql grant --source " +
+                    source.name +
+                    "` prints, as a superuser: it gives the role BYPASSRLS (and SELECT on the"
+                    " mapped columns only).");
+  }
+  add_trigger_problems(source, facts, found);
+  return found;
+}
+
+// ---- rows
+
+namespace {
+
+std::string qualified(const std::string& column) { return "t." + quote_identifier(column); }
+
+std::string text_of(const SourceConfig& source, Role role) {
+  const std::string* column = source.column(role);
+  return column == nullptr ? "NULL::text" : qualified(*column) + "::text";
+}
+
+// For plain text and JWT the server digests: a stored key never crosses the wire to us.
+std::string key_of(const SourceConfig& source) {
+  const std::string column = qualified(*source.column(Role::kKey));
+  switch (source.scheme) {
+    case Scheme::kPlain:
+    case Scheme::kJwt:
+      return "pg_catalog.sha256(pg_catalog.convert_to(" + column + "::text, 'UTF8'))";
+    case Scheme::kSha256:
+    case Scheme::kHmac: break;
+  }
+  return source.encoding == Encoding::kRaw ? column : column + "::text";
+}
+
+std::string time_of(const SourceConfig& source, const TableFacts& facts, Role role) {
+  const std::string* column = source.column(role);
+  if (column == nullptr) return "NULL::timestamptz";
+  const std::string& type = type_of(source, facts, role);
+  if (is_integer_type(type)) return "pg_catalog.to_timestamp(" + qualified(*column) + ")";
+  if (type == "timestamp with time zone") return qualified(*column);
+  return "(" + qualified(*column) + "::timestamp AT TIME ZONE " + quote_literal(source.time_zone) +
+         ")";
+}
+
+// True when the row says that it is no longer good. A flag that is NULL says so too.
+std::string is_set(const SourceConfig& source, const TableFacts& facts, Role role) {
+  const bool flag = type_of(source, facts, role) == "boolean";
+  return qualified(*source.column(role)) + (flag ? " IS NOT FALSE" : " IS NOT NULL");
+}
+
+std::string status_case(const SourceConfig& source) {
+  const std::string column = qualified(*source.column(Role::kStatus)) + "::text";
+  const auto in = [&](const std::vector<std::string>& values, char letter) {
+    if (values.empty()) return std::string();
+    std::vector<std::string> quoted;
+    for (const std::string& value : values) quoted.push_back(quote_literal(value));
+    return " WHEN " + column + " IN (" + joined(quoted, ", ") + ") THEN '" + letter + "'";
+  };
+  return in(source.status_revoked, 'r') + in(source.status_disabled, 'd') +
+         in(source.status_active, 'a');
+}
+
+std::string state_of(const SourceConfig& source, const TableFacts& facts) {
+  std::string cases;
+  const auto when = [&](Role role, char letter) {
+    if (source.column(role) == nullptr) return;
+    cases += " WHEN " + is_set(source, facts, role) + " THEN '" + letter + "'";
+  };
+  when(Role::kDeletedAt, 'x');
+  when(Role::kRevokedAt, 'r');
+  when(Role::kDisabledAt, 'd');
+  if (const std::string* enabled = source.column(Role::kEnabled)) {
+    cases += " WHEN " + qualified(*enabled) + " IS NOT TRUE THEN 'd'";
+  }
+  if (source.column(Role::kStatus) != nullptr) {
+    return "CASE" + cases + status_case(source) + " ELSE 'u' END";
+  }
+  return cases.empty() ? "'a'::text" : "CASE" + cases + " ELSE 'a' END";
+}
+
+std::string scopes_of(const SourceConfig& source, const TableFacts& facts) {
+  const bool array = type_of(source, facts, Role::kScopes).ends_with("[]");
+  if (!array) return text_of(source, Role::kScopes);
+  return "pg_catalog.to_json(" + qualified(*source.column(Role::kScopes)) + ")::text";
+}
+
+std::string selection(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<std::string> fields(kRowFields);
+  fields[kFieldId] = text_of(source, Role::kId);
+  fields[kFieldKey] = key_of(source);
+  fields[kFieldKeyVersion] = text_of(source, Role::kKeyVersion);
+  fields[kFieldState] = state_of(source, facts);
+  fields[kFieldExpires] = time_of(source, facts, Role::kExpiresAt);
+  fields[kFieldNotBefore] = time_of(source, facts, Role::kNotBefore);
+  fields[kFieldSubject] = text_of(source, Role::kSubject);
+  fields[kFieldTenant] = text_of(source, Role::kTenant);
+  fields[kFieldScopes] = scopes_of(source, facts);
+  fields[kFieldMetadata] = text_of(source, Role::kMetadata);
+  fields[kFieldJwtClaims] =
+      source.scheme == Scheme::kJwt
+          ? "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)"
+          : "NULL::text";
+  return "SELECT " + joined(fields, ", ") + " FROM " + source.table.quoted() + " t";
+}
+
+std::string id_array_type(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kId);
+  if (is_integer_type(type)) return "bigint[]";
+  return type == "uuid" ? "uuid[]" : "text[]";
+}
+
+bool is_uuid(std::string_view id) {
+  if (id.size() != 36) return false;
+  for (std::size_t i = 0; i < id.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    const bool hex = (id[i] >= '0' && id[i] <= '9') || (id[i] >= 'a' && id[i] <= 'f');
+    if (dash ? id[i] != '-' : !hex) return false;
+  }
+  return true;
+}
+
+bool is_int64(std::string_view id) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), value);
+  return error == std::errc() && end == id.data() + id.size();
+}
+
+}  // namespace
+
+std::string load_sql(const SourceConfig& source, const TableFacts& facts) {
+  return "COPY (" + selection(source, facts) + ") TO STDOUT (FORMAT binary)";
+}
+
+std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
+  const std::string array = id_array_type(source, facts);
+  const std::string id = qualified(*source.column(Role::kId));
+  // The column itself is compared, without a cast, wherever its index can then be used.
+  const bool by_text = array == "text[]" && type_of(source, facts, Role::kId) != "text" &&
+                       type_of(source, facts, Role::kId) != "character varying";
+  return selection(source, facts) + " WHERE " + id + (by_text ? "::text" : "") +
+         " = ANY ($1::" + array + ")";
+}
+
+bool scopes_are_json(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kScopes);
+  return type == "jsonb" || type == "json" || type.ends_with("[]");
+}
+
+bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id) {
+  const std::string array = id_array_type(source, facts);
+  if (array == "bigint[]") return is_int64(id);
+  if (array == "uuid[]") return is_uuid(id);
+  return id.find('\0') == std::string_view::npos;
+}
+
+std::string array_literal(const std::vector<std::string>& ids) {
+  std::string literal = "{";
+  for (const std::string& id : ids) {
+    if (literal.size() > 1) literal += ',';
+    literal += '"';
+    for (const char c : id) {
+      if (c == '"' || c == '\\') literal += '\\';
+      literal += c;
+    }
+    literal += '"';
+  }
+  return literal + "}";
+}
+
+}  // namespace latchkey

@@ -1,0 +1,254 @@
+#include "loader/refresh.h"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+#include <utility>
+
+namespace latchkey {
+
+const char* state_name(Refresh::State state) {
+  switch (state) {
+    case Refresh::State::kConnecting: return "connecting";
+    case Refresh::State::kListening: return "listening";
+    case Refresh::State::kLoading: return "loading";
+    case Refresh::State::kLive: return "live";
+    case Refresh::State::kLost: return "lost";
+  }
+  return "";
+}
+
+Refresh::Refresh(std::size_t sources, RefreshSettings settings, std::uint64_t seed)
+    : settings_(settings), random_(seed), sources_(sources) {}
+
+// ---- what happened
+
+void Refresh::listen_ready(std::int64_t now_ns) {
+  assert(listen_ == Lane::kConnecting);
+  listen_ = Lane::kReady;
+  proven_listening_ = false;
+  next_heartbeat_ns_ = now_ns;
+  plan_audit(now_ns);
+  // Whatever happened while nobody listened counts as notified now.
+  ++notified_;
+  for (Source& source : sources_) source.reload = source.urgent = true;
+}
+
+void Refresh::work_ready(std::int64_t) {
+  assert(work_ == Lane::kConnecting);
+  work_ = Lane::kReady;
+}
+
+void Refresh::failed(std::int64_t now_ns) {
+  listen_ = work_ = Lane::kDown;
+  // Syncs outlive the connection: the next one may still prove what they wait for in time.
+  const auto wait_again = [this](const std::vector<std::uint64_t>& syncs) {
+    syncs_waiting_.insert(syncs_waiting_.end(), syncs.begin(), syncs.end());
+  };
+  if (barrier_) wait_again(barrier_->syncs);
+  for (const Proof& proof : proofs_) wait_again(proof.syncs);
+  barrier_.reset();
+  proofs_.clear();
+  round_.clear();
+  round_open_ = false;
+  task_.reset();
+  for (Source& source : sources_) source.ids.clear();  // the reload will see them
+  retry_ns_ = now_ns + backoff_ns();
+}
+
+void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
+  ++notified_;
+  Source& source = sources_.at(index);
+  if (source.reload) return;  // will be read anyway
+  for (std::string& id : ids) source.ids.insert(std::move(id));
+  if (source.ids.size() > settings_.pending_ids_max) {
+    source.ids.clear();
+    source.reload = true;
+  }
+}
+
+void Refresh::notified_all(std::size_t index) {
+  ++notified_;
+  sources_.at(index).reload = true;
+  sources_.at(index).ids.clear();
+}
+
+void Refresh::reload(std::size_t index) {
+  notified_all(index);
+  sources_.at(index).urgent = true;
+}
+
+void Refresh::barrier_returned(std::uint64_t number) {
+  // An older nonce, or one that somebody else made up, proves nothing.
+  if (!barrier_ || barrier_->number != number) return;
+  proven_listening_ = true;
+  // Proofs that wait for the same work are one; and past a bound, an older one joins the newer,
+  // which only makes it wait longer.
+  constexpr std::size_t kProofsMax = 256;
+  if (!proofs_.empty() &&
+      (proofs_.back().needs_applied == notified_ || proofs_.size() >= kProofsMax)) {
+    Proof& last = proofs_.back();
+    last.needs_applied = notified_;
+    last.boot_ns = barrier_->sent_ns;
+    last.syncs.insert(last.syncs.end(), barrier_->syncs.begin(), barrier_->syncs.end());
+  } else {
+    proofs_.push_back({notified_, barrier_->sent_ns, std::move(barrier_->syncs)});
+  }
+  barrier_.reset();
+}
+
+void Refresh::work_done(std::int64_t now_ns) {
+  assert(task_);
+  if (const Load* load = std::get_if<Load>(&*task_)) {
+    const std::int64_t took_ns = now_ns - task_since_ns_;
+    sources_[load->source].no_reload_before_ns =
+        now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
+  }
+  task_.reset();
+}
+
+void Refresh::sync_wanted(std::uint64_t sync) { syncs_waiting_.push_back(sync); }
+
+void Refresh::sync_abandoned(std::uint64_t sync) {
+  std::erase(syncs_waiting_, sync);
+  if (barrier_) std::erase(barrier_->syncs, sync);
+  for (Proof& proof : proofs_) std::erase(proof.syncs, sync);
+}
+
+// ---- what to do
+
+Refresh::Action Refresh::next(std::int64_t now_ns) {
+  if (listen_ == Lane::kDown && work_ == Lane::kDown) {
+    if (now_ns < retry_ns_) return Wait{retry_ns_};
+    listen_ = work_ = Lane::kConnecting;
+    return Connect{};
+  }
+  if (auto action = next_listen(now_ns)) return std::move(*action);
+  if (auto action = next_work(now_ns)) return std::move(*action);
+  return Wait{wake_ns()};
+}
+
+std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
+  if (listen_ != Lane::kReady) return std::nullopt;
+  if (barrier_) {
+    if (now_ns < barrier_->sent_ns + settings_.barrier_deadline_ns) return std::nullopt;
+    return Disconnect{"the heartbeat did not come back in time: notifications may be lost"};
+  }
+  if (now_ns < next_heartbeat_ns_ && syncs_waiting_.empty()) return std::nullopt;
+  next_heartbeat_ns_ = now_ns + settings_.heartbeat_ns;
+  barrier_ = Barrier{++barrier_number_, now_ns, std::exchange(syncs_waiting_, {})};
+  return SendBarrier{barrier_->number};
+}
+
+std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
+  if (work_ != Lane::kReady || !proven_listening_ || task_) return std::nullopt;
+  if (round_.empty() && round_open_) {
+    round_open_ = false;
+    applied_ = round_reaches_;
+  }
+  if (round_.empty() && !proofs_.empty() && proofs_.front().needs_applied <= applied_) {
+    failures_ = 0;
+    ever_live_ = true;
+    Prove prove{proofs_.front().boot_ns, std::move(proofs_.front().syncs)};
+    proofs_.pop_front();
+    return prove;
+  }
+  if (round_.empty() && settings_.audit_ns > 0 && now_ns >= next_audit_ns_) {
+    for (std::size_t i = 0; i < sources_.size(); ++i) reload(i);
+    plan_audit(now_ns);
+  }
+  if (round_.empty() && !plan_round(now_ns)) return std::nullopt;
+  task_ = std::move(round_.front());
+  round_.pop_front();
+  task_since_ns_ = now_ns;
+  return std::visit([](const auto& task) -> Action { return task; }, *task_);
+}
+
+// Takes everything that has been notified so far. A reload whose time has not come is left, and
+// then the round does not reach anything: nothing newer is proven until that reload is done.
+bool Refresh::plan_round(std::int64_t now_ns) {
+  if (applied_ == notified_) return false;
+  bool complete = true;
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    Source& source = sources_[i];
+    if (source.reload) {
+      if (!source.urgent && now_ns < source.no_reload_before_ns) {
+        complete = false;
+        continue;
+      }
+      source.reload = source.urgent = false;
+      source.ids.clear();
+      round_.emplace_back(Load{i});
+      continue;
+    }
+    while (!source.ids.empty()) {
+      Reread reread{i, {}};
+      while (!source.ids.empty() && reread.ids.size() < settings_.reread_ids_max) {
+        reread.ids.push_back(std::move(source.ids.extract(source.ids.begin()).value()));
+      }
+      round_.emplace_back(std::move(reread));
+    }
+  }
+  if (complete) {
+    round_reaches_ = notified_;
+  } else {
+    round_reaches_ = applied_;
+  }
+  round_open_ = complete || !round_.empty();
+  if (round_.empty() && complete) {
+    // Notified of nothing that needs reading (say, of ids that were already taken).
+    applied_ = round_reaches_;
+    round_open_ = false;
+  }
+  return !round_.empty();
+}
+
+std::int64_t Refresh::wake_ns() const {
+  std::int64_t wake = std::numeric_limits<std::int64_t>::max();
+  if (listen_ == Lane::kReady) {
+    wake = barrier_ ? barrier_->sent_ns + settings_.barrier_deadline_ns : next_heartbeat_ns_;
+  }
+  if (!task_ && work_ == Lane::kReady && proven_listening_) {
+    // Whatever could be read at once is under way: what is left waits for its time.
+    for (const Source& source : sources_) {
+      if (source.reload) wake = std::min(wake, source.no_reload_before_ns);
+    }
+  }
+  if (!task_ && settings_.audit_ns > 0 && proven_listening_) wake = std::min(wake, next_audit_ns_);
+  return wake;
+}
+
+// Jittered, so that the hosts of a fleet do not all read the table at once.
+void Refresh::plan_audit(std::int64_t now_ns) {
+  const std::int64_t tenth = settings_.audit_ns / 10;
+  next_audit_ns_ = now_ns + settings_.audit_ns +
+                   std::uniform_int_distribution<std::int64_t>(-tenth, tenth)(random_);
+}
+
+std::int64_t Refresh::backoff_ns() {
+  const int doublings = std::min(failures_++, 16);
+  const std::int64_t ceiling =
+      std::min(settings_.backoff_max_ns, settings_.backoff_min_ns << doublings);
+  // Half fixed, half random: many hosts that lost the same database come back one by one.
+  return ceiling / 2 + std::uniform_int_distribution<std::int64_t>(0, ceiling / 2)(random_);
+}
+
+// ---- for people
+
+Refresh::State Refresh::state() const {
+  if (listen_ != Lane::kReady || work_ != Lane::kReady) {
+    return ever_live_ ? State::kLost : State::kConnecting;
+  }
+  if (!proven_listening_) return State::kListening;
+  const bool loading = (task_ && std::holds_alternative<Load>(*task_)) ||
+                       std::ranges::any_of(sources_, [](const Source& s) { return s.reload; });
+  return loading ? State::kLoading : State::kLive;
+}
+
+std::size_t Refresh::pending_ids() const {
+  std::size_t pending = 0;
+  for (const Source& source : sources_) pending += source.ids.size();
+  return pending;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,165 @@
+// When to connect, listen, load, re-read, prove and give up: the whole freshness policy of one
+// database, and nothing else.
+//
+// Pure. Events and the time go in, actions come out; the loader carries the actions out on two
+// connections and reports what became of them. So every conversation can be replayed in a test,
+// step by step, failing wherever one likes, without a database and without waiting.
+//
+// The argument, in the order in which things happen:
+//   1. LISTEN commits first, then a barrier proves that we hear, then the load reads the table. A
+//      change that commits after LISTEN is notified; one that committed before is in the load.
+//   2. One connection (the work lane) does all reading, one thing after another. So what is
+//      published later was also read later, and a slow load cannot overwrite a newer re-read.
+//   3. Notifications are numbered as they arrive. A round takes everything that has been notified
+//   so
+//      far, applies it, and then `applied` is the number up to which it took.
+//   4. A barrier is a notification to ourselves with a nonce. PostgreSQL delivers in commit order:
+//      when the nonce is back, everything that had committed when it was sent has been notified,
+//      so has a number that is not larger than `notified` is now. Once `applied` has reached that
+//      number, the map is proven complete up to the instant at which the nonce was sent.
+//   5. Any failure of either connection drops both. What had been proven stays proven, and ages;
+//      after the reconnection everything is loaded anew.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace latchkey {
+
+struct RefreshSettings {
+  std::int64_t heartbeat_ns = 1'000'000'000;
+  std::int64_t barrier_deadline_ns = 5'000'000'000;  // a nonce that takes longer is lost
+  std::int64_t backoff_min_ns = 50'000'000;
+  std::int64_t backoff_max_ns = 5'000'000'000;
+  // Whole-table reloads asked for by notifications come at least this far apart, and twice as far
+  // as the last one took: anybody on the database can forge such a notification.
+  std::int64_t reload_gap_ns = 1'000'000'000;
+  // Every so often, give or take a tenth, all tables are compared with what is known: that finds
+  // changes that no trigger told of. Zero: never.
+  std::int64_t audit_ns = 600'000'000'000;
+  std::size_t reread_ids_max = 5'000;     // in one query
+  std::size_t pending_ids_max = 100'000;  // of one source; more are cheaper as a reload
+};
+
+class Refresh {
+ public:
+  enum class State {
+    kConnecting,  // no connection yet, or waiting to try again; nothing loaded so far
+    kListening,   // connected; proving that notifications arrive
+    kLoading,     // reading whole tables
+    kLive,        // in step
+    kLost,        // was in step; connection lost
+  };
+
+  // ---- what the loader is told to do
+  struct Wait {
+    std::int64_t until_ns;
+  };
+  struct Connect {};  // both connections, LISTEN included
+  struct SendBarrier {
+    std::uint64_t number;  // the nonce must be unguessable; the loader makes it from this
+  };
+  struct Load {
+    std::size_t source;
+  };
+  struct Reread {
+    std::size_t source;
+    std::vector<std::string> ids;
+  };
+  // Everything that committed before `boot_ns` is in force. `syncs` asked for no more than that.
+  struct Prove {
+    std::int64_t boot_ns;
+    std::vector<std::uint64_t> syncs;
+  };
+  struct Disconnect {
+    std::string why;
+  };
+  using Action = std::variant<Wait, Connect, SendBarrier, Load, Reread, Prove, Disconnect>;
+
+  Refresh(std::size_t sources, RefreshSettings settings, std::uint64_t seed);
+
+  // ---- what happened. `now_ns` is CLOCK_BOOTTIME.
+  void listen_ready(std::int64_t now_ns);
+  void work_ready(std::int64_t now_ns);
+  // Either connection failed, or a query on it did.
+  void failed(std::int64_t now_ns);
+  void notified(std::size_t source, std::vector<std::string> ids);
+  void notified_all(std::size_t source);
+  void barrier_returned(std::uint64_t number);
+  // The Load or Reread that was asked for is done and published.
+  void work_done(std::int64_t now_ns);
+  void sync_wanted(std::uint64_t sync);
+  void sync_abandoned(std::uint64_t sync);
+  // Load a source anew, for a reason of the loader's own.
+  void reload(std::size_t source);
+
+  // The next thing to do; call again until it is Wait.
+  [[nodiscard]] Action next(std::int64_t now_ns);
+
+  [[nodiscard]] State state() const;
+  [[nodiscard]] std::size_t pending_ids() const;
+
+ private:
+  struct Source {
+    std::set<std::string> ids;
+    bool reload = true;
+    bool urgent = true;  // the reload is our own decision: no gap applies
+    std::int64_t no_reload_before_ns = 0;
+  };
+  struct Barrier {
+    std::uint64_t number;
+    std::int64_t sent_ns;
+    std::vector<std::uint64_t> syncs;
+  };
+  struct Proof {
+    std::uint64_t needs_applied;
+    std::int64_t boot_ns;
+    std::vector<std::uint64_t> syncs;
+  };
+  using Task = std::variant<Load, Reread>;
+
+  [[nodiscard]] bool plan_round(std::int64_t now_ns);
+  [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
+  [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
+  [[nodiscard]] std::int64_t wake_ns() const;
+  [[nodiscard]] std::int64_t backoff_ns();
+  void plan_audit(std::int64_t now_ns);
+
+  RefreshSettings settings_;
+  std::mt19937_64 random_;
+  std::vector<Source> sources_;
+
+  enum class Lane { kDown, kConnecting, kReady };
+  Lane listen_ = Lane::kDown;
+  Lane work_ = Lane::kDown;
+  bool proven_listening_ = false;  // a barrier has come back on this connection
+  bool ever_live_ = false;
+  int failures_ = 0;
+  std::int64_t retry_ns_ = 0;
+
+  std::optional<Barrier> barrier_;
+  std::uint64_t barrier_number_ = 0;
+  std::int64_t next_heartbeat_ns_ = 0;
+  std::int64_t next_audit_ns_ = 0;
+  std::vector<std::uint64_t> syncs_waiting_;
+
+  std::uint64_t notified_ = 0;
+  std::uint64_t applied_ = 0;
+  std::deque<Task> round_;
+  bool round_open_ = false;          // tasks of a round are waiting or under way
+  std::uint64_t round_reaches_ = 0;  // what `applied_` becomes when the round is done
+  std::optional<Task> task_;         // under way
+  std::int64_t task_since_ns_ = 0;
+  std::deque<Proof> proofs_;
+};
+
+[[nodiscard]] const char* state_name(Refresh::State state);
+
+}  // namespace latchkey

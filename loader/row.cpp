@@ -1,0 +1,296 @@
+#include "loader/row.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+namespace latchkey {
+namespace {
+
+using nlohmann::json;
+
+// 2000-01-01 00:00 UTC, PostgreSQL's epoch.
+constexpr std::int64_t kPostgresEpochUs = 946'684'800'000'000;
+
+void count(OddityCounts& counts, Oddity oddity) { ++counts[static_cast<std::size_t>(oddity)]; }
+
+std::optional<std::int64_t> read_time(const std::optional<std::string_view>& field) {
+  if (!field || field->size() != sizeof(std::int64_t)) return std::nullopt;
+  std::uint64_t bits = 0;
+  for (const char c : *field) bits = (bits << 8) | static_cast<unsigned char>(c);
+  return unix_us_from_timestamptz(static_cast<std::int64_t>(bits));
+}
+
+bool is_usable_scope(std::string_view scope) {
+  return !scope.empty() && scope.size() <= LATCHKEY_SCOPE_BYTES_MAX &&
+         std::ranges::all_of(
+             scope, [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7F; });
+}
+
+// A scope column's text as single scopes; nothing if it is no list.
+std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool is_json) {
+  std::vector<std::string> names;
+  if (is_json) {
+    const json list = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (list.is_null()) return names;
+    if (!list.is_array()) return std::nullopt;
+    for (const json& item : list) {
+      if (!item.is_string()) return std::nullopt;
+      names.push_back(item.get<std::string>());
+    }
+    return names;
+  }
+  constexpr std::string_view kBetween = " ,\t\r\n";
+  for (std::size_t from = 0; (from = text.find_first_not_of(kBetween, from)) != text.npos;) {
+    const std::size_t to = std::min(text.find_first_of(kBetween, from), text.size());
+    names.emplace_back(text.substr(from, to - from));
+    from = to;
+  }
+  return names;
+}
+
+}  // namespace
+
+const char* oddity_name(Oddity oddity) {
+  switch (oddity) {
+    case Oddity::kNoKey: return "no_key";
+    case Oddity::kBadDigest: return "bad_digest";
+    case Oddity::kUnknownPepper: return "unknown_pepper_version";
+    case Oddity::kUnknownStatus: return "unknown_status";
+    case Oddity::kBadScopes: return "bad_scopes";
+    case Oddity::kUnusableScope: return "unusable_scope";
+    case Oddity::kUnreadableJwt: return "unreadable_jwt";
+    case Oddity::kClaimsTooLong: return "claims_too_long";
+    case Oddity::kMetadataTooLong: return "metadata_too_long";
+  }
+  return "";
+}
+
+const char* oddity_sentence(Oddity oddity) {
+  switch (oddity) {
+    case Oddity::kNoKey: return "the key column is NULL; nobody can present such a key";
+    case Oddity::kBadDigest:
+      return "the stored digest is not 32 bytes in the configured encoding, so no key can match it;"
+             " issue these keys anew";
+    case Oddity::kUnknownPepper:
+      return "the pepper version of the row is not in the `peppers` folder, so no key can match it;"
+             " put the file back or issue these keys anew";
+    case Oddity::kUnknownStatus:
+      return "the status is in none of status_active, status_revoked, status_disabled; the key is"
+             " refused as disabled";
+    case Oddity::kBadScopes:
+      return "the scopes are no list of words; the key is refused as disabled";
+    case Oddity::kUnusableScope:
+      return "a scope is empty, holds a space or is longer than 255 bytes; it is left out";
+    case Oddity::kUnreadableJwt:
+      return "the stored token's claims cannot be read, so neither can its expiry; the key is"
+             " refused as disabled";
+    case Oddity::kClaimsTooLong:
+      return "id, subject, tenant and scopes exceed 4096 bytes; the key is refused as disabled";
+    case Oddity::kMetadataTooLong: return "the metadata exceed 4096 bytes; answers leave them out";
+  }
+  return "";
+}
+
+RowReader::RowReader(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
+                     std::unordered_set<std::string> pepper_versions)
+    : source_(source),
+      writer_(writer),
+      pepper_versions_(std::move(pepper_versions)),
+      scopes_are_json_(latchkey::scopes_are_json(source, facts)) {}
+
+Record::Owner RowReader::read(const RowView& row, OddityCounts& counts) {
+  if (!row[kFieldKey] || !row[kFieldId]) {
+    count(counts, Oddity::kNoKey);
+    return nullptr;
+  }
+  const std::optional<Digest> digest = read_digest(*row[kFieldKey]);
+  if (!digest) {
+    count(counts, Oddity::kBadDigest);
+    return nullptr;
+  }
+  if (source_.scheme == Scheme::kHmac && source_.column(Role::kKeyVersion) != nullptr &&
+      !pepper_versions_.contains(std::string(row[kFieldKeyVersion].value_or("")))) {
+    count(counts, Oddity::kUnknownPepper);  // kept all the same: the file may come back
+  }
+
+  RecordFacts facts;
+  facts.digest = *digest;
+  facts.state = read_state(row, counts);
+  facts.key_id = *row[kFieldId];
+  facts.subject = row[kFieldSubject];
+  facts.tenant = row[kFieldTenant];
+  facts.metadata = row[kFieldMetadata];
+  facts.expires_us = read_time(row[kFieldExpires]).value_or(kNeverExpires);
+  facts.not_before_us = read_time(row[kFieldNotBefore]).value_or(kAlwaysValid);
+  if (source_.scheme == Scheme::kJwt) {
+    const auto times = jwt_times(row[kFieldJwtClaims].value_or(""));
+    if (!times) {
+      count(counts, Oddity::kUnreadableJwt);
+      if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+    } else {
+      // The row and the token may disagree; the stricter one counts.
+      facts.expires_us = std::min(facts.expires_us, times->expires_us);
+      facts.not_before_us = std::max(facts.not_before_us, times->not_before_us);
+    }
+  }
+  if (source_.column(Role::kScopes) != nullptr) {
+    facts.scopes = read_scopes(row[kFieldScopes].value_or(""), facts, counts);
+  }
+  if (facts.metadata && !Record::metadata_fits(facts, source_.name.size())) {
+    count(counts, Oddity::kMetadataTooLong);
+    facts.metadata.reset();
+  }
+  if (!Record::claims_fit(facts, source_.name.size())) {
+    count(counts, Oddity::kClaimsTooLong);
+    // Without an identity it may be refused, never accepted.
+    if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+    facts.subject.reset();
+    facts.tenant.reset();
+    facts.scopes = nullptr;
+    if (!Record::claims_fit(facts, source_.name.size())) return nullptr;
+  }
+  return Record::make(facts);
+}
+
+std::optional<Digest> RowReader::read_digest(std::string_view field) const {
+  const bool text_encoded = source_.encoding != Encoding::kRaw &&
+                            (source_.scheme == Scheme::kSha256 || source_.scheme == Scheme::kHmac);
+  std::string decoded;
+  if (text_encoded) {
+    auto bytes = source_.encoding == Encoding::kHex ? decode_hex(field) : decode_base64(field);
+    if (!bytes) return std::nullopt;
+    decoded = std::move(*bytes);
+    field = decoded;
+  }
+  Digest digest;
+  if (field.size() != digest.bytes.size()) return std::nullopt;
+  std::memcpy(digest.bytes.data(), field.data(), field.size());
+  return digest;
+}
+
+RowState RowReader::read_state(const RowView& row, OddityCounts& counts) const {
+  const std::string_view state = row[kFieldState].value_or("u");
+  if (state == "a") return RowState::kActive;
+  if (state == "r") return RowState::kRevoked;
+  if (state == "d") return RowState::kDisabled;
+  if (state == "x") return RowState::kDeleted;
+  count(counts, Oddity::kUnknownStatus);
+  return RowState::kDisabled;
+}
+
+const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts,
+                                       OddityCounts& counts) {
+  if (const ScopeSet* known = writer_.find_scopes(text)) return known;
+  auto names = split_scopes(text.empty() && scopes_are_json_ ? "[]" : text, scopes_are_json_);
+  if (!names) {
+    count(counts, Oddity::kBadScopes);
+    if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+    return nullptr;
+  }
+  const auto unusable =
+      std::erase_if(*names, [](const std::string& name) { return !is_usable_scope(name); });
+  if (unusable > 0) {
+    count(counts, Oddity::kUnusableScope);
+    // Not under this spelling, so that the next row that spells it so is counted as well.
+    std::string good;
+    for (const std::string& name : *names) good += (good.empty() ? "" : " ") + name;
+    return writer_.intern_scopes(good, *names);
+  }
+  return writer_.intern_scopes(text, *names);
+}
+
+// ---- encodings
+
+std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us) {
+  if (postgres_us == std::numeric_limits<std::int64_t>::max()) return kNeverExpires;
+  if (postgres_us == std::numeric_limits<std::int64_t>::min()) return kAlwaysValid;
+  // Times near the far end of int64 lie beyond any date that PostgreSQL accepts (294276 AD).
+  if (postgres_us > std::numeric_limits<std::int64_t>::max() - kPostgresEpochUs) {
+    return kNeverExpires;
+  }
+  return postgres_us + kPostgresEpochUs;
+}
+
+std::optional<std::string> decode_hex(std::string_view text) {
+  const auto nibble = [](char c) -> int {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+  };
+  if (text.size() % 2 != 0) return std::nullopt;
+  std::string bytes;
+  bytes.reserve(text.size() / 2);
+  for (std::size_t i = 0; i < text.size(); i += 2) {
+    const int high = nibble(text[i]);
+    const int low = nibble(text[i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    bytes += static_cast<char>(high * 16 + low);
+  }
+  return bytes;
+}
+
+std::optional<std::string> decode_base64(std::string_view text) {
+  // OpenSSL's decoder wants the classic alphabet, full padding, and nothing around it.
+  std::string classic(text);
+  while (!classic.empty() && classic.back() == '=') classic.pop_back();
+  if (text.size() - classic.size() > 2 || classic.size() % 4 == 1) return std::nullopt;
+  for (char& c : classic) {
+    if (c == '-') c = '+';
+    if (c == '_') c = '/';
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '+' && c != '/') {
+      return std::nullopt;
+    }
+  }
+  const std::size_t padding = (4 - classic.size() % 4) % 4;
+  classic.append(padding, '=');
+  std::string bytes(classic.size() / 4 * 3, '\0');
+  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                                     reinterpret_cast<const unsigned char*>(classic.data()),
+                                     static_cast<int>(classic.size()));
+  if (length < 0) return std::nullopt;
+  bytes.resize(static_cast<std::size_t>(length) - padding);
+  return bytes;
+}
+
+namespace {
+
+// NumericDate (RFC 7519 section 2): seconds since 1970, a fraction allowed.
+bool read_numeric_date(const json& claims, const char* name, std::int64_t& us) {
+  const auto found = claims.find(name);
+  if (found == claims.end() || found->is_null()) return true;
+  if (!found->is_number()) return false;
+  const double seconds = found->get<double>();
+  if (!std::isfinite(seconds)) return false;
+  constexpr double kSecondsMax = 9e12;  // microseconds of it still fit
+  if (seconds >= kSecondsMax) {
+    us = kNeverExpires;
+  } else if (seconds <= -kSecondsMax) {
+    us = kAlwaysValid;
+  } else if (found->is_number_integer()) {
+    us = found->get<std::int64_t>() * 1'000'000;
+  } else {
+    us = static_cast<std::int64_t>(std::floor(seconds * 1e6));
+  }
+  return true;
+}
+
+}  // namespace
+
+std::optional<JwtTimes> jwt_times(std::string_view encoded_claims) {
+  const auto text = decode_base64(encoded_claims);
+  if (!text) return std::nullopt;
+  const json claims = json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!claims.is_object()) return std::nullopt;
+  JwtTimes times;
+  if (!read_numeric_date(claims, "exp", times.expires_us)) return std::nullopt;
+  if (!read_numeric_date(claims, "nbf", times.not_before_us)) return std::nullopt;
+  return times;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,78 @@
+// One selected row -> one record, or the reason why there is none.
+//
+// Rows come from a database that others write to: nothing in them is trusted. A row that cannot be
+// understood never yields an active record, and never stops the rows after it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+
+#include "keymap/key_set.h"
+#include "loader/queries.h"
+#include "loader/source.h"
+
+namespace latchkey {
+
+// A row as libpq or binary COPY hands it over; null fields are nothing.
+using RowView = std::array<std::optional<std::string_view>, kRowFields>;
+
+// What is odd about a row. The operator reads these in the log and in `status`.
+enum class Oddity {
+  kNoKey,            // the key column is NULL: nothing to present
+  kBadDigest,        // not 32 bytes, or not hex / base64: can never match
+  kUnknownPepper,    // hashed with a pepper version that is not at hand: can never match
+  kUnknownStatus,    // a status in no list: refused as disabled
+  kBadScopes,        // scopes that are no list of words: refused as disabled
+  kUnusableScope,    // one scope that no request can name (empty, or with a space): left out
+  kUnreadableJwt,    // a token whose claims cannot be read: refused as disabled
+  kClaimsTooLong,    // more than LATCHKEY_CLAIMS_BYTES_MAX: refused as disabled
+  kMetadataTooLong,  // served without its metadata
+};
+constexpr std::size_t kOddities = 9;
+[[nodiscard]] const char* oddity_name(Oddity oddity);
+// What it means for the key's holder and what to do.
+[[nodiscard]] const char* oddity_sentence(Oddity oddity);
+
+using OddityCounts = std::array<std::uint64_t, kOddities>;
+
+class RowReader {
+ public:
+  // `pepper_versions` are those at hand, as rows name them; only asked for Scheme::kHmac.
+  RowReader(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
+            std::unordered_set<std::string> pepper_versions);
+
+  // Nothing if the row can never match a presented key. Counts what is odd in `counts`.
+  [[nodiscard]] Record::Owner read(const RowView& row, OddityCounts& counts);
+
+ private:
+  std::optional<Digest> read_digest(std::string_view field) const;
+  RowState read_state(const RowView& row, OddityCounts& counts) const;
+  const ScopeSet* read_scopes(std::string_view text, RecordFacts& facts, OddityCounts& counts);
+
+  const SourceConfig& source_;
+  KeySetWriter& writer_;
+  std::unordered_set<std::string> pepper_versions_;
+  bool scopes_are_json_;
+};
+
+// Binary timestamptz (PostgreSQL, "microseconds since 2000") -> microseconds since 1970. Infinities
+// become the ends of the range, which mean "never" wherever a record holds a time.
+[[nodiscard]] std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us);
+
+[[nodiscard]] std::optional<std::string> decode_hex(std::string_view text);
+// RFC 4648 base64 or base64url, with or without padding.
+[[nodiscard]] std::optional<std::string> decode_base64(std::string_view text);
+
+struct JwtTimes {
+  std::int64_t expires_us = kNeverExpires;
+  std::int64_t not_before_us = kAlwaysValid;
+};
+// From the base64url claims of a JWT (RFC 7519 section 4.1). Nothing if they are no JSON object or
+// their times are no numbers.
+[[nodiscard]] std::optional<JwtTimes> jwt_times(std::string_view encoded_claims);
+
+}  // namespace latchkey

@@ -1,0 +1,87 @@
+// A source: which table holds keys, and which of its columns play which role.
+//
+// The three presets are values of this one mechanism. Everything here is pure: a mapping in, SQL
+// text out. Names are quoted, never trusted; nothing here talks to a database.
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace latchkey {
+
+// How the table stores a key.
+enum class Scheme {
+  kPlain,   // the key itself
+  kSha256,  // SHA-256 of it
+  kHmac,    // HMAC-SHA-256 of it under a pepper
+  kJwt,     // a JWT (RFC 7519), kept whole; its own exp and nbf count too
+};
+// How a digest is written down in its column.
+enum class Encoding { kRaw, kHex, kBase64 };
+
+// What a column can be to us. `id` and `key` are needed, all others are optional.
+enum class Role {
+  kId,
+  kKey,
+  kKeyVersion,
+  kSubject,
+  kTenant,
+  kScopes,
+  kExpiresAt,
+  kNotBefore,
+  kRevokedAt,
+  kDisabledAt,
+  kDeletedAt,
+  kEnabled,
+  kStatus,
+  kMetadata,
+};
+constexpr std::size_t kRoles = 14;
+// The role's name in the configuration, such as "expires_at".
+[[nodiscard]] const char* role_name(Role role);
+
+// schema.table; both parts as they stand in the catalogue.
+struct TableName {
+  std::string schema;
+  std::string table;
+
+  // Reads `schema.table`; a part may stand in double quotes as in SQL. Nothing if it is not that.
+  [[nodiscard]] static std::optional<TableName> parse(std::string_view text);
+  [[nodiscard]] std::string quoted() const;   // for SQL
+  [[nodiscard]] std::string display() const;  // for people, and as the tag in notifications
+};
+
+struct SourceConfig {
+  std::string name;
+  std::string database;
+  TableName table;
+  Scheme scheme = Scheme::kPlain;
+  Encoding encoding = Encoding::kRaw;
+  std::map<Role, std::string> columns;
+  // Values of the status column. A value in none of the lists refuses the key.
+  std::vector<std::string> status_active = {"active"};
+  std::vector<std::string> status_revoked = {"revoked"};
+  std::vector<std::string> status_disabled = {"disabled"};
+  // What a time without a zone means.
+  std::string time_zone = "UTC";
+  std::string peppers;  // folder; only for kHmac
+
+  [[nodiscard]] const std::string* column(Role role) const {
+    const auto found = columns.find(role);
+    return found == columns.end() ? nullptr : &found->second;
+  }
+};
+
+// "external_credentials", "auth_api_key", "api_keys": everything but name and database. Nothing if
+// there is no such preset.
+[[nodiscard]] std::optional<SourceConfig> preset(std::string_view name);
+[[nodiscard]] std::vector<std::string> preset_names();
+
+[[nodiscard]] std::string quote_identifier(std::string_view name);
+[[nodiscard]] std::string quote_literal(std::string_view text);
+
+}  // namespace latchkey

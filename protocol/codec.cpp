@@ -1,0 +1,406 @@
+#include "protocol/codec.h"
+
+#include <algorithm>
+
+namespace latchkey {
+namespace {
+
+// Reads from the front, remembers the first failure, and is then a no-op: check once at the end.
+class Cursor {
+ public:
+  explicit Cursor(Bytes bytes) : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+
+  template <typename T>
+  T integer() {
+    if (!has(sizeof(T))) return T{};
+    const T value = load_le<T>(at_);
+    at_ += sizeof(T);
+    return value;
+  }
+
+  std::string_view text(std::size_t length) {
+    if (!has(length)) return {};
+    const std::string_view value(reinterpret_cast<const char*>(at_), length);
+    at_ += length;
+    return value;
+  }
+
+  // A run of `count` items; their bounds are checked here once, for ItemList to rely on.
+  template <typename Length>
+  ItemList<Length> items(std::size_t count) {
+    const std::uint8_t* first = at_;
+    for (std::size_t i = 0; i < count && !error_; ++i) text(integer<Length>());
+    return error_ ? ItemList<Length>() : ItemList<Length>(first, at_, count);
+  }
+
+  void refuse(latchkey_error code) {
+    if (!error_) error_ = code;
+  }
+  [[nodiscard]] bool at_end() const { return at_ == end_; }
+  [[nodiscard]] bool failed() const { return error_.has_value(); }
+
+  // The last word of every decoder.
+  DecodeError finish() {
+    if (!error_ && at_ != end_) error_ = LATCHKEY_TRAILING;
+    return error_;
+  }
+
+ private:
+  bool has(std::size_t count) {
+    if (!error_ && static_cast<std::size_t>(end_ - at_) < count) error_ = LATCHKEY_TRUNCATED;
+    return !error_;
+  }
+
+  const std::uint8_t* at_;
+  const std::uint8_t* end_;
+  DecodeError error_;
+};
+
+bool is_source_name(std::string_view name) {
+  return std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  });
+}
+
+bool is_scope(std::string_view scope) {
+  return !scope.empty() && std::ranges::all_of(scope, [](char c) {
+    return static_cast<unsigned char>(c) > 0x20 && c != 0x7F;
+  });
+}
+
+std::size_t begin_frame(OutBuffer& out, latchkey_type type, std::uint64_t request_id) {
+  const std::size_t start = out.size();
+  std::uint8_t* header = out.grow(LATCHKEY_HEADER_BYTES);
+  header[0] = LATCHKEY_VERSION;
+  header[1] = static_cast<std::uint8_t>(type);
+  store_le<std::uint16_t>(header + 2, 0);
+  store_le<std::uint32_t>(header + 4, LATCHKEY_HEADER_BYTES);
+  store_le<std::uint64_t>(header + 8, request_id);
+  return start;
+}
+
+void end_frame(OutBuffer& out, std::size_t start) {
+  store_le<std::uint32_t>(out.data() + start + 4, static_cast<std::uint32_t>(out.size() - start));
+}
+
+template <typename T>
+void put(OutBuffer& out, T value) {
+  store_le<T>(out.grow(sizeof(T)), value);
+}
+
+template <typename Length>
+void put_item(OutBuffer& out, std::string_view item) {
+  put(out, static_cast<Length>(item.size()));
+  out.append({reinterpret_cast<const std::uint8_t*>(item.data()), item.size()});
+}
+
+}  // namespace
+
+// ---- requests, as the daemon reads them
+
+DecodeError decode_verify(Bytes body, VerifyRequest& request) {
+  Cursor cursor(body);
+  request.flags = cursor.integer<std::uint16_t>();
+  const auto source_length = cursor.integer<std::uint8_t>();
+  const auto all_count = cursor.integer<std::uint8_t>();
+  const auto any_count = cursor.integer<std::uint8_t>();
+  const auto reserved = cursor.integer<std::uint8_t>();
+  const auto key_count = cursor.integer<std::uint16_t>();
+  request.max_age_ms = cursor.integer<std::uint32_t>();
+  if (cursor.failed()) return cursor.finish();
+
+  if ((request.flags & ~LATCHKEY_VERIFY_FLAGS_ALL) != 0) return LATCHKEY_BAD_FLAGS;
+  if (reserved != 0) return LATCHKEY_BAD_RESERVED;
+  if (source_length > LATCHKEY_SOURCE_BYTES_MAX) return LATCHKEY_BAD_SOURCE;
+  if (all_count > LATCHKEY_SCOPES_MAX || any_count > LATCHKEY_SCOPES_MAX || key_count == 0 ||
+      key_count > LATCHKEY_BATCH_KEYS_MAX) {
+    return LATCHKEY_BAD_COUNT;
+  }
+
+  request.source = cursor.text(source_length);
+  if (!is_source_name(request.source)) cursor.refuse(LATCHKEY_BAD_SOURCE);
+  request.all_scopes = cursor.items<std::uint8_t>(all_count);
+  request.any_scopes = cursor.items<std::uint8_t>(any_count);
+  for (const ScopeList* list : {&request.all_scopes, &request.any_scopes}) {
+    for (const std::string_view scope : *list) {
+      if (!is_scope(scope)) cursor.refuse(LATCHKEY_BAD_SCOPE);
+    }
+  }
+  request.keys = cursor.items<std::uint16_t>(key_count);
+  return cursor.finish();
+}
+
+DecodeError decode_empty(Bytes body) { return Cursor(body).finish(); }
+
+DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms) {
+  Cursor cursor(body);
+  timeout_ms = cursor.integer<std::uint32_t>();
+  if (!cursor.failed() && (timeout_ms == 0 || timeout_ms > LATCHKEY_SYNC_TIMEOUT_MS_MAX)) {
+    cursor.refuse(LATCHKEY_BAD_TIMEOUT);
+  }
+  return cursor.finish();
+}
+
+// ---- bytes on their way out
+
+std::uint8_t* OutBuffer::grow(std::size_t count) {
+  if (capacity_ - size_ < count) {
+    const std::size_t capacity = std::max({capacity_ * 2, size_ + count, std::size_t{4096}});
+    auto bytes = std::make_unique_for_overwrite<std::uint8_t[]>(capacity);
+    if (size_ > 0) std::memcpy(bytes.get(), bytes_.get(), size_);
+    bytes_ = std::move(bytes);
+    capacity_ = capacity;
+  }
+  std::uint8_t* at = bytes_.get() + size_;
+  size_ += count;
+  return at;
+}
+
+void OutBuffer::append(Bytes bytes) {
+  if (!bytes.empty()) std::memcpy(grow(bytes.size()), bytes.data(), bytes.size());
+}
+
+// ---- replies, as the daemon writes them
+
+VerifiedWriter::VerifiedWriter(OutBuffer& out, std::uint64_t request_id, std::size_t count)
+    : out_(out), start_(begin_frame(out, LATCHKEY_VERIFIED, request_id)) {
+  put(out_, static_cast<std::uint16_t>(count));
+  put(out_, std::uint16_t{0});
+}
+
+void VerifiedWriter::add(latchkey_verdict verdict, std::uint8_t flags, std::uint32_t age_ms,
+                         std::span<const Bytes> claim_parts) {
+  std::size_t claims_length = 0;
+  for (const Bytes part : claim_parts) claims_length += part.size();
+  assert(claims_length <= LATCHKEY_CLAIMS_BYTES_MAX);
+  std::uint8_t* at = out_.grow(LATCHKEY_ANSWER_FIXED_BYTES + claims_length);
+  at[0] = static_cast<std::uint8_t>(verdict);
+  at[1] = flags;
+  store_le<std::uint16_t>(at + 2, static_cast<std::uint16_t>(claims_length));
+  store_le<std::uint32_t>(at + 4, age_ms);
+  at += LATCHKEY_ANSWER_FIXED_BYTES;
+  for (const Bytes part : claim_parts) {
+    if (part.empty()) continue;
+    std::memcpy(at, part.data(), part.size());
+    at += part.size();
+  }
+}
+
+void VerifiedWriter::finish() { end_frame(out_, start_); }
+
+void encode_pong(OutBuffer& out, std::uint64_t request_id) {
+  begin_frame(out, LATCHKEY_PONG, request_id);
+}
+
+void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json) {
+  const std::size_t start = begin_frame(out, LATCHKEY_STATUS_REPLY, request_id);
+  out.append({reinterpret_cast<const std::uint8_t*>(json.data()), json.size()});
+  end_frame(out, start);
+}
+
+void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us) {
+  const std::size_t start = begin_frame(out, LATCHKEY_SYNCED, request_id);
+  put(out, waited_us);
+  end_frame(out, start);
+}
+
+void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
+                  std::string_view text) {
+  const std::size_t start = begin_frame(out, LATCHKEY_ERROR, request_id);
+  put(out, static_cast<std::uint16_t>(code));
+  put_item<std::uint16_t>(out, text.substr(0, LATCHKEY_ERROR_TEXT_BYTES_MAX));
+  end_frame(out, start);
+}
+
+// ---- requests, as a client writes them
+
+std::size_t verify_overhead(const VerifyTerms& terms) {
+  std::size_t bytes = LATCHKEY_HEADER_BYTES + LATCHKEY_VERIFY_FIXED_BYTES + terms.source.size();
+  for (const auto* list : {&terms.all_scopes, &terms.any_scopes}) {
+    for (const std::string& scope : *list) bytes += 1 + scope.size();
+  }
+  return bytes;
+}
+
+void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
+                   std::span<const std::string_view> keys) {
+  assert(!keys.empty() && keys.size() <= LATCHKEY_BATCH_KEYS_MAX);
+  assert(terms.source.size() <= LATCHKEY_SOURCE_BYTES_MAX);
+  assert(terms.all_scopes.size() <= LATCHKEY_SCOPES_MAX);
+  assert(terms.any_scopes.size() <= LATCHKEY_SCOPES_MAX);
+  const std::size_t start = begin_frame(out, LATCHKEY_VERIFY, request_id);
+  const int flags = (terms.want_claims ? LATCHKEY_WANT_CLAIMS : 0) |
+                    (terms.want_metadata ? LATCHKEY_WANT_METADATA : 0);
+  put(out, static_cast<std::uint16_t>(flags));
+  put(out, static_cast<std::uint8_t>(terms.source.size()));
+  put(out, static_cast<std::uint8_t>(terms.all_scopes.size()));
+  put(out, static_cast<std::uint8_t>(terms.any_scopes.size()));
+  put(out, std::uint8_t{0});
+  put(out, static_cast<std::uint16_t>(keys.size()));
+  put(out, terms.max_age_ms);
+  out.append({reinterpret_cast<const std::uint8_t*>(terms.source.data()), terms.source.size()});
+  for (const auto* list : {&terms.all_scopes, &terms.any_scopes}) {
+    for (const std::string& scope : *list) put_item<std::uint8_t>(out, scope);
+  }
+  for (const std::string_view key : keys) put_item<std::uint16_t>(out, key);
+  end_frame(out, start);
+  assert(out.size() - start <= LATCHKEY_REQUEST_BYTES_MAX);
+}
+
+void encode_ping(OutBuffer& out, std::uint64_t request_id) {
+  begin_frame(out, LATCHKEY_PING, request_id);
+}
+
+void encode_status(OutBuffer& out, std::uint64_t request_id) {
+  begin_frame(out, LATCHKEY_STATUS, request_id);
+}
+
+void encode_sync(OutBuffer& out, std::uint64_t request_id, std::uint32_t timeout_ms) {
+  const std::size_t start = begin_frame(out, LATCHKEY_SYNC, request_id);
+  put(out, timeout_ms);
+  end_frame(out, start);
+}
+
+// ---- replies, as a client reads them
+
+namespace {
+
+DecodeError decode_claims(Bytes bytes, Claims& claims) {
+  Cursor cursor(bytes);
+  while (!cursor.failed() && !cursor.at_end()) {
+    const auto tag = cursor.integer<std::uint8_t>();
+    const std::string_view value = cursor.text(cursor.integer<std::uint16_t>());
+    if (cursor.failed()) break;
+    switch (tag) {
+      case LATCHKEY_CLAIM_SOURCE: claims.source = value; break;
+      case LATCHKEY_CLAIM_KEY_ID: claims.key_id = value; break;
+      case LATCHKEY_CLAIM_SUBJECT: claims.subject = value; break;
+      case LATCHKEY_CLAIM_TENANT: claims.tenant = value; break;
+      case LATCHKEY_CLAIM_METADATA: claims.metadata = value; break;
+      case LATCHKEY_CLAIM_SCOPE:
+        claims.scope = value;
+        claims.has_scope = true;
+        break;
+      case LATCHKEY_CLAIM_EXPIRES:
+        if (value.size() != sizeof(std::int64_t)) return LATCHKEY_BAD_LENGTH;
+        claims.expires = load_le<std::int64_t>(reinterpret_cast<const std::uint8_t*>(value.data()));
+        break;
+      default: break;  // a newer daemon may tell more; the length lets us step over it
+    }
+  }
+  return cursor.finish();
+}
+
+}  // namespace
+
+DecodeError decode_verified(Bytes body, std::vector<Answer>& answers) {
+  Cursor cursor(body);
+  const auto count = cursor.integer<std::uint16_t>();
+  if (cursor.integer<std::uint16_t>() != 0) cursor.refuse(LATCHKEY_BAD_RESERVED);
+  if (count > LATCHKEY_BATCH_KEYS_MAX) cursor.refuse(LATCHKEY_BAD_COUNT);
+  answers.clear();
+  for (std::size_t i = 0; i < count && !cursor.failed(); ++i) {
+    const auto verdict = cursor.integer<std::uint8_t>();
+    const auto flags = cursor.integer<std::uint8_t>();
+    const auto claims_length = cursor.integer<std::uint16_t>();
+    const auto age_ms = cursor.integer<std::uint32_t>();
+    const std::string_view claims = cursor.text(claims_length);
+    if (cursor.failed()) break;
+    if (verdict >= LATCHKEY_VERDICTS) return LATCHKEY_BAD_TYPE;
+    if ((flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) return LATCHKEY_BAD_FLAGS;
+    Answer& answer = answers.emplace_back();
+    answer.verdict = static_cast<latchkey_verdict>(verdict);
+    answer.fresh = (flags & LATCHKEY_FRESH) != 0;
+    answer.age_ms = age_ms;
+    const Bytes claim_bytes(reinterpret_cast<const std::uint8_t*>(claims.data()), claims.size());
+    if (const DecodeError error = decode_claims(claim_bytes, answer.claims)) return error;
+  }
+  return cursor.finish();
+}
+
+DecodeError decode_synced(Bytes body, std::uint64_t& waited_us) {
+  Cursor cursor(body);
+  waited_us = cursor.integer<std::uint64_t>();
+  return cursor.finish();
+}
+
+DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& text) {
+  Cursor cursor(body);
+  const auto number = cursor.integer<std::uint16_t>();
+  // A code of a later version becomes zero, which has no name either: an enum without a fixed type
+  // (wire.h is C as well) must not hold just any number, and the text says what was meant.
+  code = number <= LATCHKEY_STOPPING ? static_cast<latchkey_error>(number) : latchkey_error{};
+  text = cursor.text(cursor.integer<std::uint16_t>());
+  return cursor.finish();
+}
+
+// ---- names
+
+const char* verdict_name(latchkey_verdict verdict) {
+  switch (verdict) {
+    case LATCHKEY_VALID: return "valid";
+    case LATCHKEY_UNKNOWN: return "unknown";
+    case LATCHKEY_MALFORMED: return "malformed";
+    case LATCHKEY_REVOKED: return "revoked";
+    case LATCHKEY_DISABLED: return "disabled";
+    case LATCHKEY_DELETED: return "deleted";
+    case LATCHKEY_EXPIRED: return "expired";
+    case LATCHKEY_NOT_YET_VALID: return "not_yet_valid";
+    case LATCHKEY_INSUFFICIENT_SCOPE: return "insufficient_scope";
+    case LATCHKEY_FORBIDDEN: return "forbidden";
+    case LATCHKEY_UNAVAILABLE: return "unavailable";
+    case LATCHKEY_VERDICTS: break;
+  }
+  return "invalid_verdict";
+}
+
+const char* error_name(latchkey_error code) {
+  switch (code) {
+    case LATCHKEY_BAD_VERSION: return "bad_version";
+    case LATCHKEY_BAD_TYPE: return "bad_type";
+    case LATCHKEY_BAD_LENGTH: return "bad_length";
+    case LATCHKEY_BAD_RESERVED: return "bad_reserved";
+    case LATCHKEY_BAD_FLAGS: return "bad_flags";
+    case LATCHKEY_BAD_COUNT: return "bad_count";
+    case LATCHKEY_BAD_SOURCE: return "bad_source";
+    case LATCHKEY_BAD_SCOPE: return "bad_scope";
+    case LATCHKEY_TRUNCATED: return "truncated";
+    case LATCHKEY_TRAILING: return "trailing";
+    case LATCHKEY_BAD_TIMEOUT: return "bad_timeout";
+    case LATCHKEY_UNKNOWN_SOURCE: return "unknown_source";
+    case LATCHKEY_NOT_ALLOWED: return "not_allowed";
+    case LATCHKEY_TIMED_OUT: return "timed_out";
+    case LATCHKEY_OVERLOADED: return "overloaded";
+    case LATCHKEY_STOPPING: return "stopping";
+  }
+  return "unknown_error";
+}
+
+const char* error_sentence(latchkey_error code) {
+  switch (code) {
+    case LATCHKEY_BAD_VERSION: return "byte 0 of a frame must be the protocol version, 1";
+    case LATCHKEY_BAD_TYPE: return "byte 1 of a frame names no request of this version";
+    case LATCHKEY_BAD_LENGTH:
+      return "bytes 4-7 of a frame must be its whole length, 16 to 65536 for a request";
+    case LATCHKEY_BAD_RESERVED: return "a reserved field must be zero";
+    case LATCHKEY_BAD_FLAGS: return "a flag is set that this version does not know";
+    case LATCHKEY_BAD_COUNT:
+      return "a request holds 1 to 256 keys and at most 32 scopes in each list";
+    case LATCHKEY_BAD_SOURCE:
+      return "a source name has at most 63 characters out of A-Z a-z 0-9 _ - .";
+    case LATCHKEY_BAD_SCOPE:
+      return "a scope may not be empty or hold a space or a control character";
+    case LATCHKEY_TRUNCATED: return "a field runs past the end of its frame";
+    case LATCHKEY_TRAILING: return "bytes follow the last field of the frame";
+    case LATCHKEY_BAD_TIMEOUT: return "a sync timeout is 1 to 60000 milliseconds";
+    case LATCHKEY_UNKNOWN_SOURCE: return "no source of this name is configured";
+    case LATCHKEY_NOT_ALLOWED: return "no [[allow]] rule of the daemon admits this caller";
+    case LATCHKEY_TIMED_OUT: return "not proven in time: what is in force now is not known";
+    case LATCHKEY_OVERLOADED: return "too many connections: try again later";
+    case LATCHKEY_STOPPING: return "the daemon is stopping: connect again";
+  }
+  return "this error is not known to this version";
+}
+
+}  // namespace latchkey

@@ -1,0 +1,168 @@
+// Messages <-> bytes. Pure: no socket, no clock, no allocation when decoding.
+//
+// Decoders return the first rule that the bytes break; what they hand out points into the frame.
+// Trailing bytes are an error: whoever sent them meant something that we would ignore.
+// PROTOCOL.md describes every layout; wire.h holds the numbers.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "latchkey/wire.h"
+#include "protocol/claims.h"
+#include "protocol/frame_buffer.h"
+#include "protocol/little_endian.h"
+
+namespace latchkey {
+
+using DecodeError = std::optional<latchkey_error>;
+
+[[nodiscard]] inline std::string_view as_text(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// A run of length-prefixed items whose bounds a decoder has already checked.
+template <typename Length>
+class ItemList {
+ public:
+  class Iterator {
+   public:
+    explicit Iterator(const std::uint8_t* at) : at_(at) {}
+    std::string_view operator*() const {
+      return {reinterpret_cast<const char*>(at_ + sizeof(Length)), load_le<Length>(at_)};
+    }
+    Iterator& operator++() {
+      at_ += sizeof(Length) + load_le<Length>(at_);
+      return *this;
+    }
+    bool operator!=(const Iterator& other) const { return at_ != other.at_; }
+
+   private:
+    const std::uint8_t* at_;
+  };
+
+  ItemList() = default;
+  ItemList(const std::uint8_t* first, const std::uint8_t* end, std::size_t count)
+      : first_(first), end_(end), count_(count) {}
+  [[nodiscard]] Iterator begin() const { return Iterator(first_); }
+  [[nodiscard]] Iterator end() const { return Iterator(end_); }
+  [[nodiscard]] std::size_t size() const { return count_; }
+  [[nodiscard]] bool empty() const { return count_ == 0; }
+
+ private:
+  const std::uint8_t* first_ = nullptr;
+  const std::uint8_t* end_ = nullptr;
+  std::size_t count_ = 0;
+};
+using ScopeList = ItemList<std::uint8_t>;
+using KeyList = ItemList<std::uint16_t>;
+
+// ---- requests, as the daemon reads them
+
+struct VerifyRequest {
+  std::uint16_t flags = 0;  // latchkey_verify_flag
+  std::uint32_t max_age_ms = 0;
+  std::string_view source;  // empty: all that the caller may use
+  ScopeList all_scopes;     // the key must hold every one of these
+  ScopeList any_scopes;     // and, unless empty, at least one of these
+  KeyList keys;             // never empty; single keys may still be too long or empty
+};
+
+[[nodiscard]] DecodeError decode_verify(Bytes body, VerifyRequest& request);
+[[nodiscard]] DecodeError decode_empty(Bytes body);  // ping, status
+[[nodiscard]] DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms);
+
+// ---- bytes on their way out
+
+// Grows by doubling and never shrinks: after the first large reply a connection allocates no more.
+class OutBuffer {
+ public:
+  // `count` more bytes, not initialised; pointers from earlier calls become invalid.
+  std::uint8_t* grow(std::size_t count);
+  void append(Bytes bytes);
+  void clear() { size_ = 0; }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] std::uint8_t* data() { return bytes_.get(); }
+  [[nodiscard]] Bytes bytes() const { return {bytes_.get(), size_}; }
+
+ private:
+  std::unique_ptr<std::uint8_t[]> bytes_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
+
+// ---- replies, as the daemon writes them
+
+// Writes one `verified` reply: construct, add() exactly `count` times, done.
+class VerifiedWriter {
+ public:
+  VerifiedWriter(OutBuffer& out, std::uint64_t request_id, std::size_t count);
+  // `claim_parts` are already encoded claims, together at most LATCHKEY_CLAIMS_BYTES_MAX.
+  void add(latchkey_verdict verdict, std::uint8_t flags, std::uint32_t age_ms,
+           std::span<const Bytes> claim_parts);
+  void finish();
+
+ private:
+  OutBuffer& out_;
+  std::size_t start_;
+};
+
+void encode_pong(OutBuffer& out, std::uint64_t request_id);
+void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
+void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us);
+// Text longer than LATCHKEY_ERROR_TEXT_BYTES_MAX is cut.
+void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
+                  std::string_view text);
+
+// ---- requests, as a client writes them
+
+struct VerifyTerms {
+  bool want_claims = true;
+  bool want_metadata = false;
+  std::uint32_t max_age_ms = LATCHKEY_MAX_AGE_ANY;
+  std::string source;
+  std::vector<std::string> all_scopes;
+  std::vector<std::string> any_scopes;
+};
+
+// Bytes that a request of these terms takes before its keys; each key adds 2 + its length.
+[[nodiscard]] std::size_t verify_overhead(const VerifyTerms& terms);
+// The caller keeps to the limits of wire.h (asserted).
+void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
+                   std::span<const std::string_view> keys);
+void encode_ping(OutBuffer& out, std::uint64_t request_id);
+void encode_status(OutBuffer& out, std::uint64_t request_id);
+void encode_sync(OutBuffer& out, std::uint64_t request_id, std::uint32_t timeout_ms);
+
+// ---- replies, as a client reads them
+
+struct Claims {
+  std::string_view source, key_id, subject, tenant, scope, metadata;
+  bool has_scope = false;  // a key may hold the empty set of scopes, which is not the same as none
+  std::optional<std::int64_t> expires;
+};
+
+struct Answer {
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
+  bool fresh = false;
+  std::uint32_t age_ms = 0;
+  Claims claims;
+};
+
+[[nodiscard]] DecodeError decode_verified(Bytes body, std::vector<Answer>& answers);
+[[nodiscard]] DecodeError decode_synced(Bytes body, std::uint64_t& waited_us);
+[[nodiscard]] DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& text);
+
+// ---- names, the same in JSON, logs, metrics and documents
+
+[[nodiscard]] const char* verdict_name(latchkey_verdict verdict);
+[[nodiscard]] const char* error_name(latchkey_error code);
+// A sentence for whoever wrote the client.
+[[nodiscard]] const char* error_sentence(latchkey_error code);
+
+}  // namespace latchkey

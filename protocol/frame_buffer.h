@@ -1,0 +1,83 @@
+// Bytes of a stream, cut into frames.
+//
+// A flat buffer and three ordered offsets, one invariant, asserted after each move:
+//
+//     0 <= consumed <= parsed <= received <= capacity
+//
+//     | wiped      | handed out   | received, not yet   | free             |
+//     | (consumed) | as frames    | a whole frame known | (room to read)   |
+//     0         consumed        parsed               received          capacity
+//
+// Frames returned by next_frame() point into the buffer and stay valid until release(). Released
+// bytes are wiped at once: they hold presented keys, and a key must not outlive its answer.
+//
+// An unacceptable header is final: the stream cannot be cut into frames again, so the owner sends
+// the error and closes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "latchkey/wire.h"
+#include "protocol/claims.h"
+
+namespace latchkey {
+
+struct FrameHeader {
+  std::uint8_t type;
+  std::uint32_t length;
+  std::uint64_t request_id;
+};
+
+struct Frame {
+  FrameHeader header;
+  Bytes body;
+};
+
+// Reads a header; nothing if it is acceptable. `length_max` is the reader's own limit.
+[[nodiscard]] std::optional<latchkey_error> parse_header(
+    std::span<const std::uint8_t, LATCHKEY_HEADER_BYTES> bytes, std::size_t length_max,
+    FrameHeader& header);
+
+class FrameBuffer {
+ public:
+  // `frame_max` is the longest frame that this side accepts.
+  explicit FrameBuffer(std::size_t frame_max);
+  ~FrameBuffer();
+  FrameBuffer(const FrameBuffer&) = delete;
+  FrameBuffer& operator=(const FrameBuffer&) = delete;
+
+  // Where the next read goes; never empty after release(). Call only with no frame handed out.
+  [[nodiscard]] std::span<std::uint8_t> writable();
+  // `count` bytes were read into writable().
+  void commit(std::size_t count);
+
+  // The next whole frame, or nothing: then either more bytes are needed or error() says why there
+  // will never be another one.
+  [[nodiscard]] std::optional<Frame> next_frame();
+  [[nodiscard]] std::optional<latchkey_error> error() const { return error_; }
+  // The request id beside the unacceptable header, zero where it could not be read.
+  [[nodiscard]] std::uint64_t error_request_id() const { return error_request_id_; }
+
+  // All frames handed out are done with: wipes them.
+  void release();
+  // A frame has begun and not ended: the stall deadline applies.
+  [[nodiscard]] bool mid_frame() const { return parsed_ < received_; }
+
+ private:
+  void check() const;
+
+  std::size_t capacity_;
+  std::size_t frame_max_;
+  std::unique_ptr<std::uint8_t[]> bytes_;
+  std::size_t consumed_ = 0;
+  std::size_t parsed_ = 0;
+  std::size_t received_ = 0;
+  std::optional<latchkey_error> error_;
+  std::uint64_t error_request_id_ = 0;
+};
+
+}  // namespace latchkey
