@@ -88,6 +88,11 @@ namespace {
 
 bool is_valid(const Finding& finding) { return finding.verdict == LATCHKEY_VALID; }
 
+// Two good rows of one source, found by two pepper versions: nobody can say whose key it is.
+bool is_ambiguous(const Finding& b, const Finding& a) {
+  return a.record != nullptr && a.route == b.route && is_valid(a) && is_valid(b);
+}
+
 // Does `b` speak, where `a` has spoken?
 bool outweighs(const Finding& b, const Finding& a) {
   if (a.record == nullptr) return true;
@@ -126,7 +131,12 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
       candidate.record = records[j];
       candidate.route = route;
       candidate.digester = digester;
-      if (outweighs(candidate, findings[asked[j]])) findings[asked[j]] = candidate;
+      Finding& spoken = findings[asked[j]];
+      if (is_ambiguous(candidate, spoken)) {
+        spoken.verdict = LATCHKEY_DISABLED;
+      } else if (outweighs(candidate, spoken)) {
+        spoken = candidate;
+      }
     }
   }
 }

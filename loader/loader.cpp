@@ -465,19 +465,29 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows, std::vector<std
   Source& source = *sources_[index];
   OddityCounts oddities{};
   std::vector<Record::Owner> records;
-  std::unordered_set<std::string_view> found;
+  std::unordered_set<std::string> found;
+  std::vector<std::string> gone;
   for (int i = 0; i < rows.rows(); ++i) {
     Record::Owner record = source.reader->read(row_view(rows, i), oddities);
     if (!record) continue;
     records.push_back(std::move(record));
-    found.insert(records.back()->key_id());
+    found.emplace(records.back()->key_id());
   }
-  // No row, or none that a key could match: gone. Before the others, so that a key that moved from
-  // one row to another never seems to be held by both.
+  // Refusals first, then what is gone (no row, or none that a key could match), then what is good:
+  // a key that several rows hold is never accepted in between.
+  const auto upsert_all = [&](bool active) {
+    for (Record::Owner& record : records) {
+      if (record && (record->state() == RowState::kActive) == active) {
+        source.writer.upsert(std::move(record));
+      }
+    }
+  };
   for (const std::string& id : ids) {
-    if (!found.contains(id)) source.writer.remove(id);
+    if (!found.contains(id)) gone.push_back(id);
   }
-  for (Record::Owner& record : records) source.writer.upsert(std::move(record));
+  upsert_all(false);
+  for (const std::string& id : gone) source.writer.remove(id);
+  upsert_all(true);
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (oddities[i] == 0) continue;
     spdlog::warn("source \"{}\": {} changed rows: {}: {}", source.status.name, oddities[i],

@@ -11,11 +11,15 @@ namespace {
 
 constexpr std::size_t kCopyBytesPerTurn = 1 << 20;
 
-// libpq ends messages with a newline and may put several lines into one.
+// libpq ends messages with a newline and may put several indented lines into one.
 std::string one_line(const char* message) {
   std::string line;
-  for (const char* c = message; *c != '\0'; ++c) line += (*c == '\n' || *c == '\r') ? ' ' : *c;
-  while (!line.empty() && line.back() == ' ') line.pop_back();
+  for (const char* c = message; *c != '\0'; ++c) {
+    const bool space = *c == '\n' || *c == '\r' || *c == '\t' || *c == ' ';
+    if (!space) line += *c;
+    if (space && !line.empty() && line.back() != ' ') line += ' ';
+  }
+  if (line.ends_with(' ')) line.pop_back();
   return line;
 }
 

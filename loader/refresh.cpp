@@ -41,6 +41,7 @@ void Refresh::work_ready(std::int64_t) {
 
 void Refresh::failed(std::int64_t now_ns) {
   listen_ = work_ = Lane::kDown;
+  live_ = false;
   // Syncs outlive the connection: the next one may still prove what they wait for in time.
   const auto wait_again = [this](const std::vector<std::uint64_t>& syncs) {
     syncs_waiting_.insert(syncs_waiting_.end(), syncs.begin(), syncs.end());
@@ -148,7 +149,7 @@ std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   }
   if (round_.empty() && !proofs_.empty() && proofs_.front().needs_applied <= applied_) {
     failures_ = 0;
-    ever_live_ = true;
+    live_ = ever_live_ = true;
     Prove prove{proofs_.front().boot_ns, std::move(proofs_.front().syncs)};
     proofs_.pop_front();
     return prove;
@@ -240,9 +241,7 @@ Refresh::State Refresh::state() const {
     return ever_live_ ? State::kLost : State::kConnecting;
   }
   if (!proven_listening_) return State::kListening;
-  const bool loading = (task_ && std::holds_alternative<Load>(*task_)) ||
-                       std::ranges::any_of(sources_, [](const Source& s) { return s.reload; });
-  return loading ? State::kLoading : State::kLive;
+  return live_ ? State::kLive : State::kLoading;
 }
 
 std::size_t Refresh::pending_ids() const {

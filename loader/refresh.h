@@ -53,8 +53,8 @@ class Refresh {
   enum class State {
     kConnecting,  // no connection yet, or waiting to try again; nothing loaded so far
     kListening,   // connected; proving that notifications arrive
-    kLoading,     // reading whole tables
-    kLive,        // in step
+    kLoading,     // reading all tables for the first time on this connection
+    kLive,        // in step, and told of changes
     kLost,        // was in step; connection lost
   };
 
@@ -140,6 +140,7 @@ class Refresh {
   Lane listen_ = Lane::kDown;
   Lane work_ = Lane::kDown;
   bool proven_listening_ = false;  // a barrier has come back on this connection
+  bool live_ = false;  // something has been proven on this connection
   bool ever_live_ = false;
   int failures_ = 0;
   std::int64_t retry_ns_ = 0;

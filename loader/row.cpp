@@ -196,9 +196,10 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
       std::erase_if(*names, [](const std::string& name) { return !is_usable_scope(name); });
   if (unusable > 0) {
     count(counts, Oddity::kUnusableScope);
-    // Not under this spelling, so that the next row that spells it so is counted as well.
-    std::string good;
-    for (const std::string& name : *names) good += (good.empty() ? "" : " ") + name;
+    // Not under this spelling, so that the next row that spells it so is counted as well, but under
+    // one that no row can have.
+    std::string good = "\x01";
+    for (const std::string& name : *names) good += name + " ";
     return writer_.intern_scopes(good, *names);
   }
   return writer_.intern_scopes(text, *names);

@@ -1,0 +1,403 @@
+"""latchkeyd and latchkey as they are built: the daemon as a child, the client as a function."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from . import child
+from .child import Completed, User
+from .folder import TemporaryFolder
+from .notify import NotifySocket
+from .wait import NotInTime, scaled, until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+_LOG_TAIL_LINES = 100
+
+
+def build_folder() -> Path:
+    """Where the programs were built: $LATCHKEY_BUILD (relative to the repository) or release."""
+    return REPOSITORY / os.environ.get("LATCHKEY_BUILD", "build/release")
+
+
+def program(name: str, user: User | None = None) -> Path:
+    """The path of a built program, of a copy if `user` could not reach the build folder."""
+    built = build_folder() / "bin" / name
+    if not built.is_file():
+        raise FileNotFoundError(f"{built} is not there: build first, or set LATCHKEY_BUILD")
+    if user is None or user.uid == os.geteuid() or _anybody_may_enter(built.parent):
+        return built
+    return _copy_for_anybody(built)
+
+
+def check_config(
+    config: str | Path, *, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
+) -> Completed:
+    """`latchkeyd --check` on a file or on the text of one."""
+    folder = TemporaryFolder()
+    try:
+        path = _config_file(config, folder)
+        command = [str(program("latchkeyd")), "--config", str(path), "--check"]
+        return child.run(command, env=env, timeout_s=timeout_s)
+    finally:
+        folder.close()
+
+
+class DaemonFailed(AssertionError):
+    """The daemon did not do as it should; the text ends with its log."""
+
+
+class Daemon:
+    """One latchkeyd. `with Daemon(config) as daemon:` runs it from READY=1 to an orderly stop.
+
+    `config` is a path or the text of a file. `env` adds to the environment, e.g.
+    CREDENTIALS_DIRECTORY. `uid` runs it as somebody else, `arguments` go on its command line.
+    With `wait=False`, entering starts it but does not wait until it is ready.
+    The orderly stop at the end of the block fails unless the exit code is 0, so that findings of
+    the sanitizers are not lost.
+    """
+
+    def __init__(
+        self,
+        config: str | Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+        uid: int | None = None,
+        gid: int | None = None,
+        wait: bool = True,
+    ) -> None:
+        self._user = None if uid is None else User.of(uid, gid)
+        self._arguments = list(arguments)
+        self._wait = wait
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready_before_start = 0
+        self._last_log = ""
+        self._program = program("latchkeyd", self._user)
+        self.folder = TemporaryFolder()
+        self.config_path = _config_file(config, self.folder)
+        self.log_path = self.folder.path / "latchkeyd.log"
+        self._notify = NotifySocket(self.folder.path / "notify")
+        self._env = {"NOTIFY_SOCKET": str(self._notify.path)} | dict(env or {})
+        atexit.register(self.close)
+
+    def __enter__(self) -> Daemon:
+        try:
+            self.start()
+            if self._wait:
+                self.wait_ready()
+            return self
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            code = self.stop()
+            if kind is None and code != 0:
+                raise DaemonFailed(f"latchkeyd ended with {code}\n{self.log_tail()}")
+        finally:
+            self.close()
+
+    # ---- life
+
+    def start(self) -> Daemon:
+        """Start it without waiting for anything. Its log goes on where an earlier run ended."""
+        if self._process is not None:
+            raise DaemonFailed("latchkeyd runs already")
+        self._ready_before_start = self._notify.lines.count("READY=1")
+        command = [str(self._program), "--config", str(self.config_path), *self._arguments]
+        with self.log_path.open("ab") as output:
+            self._process = child.spawn(command, output=output, user=self._user, env=self._env)
+        return self
+
+    def wait_ready(self, deadline_s: float = 30.0) -> Daemon:
+        """Return at READY=1, which it says after its first complete load."""
+        self.wait_notified("READY=1", self._ready_before_start + 1, deadline_s)
+        return self
+
+    def wait_notified(self, assignment: str, count: int = 1, deadline_s: float = 30.0) -> None:
+        """Return once it has sent `assignment` to the service manager at least `count` times."""
+
+        def arrived() -> bool:
+            # Asked first: what a process said just before its end counts as said.
+            exit_code = self.exit_code
+            if self._notify.lines.count(assignment) >= count:
+                return True
+            if exit_code is not None:
+                raise DaemonFailed(
+                    f"latchkeyd ended with {exit_code} before {assignment}\n{self.log_tail()}"
+                )
+            return False
+
+        try:
+            until(arrived, deadline_s, f"{assignment} from latchkeyd")
+        except NotInTime as error:
+            raise DaemonFailed(f"{error}\n{self.log_tail()}") from None
+
+    def wait_exit(self, deadline_s: float = 30.0) -> int:
+        """Wait until it has ended; its exit code, or minus the number of the signal it died of."""
+        process = self._started()
+        try:
+            code = process.wait(scaled(deadline_s))
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise DaemonFailed(
+                f"latchkeyd did not end within {scaled(deadline_s):g} s\n{self.log_tail()}"
+            ) from None
+        self._process = None
+        return code
+
+    def stop(self, deadline_s: float = 30.0) -> int:
+        """SIGTERM, then its exit code. 0 if it was not running any more by our own doing."""
+        if self._process is None:
+            return 0
+        self.thaw()
+        self._process.terminate()
+        return self.wait_exit(deadline_s)
+
+    def kill(self) -> None:
+        """SIGKILL, as the out-of-memory killer would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(scaled(30))
+            self._process = None
+
+    def restart(self, deadline_s: float = 30.0) -> Daemon:
+        """An orderly stop, a start, and ready again."""
+        code = self.stop()
+        if code != 0:
+            raise DaemonFailed(f"latchkeyd ended with {code}\n{self.log_tail()}")
+        return self.start().wait_ready(deadline_s)
+
+    def sighup(self) -> None:
+        """Ask for a reload. `wait_notified` or a poll of its status tells when it is done."""
+        self._started().send_signal(signal.SIGHUP)
+
+    def freeze(self) -> None:
+        """SIGSTOP: from its own point of view, time jumps."""
+        self._started().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT; harmless if it is not frozen."""
+        self._started().send_signal(signal.SIGCONT)
+
+    def write_config(self, text: str) -> None:
+        """Replace the configuration; in force after `sighup` or `restart`."""
+        fresh = self.config_path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(0o644)
+        fresh.replace(self.config_path)
+
+    def close(self) -> None:
+        """Kill it if it runs, delete its folder. May be called twice; runs by itself at exit."""
+        atexit.unregister(self.close)
+        self.kill()
+        self._notify.close()
+        self._last_log = self.log()
+        self.folder.close()
+
+    # ---- facts
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._started().pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._started().poll()
+
+    @property
+    def notifications(self) -> list[str]:
+        """All it has told the service manager, oldest first."""
+        return self._notify.lines
+
+    def log(self) -> str:
+        """All it has written to its standard output and error; still there after `close`."""
+        try:
+            return self.log_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return self._last_log
+
+    def log_tail(self) -> str:
+        """The end of the log, for failure texts."""
+        lines = self.log().splitlines()[-_LOG_TAIL_LINES:]
+        return "\n".join(["--- latchkeyd's log", *lines])
+
+    # ---- details
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise DaemonFailed(f"latchkeyd does not run\n{self.log_tail()}")
+        return self._process
+
+
+class Verdicts(list[dict[str, Any]]):
+    """One verdict a key, in the order of the keys, with the client's exit code beside them."""
+
+    def __init__(self, verdicts: Iterable[dict[str, Any]], exit_code: int, stderr: str) -> None:
+        super().__init__(verdicts)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+    @property
+    def names(self) -> list[str]:
+        """Only the `verdict` of each."""
+        return [verdict["verdict"] for verdict in self]
+
+
+class Cli:
+    """The `latchkey` program against one socket. `uid` and `gid` say who asks, here or by call.
+
+    Calls raise AssertionError at an exit code they do not expect; for the others say `expect=`.
+    """
+
+    def __init__(
+        self,
+        socket: str | Path,
+        *,
+        uid: int | None = None,
+        gid: int | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self.socket = Path(socket)
+        self._uid = uid
+        self._gid = gid
+        self._timeout_s = timeout_s
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        uid: int | None = None,
+        gid: int | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Completed:
+        """`latchkey` with exactly these arguments (no --socket is added), whatever comes of it."""
+        if uid is None:
+            uid, gid = self._uid, gid if gid is not None else self._gid
+        as_ourselves = uid is None and gid is None
+        user = None if as_ourselves else User.of(os.geteuid() if uid is None else uid, gid)
+        return child.run(
+            [str(program("latchkey", user)), *arguments],
+            stdin=stdin,
+            user=user,
+            env=env,
+            cwd=Path("/"),
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+        )
+
+    def verify(
+        self,
+        keys: str | bytes | Sequence[str | bytes],
+        *,
+        scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
+        source: str | None = None,
+        max_age: str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> Verdicts:
+        """Verdicts for some keys. `exit_code` of the result is 0, 1 or 3; others raise."""
+        arguments = ["verify"]
+        for scope in scopes:
+            arguments += ["--scope", scope]
+        for scope in any_scopes:
+            arguments += ["--any-scope", scope]
+        if source is not None:
+            arguments += ["--source", source]
+        if max_age is not None:
+            arguments += ["--max-age", max_age]
+        lines = _key_lines(keys)
+        done = self._ask(*arguments, stdin=b"".join(lines), uid=uid, gid=gid).expect(0, 1, 3)
+        verdicts = Verdicts(done.json_lines(), done.exit_code, done.stderr)
+        if done.exit_code != 3 and len(verdicts) != len(lines):
+            raise AssertionError(f"{len(verdicts)} verdicts for {len(lines)} keys: {done}")
+        return verdicts
+
+    def why(self, key: str | bytes, *, uid: int | None = None, expect: int = 0) -> Completed:
+        """What an operator is told about one key."""
+        return self._ask("why", stdin=b"".join(_key_lines(key)), uid=uid).expect(expect)
+
+    def sync(
+        self, timeout: str | None = None, *, uid: int | None = None, expect: int = 0
+    ) -> Completed:
+        """Return once everything committed before the call is in force. `timeout` like "2s"."""
+        limit = [] if timeout is None else ["--timeout", timeout]
+        return self._ask("sync", *limit, uid=uid).expect(expect)
+
+    def ping(self, *, uid: int | None = None, expect: int = 0) -> Completed:
+        """Whether somebody answers."""
+        return self._ask("ping", uid=uid).expect(expect)
+
+    def status(self, *, uid: int | None = None, expect: int = 0) -> dict[str, Any]:
+        """Freshness, sizes, counters, the state of each source."""
+        done = self._ask("status", uid=uid).expect(expect)
+        reports = done.json_lines()
+        if len(reports) != 1:
+            raise AssertionError(f"{len(reports)} reports instead of one: {done}")
+        return reports[0]
+
+    def mint(self, prefix: str, count: int = 1) -> list[dict[str, Any]]:
+        """New keys with the digests to store."""
+        command = ["--json", "mint", "--prefix", prefix, "--count", str(count)]
+        return self.run(*command).expect(0).json_lines()
+
+    def sql(self, action: str, config: str | Path, source: str | None = None) -> str:
+        """The DDL that `latchkey sql install|uninstall|grant` prints, for `PrivateCluster.psql`."""
+        folder = TemporaryFolder()
+        try:
+            only = [] if source is None else ["--source", source]
+            path = str(_config_file(config, folder))
+            return self.run("sql", action, "--config", path, *only).expect(0).stdout
+        finally:
+            folder.close()
+
+    def _ask(
+        self, *arguments: str, stdin: bytes = b"", uid: int | None = None, gid: int | None = None
+    ) -> Completed:
+        common = ["--socket", str(self.socket), "--json"]
+        return self.run(*common, *arguments, stdin=stdin, uid=uid, gid=gid)
+
+
+def _key_lines(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:
+    lines = []
+    for key in [keys] if isinstance(keys, str | bytes) else keys:
+        raw = key.encode() if isinstance(key, str) else key
+        if b"\n" in raw:
+            raise ValueError("a key with a line break would be read as two")
+        lines.append(raw + b"\n")
+    return lines
+
+
+def _config_file(config: str | Path, folder: TemporaryFolder) -> Path:
+    """A file that the daemon's user may read: the one given, or one made of the text given."""
+    if isinstance(config, Path):
+        return config
+    path = folder.path / "latchkey.toml"
+    path.write_text(config)
+    path.chmod(0o644)
+    return path
+
+
+def _anybody_may_enter(folder: Path) -> bool:
+    return all(part.stat().st_mode & 0o001 for part in [folder, *folder.parents])
+
+
+@cache
+def _copy_for_anybody(built: Path) -> Path:
+    copy = TemporaryFolder().path / built.name  # the folder removes itself at exit
+    shutil.copy(built, copy)
+    copy.chmod(0o755)
+    return copy

@@ -1,0 +1,36 @@
+"""What the system tests share: one PostgreSQL server, and a template of each schema to copy."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import seeds  # noqa: E402
+from harness.postgres import PrivateCluster  # noqa: E402
+from installation import Databases  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PrivateCluster]:
+    """The server that all tests share. Whoever stops or hangs one makes one of their own."""
+    with PrivateCluster() as server:
+        with contextlib.closing(server.connect()) as conn, conn.cursor() as cursor:
+            # One password for all databases: the role belongs to the server.
+            cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD 'geheim'")
+        for name in seeds.ALL_SCHEMAS:
+            server.createdb(f"template_{name}")
+            with contextlib.closing(server.connect(f"template_{name}")) as conn:
+                seeds.create_schema(conn, name)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def databases(cluster: PrivateCluster) -> Databases:
+    """Makes a new database from one of the templates, or an empty one."""
+    return Databases(cluster)

@@ -1,0 +1,179 @@
+"""One Latchkey over one database: its configuration, its triggers, its daemon, its client."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from harness.folder import TemporaryFolder
+from harness.postgres import PASSWORD_ROLE, PrivateCluster
+from harness.programs import Cli, Daemon, Verdicts, check_config
+from harness.wait import until
+
+PASSWORD = "geheim"
+
+Setting = str | bool | int | list[str]
+
+# Heartbeats come often, so that tests need not wait; the bound stays wide, so that a machine busy
+# with other things does not make answers look stale.
+RELAXED = {"heartbeat": "100ms", "bound": "10s", "max_stale": "1h", "start_timeout": "20s"}
+
+
+class Databases:
+    """Makes databases, each under a name of its own."""
+
+    def __init__(self, cluster: PrivateCluster) -> None:
+        self._cluster = cluster
+        self._numbers = itertools.count(1)
+
+    def new(self, schema: str | None = None) -> str:
+        """The name of a new database that holds one of the three schemas, or nothing."""
+        name = f"db_{next(self._numbers)}"
+        template = "template1" if schema is None else f"template_{schema}"
+        self._cluster.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Every connection to it ends."""
+        self._cluster.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def toml_section(header: str, **settings: Setting) -> str:
+    """A table of a configuration. JSON's strings, numbers and lists are TOML's, too."""
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    return "\n".join([header, *lines, ""])
+
+
+class Installation:
+    """What an operator sets up around one database. Sources are added, then it is served."""
+
+    def __init__(
+        self, cluster: PrivateCluster, dbname: str, *, user: str = PASSWORD_ROLE, **database: Setting
+    ) -> None:
+        self.cluster = cluster
+        self.dbname = dbname
+        self._temporary = TemporaryFolder()
+        self.folder = self._temporary.path
+        self.socket = self.folder / "latchkey.sock"
+        self.peppers = self._temporary.subfolder("peppers", 0o700)
+        self.password_file = self.folder / "password"
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(PASSWORD + "\n")
+        self.freshness: dict[str, Setting] = dict(RELAXED)
+        self.listen: dict[str, Setting] = {"socket": str(self.socket)}
+        self.database: dict[str, Setting] = {
+            "name": "main",
+            "conninfo": cluster.conninfo(dbname, user),
+            "password_file": str(self.password_file),
+        } | database
+        self.more = ""  # sections in TOML, at the end of the configuration
+        self._sources: list[dict[str, Setting]] = []
+        self.conn = cluster.connect(dbname)
+        self.cli = Cli(self.socket)
+
+    def close(self) -> None:
+        """Forget it all. The database stays."""
+        self.conn.close()
+        self._temporary.close()
+
+    # ---- configuration
+
+    def source(self, name: str, **settings: Setting) -> None:
+        """Add a [[source]], or replace the one of this name."""
+        self._sources = [known for known in self._sources if known["name"] != name]
+        self._sources.append({"name": name} | settings)
+
+    @property
+    def config(self) -> str:
+        """The configuration as it stands."""
+        sections = [
+            toml_section("[listen]", **self.listen),
+            toml_section("[freshness]", **self.freshness),
+            toml_section("[[database]]", **self.database),
+            *(toml_section("[[source]]", **settings) for settings in self._sources),
+            self.more,
+        ]
+        return "\n".join(sections)
+
+    # ---- what an operator runs
+
+    def sql(self, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run and commit SQL as the owner of the tables; the rows, if there are any."""
+        with self.conn.cursor() as cursor:
+            cursor.execute(text, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, text: str, *parameters: Any) -> Any:
+        """The one value that a query returns."""
+        ((value,),) = self.sql(text, *parameters)
+        return value
+
+    def grant(self) -> None:
+        """Run what `latchkey sql grant` prints."""
+        self.cluster.psql(self.cli.sql("grant", self.config), self.dbname)
+
+    def install(self) -> None:
+        """Run what `latchkey sql install` prints, after what `grant` prints."""
+        printed = self.cli.sql("grant", self.config) + self.cli.sql("install", self.config)
+        self.cluster.psql(printed, self.dbname)
+
+    def check(self) -> str:
+        """`latchkeyd --check` must be content; what it says."""
+        return check_config(self.config).expect(0).stdout
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[Daemon]:
+        """Install, and run a daemon from ready to its orderly end."""
+        self.install()
+        with Daemon(self.config) as daemon:
+            yield daemon
+
+    # ---- questions
+
+    def ask(self, *keys: str | bytes, **terms: Any) -> Verdicts:
+        """Verdicts with everything in force that was committed before."""
+        self.cli.sync("30s")
+        return self.cli.verify(keys, **terms)
+
+    def verdict(self, key: str | bytes, **terms: Any) -> str:
+        """The verdict on one key, with everything in force that was committed before."""
+        return self.ask(key, **terms).names[0]
+
+    def claims(self, key: str | bytes, **terms: Any) -> dict[str, Any]:
+        """One answer without what depends on the hour: its age."""
+        (answer,) = self.ask(key, **terms)
+        assert isinstance(answer.pop("age_ms"), int)
+        return answer
+
+    # ---- counters
+
+    def database_status(self, name: str = "main") -> dict[str, Any]:
+        """What `status` says of one database."""
+        return _named(self.cli.status()["databases"], name)
+
+    def source_status(self, name: str) -> dict[str, Any]:
+        """What `status` says of one source."""
+        return _named(self.cli.status()["sources"], name)
+
+    def wait_source(self, name: str, **expected: Any) -> None:
+        """Counters are published between two steps of the loader, so they may come a bit later."""
+
+        def as_expected() -> bool:
+            status = self.source_status(name)
+            return all(status.get(counter) == value for counter, value in expected.items())
+
+        until(as_expected, 10, f"status of source {name}: {expected}")
+
+    def reload(self, table: str) -> None:
+        """Have a table read as a whole, which also counts its odd rows anew."""
+        self.sql("SELECT pg_notify('latchkey', json_build_object('t', %s, 'all', true)::text)", table)
+
+
+def _named(reports: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (report,) = (report for report in reports if report["name"] == name)
+    return report
+
+

@@ -1,0 +1,246 @@
+// Readers verify while the writer changes everything under them. Made for ThreadSanitizer and
+// AddressSanitizer, and useful without: each record carries a checksum of what it says, and each
+// version of a row is greater than the one before.
+//
+// Bounded by a number of changes (a second or so in a release build); LATCHKEY_STRESS_SECONDS makes
+// it go on for that long.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <latch>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "keymap/verdict.h"
+#include "tests/unit/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::Random;
+
+constexpr std::size_t kReaders = 3;
+constexpr std::size_t kKeys = 600;
+constexpr std::int64_t kNow = 1'000'000'000;
+
+std::string key_text(std::size_t key) { return "key " + std::to_string(key); }
+
+// Subject: version and, so that a record made of two shows, a checksum over id, digest and version.
+std::string subject_of(std::string_view id, const Digest& digest, std::uint64_t version) {
+  std::string seal(id);
+  seal.append(as_text(digest.bytes)).append(std::to_string(version));
+  return std::to_string(version) + ":" + std::to_string(slot_hash(sha256(seal)));
+}
+
+// Runs `change(step)` on this thread, and `read(reader number)` on others until the changes end.
+class Stress {
+ public:
+  void run(std::size_t steps, const std::function<void(std::size_t)>& change,
+           const std::function<void(std::size_t, Quiescence::Reader&)>& read) {
+    std::latch start(kReaders + 1);
+    std::atomic<bool> done{false};
+    std::vector<std::thread> readers;
+    for (std::size_t number = 0; number < kReaders; ++number) {
+      readers.emplace_back([&, number] {
+        Quiescence::Reader reader(quiescence);
+        start.arrive_and_wait();
+        while (!done.load(std::memory_order_relaxed) && !testing::Test::HasFailure()) {
+          read(number, reader);
+        }
+      });
+    }
+    start.arrive_and_wait();
+    const auto deadline = std::chrono::steady_clock::now() + seconds();
+    for (std::size_t step = 0; step < steps || std::chrono::steady_clock::now() < deadline;
+         ++step) {
+      if (testing::Test::HasFailure()) break;
+      change(step);
+      if (step % 16 == 0) writer.collect();
+    }
+    done = true;
+    for (std::thread& reader : readers) reader.join();
+    writer.collect();
+    EXPECT_EQ(writer.retired(), 0U) << "with the readers gone, nothing may be left to free";
+    EXPECT_EQ(keys.map.retired(), 0U);
+  }
+
+  Quiescence quiescence;
+  KeySet keys{"source", quiescence};
+  KeySetWriter writer{keys, quiescence};
+  Verifier verifier{{Digester()}, {{&keys, {0}}}, FreshnessLimits{}};
+
+ private:
+  static std::chrono::seconds seconds() {
+    const char* text = std::getenv("LATCHKEY_STRESS_SECONDS");
+    return std::chrono::seconds(text != nullptr ? std::atoi(text) : 0);
+  }
+};
+
+// A table of kKeys rows, of which the writer changes one after the other.
+class Rows {
+ public:
+  Rows() {
+    for (std::size_t key = 0; key < kKeys; ++key) digests.push_back(sha256(key_text(key)));
+  }
+  Record::Owner make(std::size_t key, std::uint64_t version, RowState state) const {
+    const std::string id = std::to_string(key);
+    const std::string subject = subject_of(id, digests[key], version);
+    RecordFacts facts;
+    facts.digest = digests[key];
+    facts.state = state;
+    facts.key_id = id;
+    facts.subject = subject;
+    return Record::make(facts);
+  }
+  // The version of a record, whose checksum has to be right.
+  std::uint64_t check(const Record& record, std::size_t key) const {
+    const std::string subject = test::claim_of(record.claims(), LATCHKEY_CLAIM_SUBJECT);
+    const std::uint64_t version = std::stoull(subject);
+    EXPECT_EQ(record.digest(), digests[key]);
+    EXPECT_EQ(subject, subject_of(std::to_string(key), digests[key], version));
+    return version;
+  }
+  std::vector<Digest> digests;
+};
+
+// Asks for a batch of random keys and hands each finding to `see`.
+template <typename See>
+void verify_batch(const Stress& stress, Random& random, Quiescence::Reader& reader, See see) {
+  std::size_t numbers[Verifier::kBatchMax];
+  std::string texts[Verifier::kBatchMax];
+  Question questions[Verifier::kBatchMax];
+  Finding findings[Verifier::kBatchMax];
+  const Terms terms;
+  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) {
+    numbers[i] = random.below(kKeys);
+    texts[i] = key_text(numbers[i]);
+    questions[i] = {texts[i], &terms};
+  }
+  const ReadSection section(reader);
+  stress.verifier.verify(questions, {kNow, kNow}, findings);
+  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) see(numbers[i], findings[i]);
+}
+
+std::vector<Random> randoms() {
+  std::vector<Random> each;
+  for (std::size_t number = 0; number < kReaders; ++number) each.emplace_back(number + 1);
+  return each;
+}
+
+TEST(Concurrency, ReadersSeeWholeRecordsWhileRowsComeAndGo) {
+  Stress stress;
+  const Rows rows;
+  stress.keys.freshness.prove(kNow);
+  Random random;
+  std::vector<Random> reader_random = randoms();
+  std::uint64_t version = 0;
+  const auto random_row = [&](std::size_t key) {
+    return rows.make(key, ++version, static_cast<RowState>(random.below(4)));
+  };
+  const auto load = [&](bool finish) {  // of any half of the table
+    stress.writer.begin_load();
+    for (std::size_t key = 0; key < kKeys; ++key) {
+      if (random.below(2) == 0) stress.writer.load(random_row(key));
+    }
+    finish ? (void)stress.writer.finish_load() : stress.writer.abandon_load();
+  };
+  stress.run(
+      60'000,
+      [&](std::size_t step) {
+        if (step % 1000 == 0) return load(step % 3000 != 0);
+        const std::size_t key = random.below(kKeys);
+        if (random.below(3) == 0) return stress.writer.remove(std::to_string(key));
+        stress.writer.upsert(random_row(key));
+      },
+      [&](std::size_t number, Quiescence::Reader& reader) {
+        verify_batch(stress, reader_random[number], reader,
+                     [&](std::size_t key, const Finding& finding) {
+                       ASSERT_NE(finding.verdict, LATCHKEY_UNAVAILABLE);
+                       if (finding.record != nullptr) rows.check(*finding.record, key);
+                     });
+      });
+}
+
+// No reader goes back in time, and none misses what was in force before it began: this is what
+// `sync` promises.
+TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
+  Stress stress;
+  const Rows rows;
+  stress.keys.freshness.prove(kNow);
+  Random random;
+  std::vector<Random> reader_random = randoms();
+  std::vector<std::atomic<std::uint64_t>> in_force(kKeys);
+  std::vector<std::vector<std::uint64_t>> seen(kReaders, std::vector<std::uint64_t>(kKeys));
+  std::uint64_t version = 0;
+  stress.run(
+      100'000,
+      [&](std::size_t) {
+        const std::size_t key = random.below(kKeys);
+        if (random.below(4) == 0) {  // away for a moment: tombstones, then another slot
+          stress.writer.remove(std::to_string(key));
+          stress.writer.remove(std::to_string(random.below(kKeys)));
+        }
+        stress.writer.upsert(rows.make(key, ++version, RowState::kActive));
+        in_force[key].store(version, std::memory_order_release);
+      },
+      [&](std::size_t number, Quiescence::Reader& reader) {
+        std::vector<std::uint64_t> floor(kKeys);
+        for (std::size_t key = 0; key < kKeys; ++key) {
+          floor[key] = std::max(seen[number][key], in_force[key].load(std::memory_order_acquire));
+        }
+        verify_batch(stress, reader_random[number], reader,
+                     [&](std::size_t key, const Finding& finding) {
+                       if (finding.record == nullptr) return;
+                       const std::uint64_t found = rows.check(*finding.record, key);
+                       ASSERT_GE(found, floor[key]);
+                       seen[number][key] = found;
+                     });
+      });
+}
+
+// One key, two rows, and at every instant a reason to refuse it: row 1 is revoked while row 2 is
+// active; then, in one load, row 1 goes and row 2 is revoked; then back. Later both are active,
+// which makes the key nobody's. A change made in two steps would let the key in between them.
+TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
+  Stress stress;
+  stress.keys.freshness.prove(kNow);
+  const auto first_row = [](std::size_t step) {
+    const std::string subject = std::to_string(step);
+    RecordFacts facts = test::facts("1", "k");
+    facts.subject = subject;  // each time another row
+    facts.state = step % 1000 < 500 ? RowState::kRevoked : RowState::kActive;
+    return Record::make(facts);
+  };
+  stress.writer.upsert(first_row(0));
+  stress.writer.upsert(test::row("2", "k"));
+  std::atomic<std::uint64_t> valid{0};
+  stress.run(
+      60'000,
+      [&](std::size_t step) {
+        if (step % 4 != 0) return stress.writer.upsert(first_row(step));
+        stress.writer.begin_load();
+        stress.writer.load(test::row("2", "k", RowState::kRevoked));
+        stress.writer.finish_load();
+        stress.writer.begin_load();
+        stress.writer.load(first_row(step));
+        stress.writer.load(test::row("2", "k"));
+        stress.writer.finish_load();
+      },
+      [&](std::size_t, Quiescence::Reader& reader) {
+        const ReadSection section(reader);
+        const Terms terms;
+        const Question question{"k", &terms};
+        Finding finding;
+        stress.verifier.verify({&question, 1}, {kNow, kNow}, {&finding, 1});
+        if (finding.verdict == LATCHKEY_VALID) ++valid;
+      });
+  EXPECT_EQ(valid, 0U);
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,89 @@
+// What several test files need: printed seeds, heap blocks without slack, rows, claims.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+
+#include "keymap/record.h"
+#include "protocol/codec.h"
+
+namespace latchkey::test {
+
+// One seed a process, another one in each run. Printed, so that LATCHKEY_SEED can bring back a
+// failure.
+inline std::uint64_t seed() {
+  static const std::uint64_t value = [] {
+    const char* given = std::getenv("LATCHKEY_SEED");
+    const std::uint64_t chosen =
+        given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    std::printf("LATCHKEY_SEED=%llu\n", static_cast<unsigned long long>(chosen));
+    std::fflush(stdout);
+    return chosen;
+  }();
+  return value;
+}
+
+class Random {
+ public:
+  explicit Random(std::uint64_t stream = 0) : engine_(seed() + stream) {}
+  // 0 .. bound-1
+  std::size_t below(std::size_t bound) { return engine_() % bound; }
+  std::uint64_t bits() { return engine_(); }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+inline Bytes as_bytes(std::string_view text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+// A copy in a heap block of just its size: AddressSanitizer sees a read one byte past its end.
+class Exact {
+ public:
+  explicit Exact(Bytes bytes) : size_(bytes.size()), block_(new std::uint8_t[bytes.size()]) {
+    if (size_ > 0) std::memcpy(block_.get(), bytes.data(), size_);
+  }
+  [[nodiscard]] Bytes bytes() const { return {block_.get(), size_}; }
+  // Of a whole frame, what follows its header.
+  [[nodiscard]] Bytes body() const { return bytes().subspan(LATCHKEY_HEADER_BYTES); }
+
+ private:
+  std::size_t size_;
+  std::unique_ptr<std::uint8_t[]> block_;
+};
+
+// A row that only has an id, a key and a state.
+inline RecordFacts facts(std::string_view id, std::string_view key,
+                         RowState state = RowState::kActive) {
+  RecordFacts facts;
+  facts.key_id = id;
+  facts.digest = sha256(key);
+  facts.state = state;
+  return facts;
+}
+
+inline Record::Owner row(std::string_view id, std::string_view key,
+                         RowState state = RowState::kActive) {
+  return Record::make(facts(id, key, state));
+}
+
+// The value of an encoded claim; "(none)" if it is not there.
+inline std::string claim_of(Bytes claims, latchkey_claim tag) {
+  while (!claims.empty()) {
+    const std::size_t length = load_le<std::uint16_t>(claims.data() + 1);
+    if (claims[0] == tag) return std::string(as_text(claims.subspan(LATCHKEY_CLAIM_BYTES, length)));
+    claims = claims.subspan(LATCHKEY_CLAIM_BYTES + length);
+  }
+  return "(none)";
+}
+
+}  // namespace latchkey::test

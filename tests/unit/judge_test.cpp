@@ -1,0 +1,50 @@
+// What one row answers at one instant.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "keymap/verdict.h"
+#include "tests/unit/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::facts;
+
+constexpr std::int64_t kRealUs = 1'700'000'000'000'000;
+
+TEST(Judge, PutsStateBeforeTimeAndDrawsTimeToTheMicrosecond) {
+  constexpr auto kActive = RowState::kActive;
+  constexpr std::int64_t kLast = std::numeric_limits<std::int64_t>::max();
+  const struct {
+    RowState state;
+    std::int64_t not_before_us, expires_us, now_us;
+    latchkey_verdict verdict;
+  } cases[] = {
+      {kActive, kAlwaysValid, kNeverExpires, kRealUs, LATCHKEY_VALID},
+      {kActive, kAlwaysValid, kNeverExpires, kLast, LATCHKEY_VALID},
+      {kActive, kAlwaysValid, kRealUs + 1, kRealUs, LATCHKEY_VALID},
+      {kActive, kAlwaysValid, kRealUs, kRealUs, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kRealUs - 1, kRealUs, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, 0, kRealUs, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, -1, -2, LATCHKEY_VALID},  // before 1970
+      {kActive, kRealUs, kNeverExpires, kRealUs, LATCHKEY_VALID},
+      {kActive, kRealUs + 1, kNeverExpires, kRealUs, LATCHKEY_NOT_YET_VALID},
+      {kActive, kRealUs - 1, kRealUs + 1, kRealUs, LATCHKEY_VALID},
+      {kActive, kRealUs + 1, kRealUs, kRealUs, LATCHKEY_EXPIRED},  // never valid at all
+      {RowState::kRevoked, kAlwaysValid, kNeverExpires, kRealUs, LATCHKEY_REVOKED},
+      {RowState::kRevoked, kAlwaysValid, 0, kRealUs, LATCHKEY_REVOKED},
+      {RowState::kDisabled, kRealUs + 1, kNeverExpires, kRealUs, LATCHKEY_DISABLED},
+      {RowState::kDeleted, kAlwaysValid, 0, kRealUs, LATCHKEY_DELETED},
+  };
+  for (const auto& c : cases) {
+    RecordFacts f = facts("1", "k", c.state);
+    f.not_before_us = c.not_before_us;
+    f.expires_us = c.expires_us;
+    EXPECT_EQ(judge(*Record::make(f), c.now_us), c.verdict)
+        << "line with now " << c.now_us << ", expiry " << c.expires_us;
+  }
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,217 @@
+// One body of tests for every hash function, hostile ones included: how digests spread decides how
+// fast the map is, never what it says.
+#include "keymap/key_map.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "tests/unit/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::Random;
+
+std::uint64_t first_bytes(const Digest& digest) {
+  return load_le<std::uint64_t>(digest.bytes.data());
+}
+
+struct HashCase {
+  const char* name;
+  KeyMap::Hash hash;
+  std::size_t keys;  // so many that the slow ones do not take for ever
+};
+
+const HashCase kHashes[] = {
+    {"slot_hash", slot_hash, 2000},
+    {"constant", [](const Digest&) { return std::uint64_t{0}; }, 150},
+    {"all_ones", [](const Digest&) { return ~std::uint64_t{0}; }, 150},
+    {"low_bits_equal", [](const Digest& d) { return first_bytes(d) << 32; }, 150},
+    {"tag_equal", [](const Digest& d) { return first_bytes(d) >> 16; }, 2000},
+    {"few_slots", [](const Digest& d) { return first_bytes(d) & 0xFFFF000000000007; }, 300},
+    {"last_slots", [](const Digest& d) { return first_bytes(d) | 0xFFFFFF; }, 150},
+};
+
+class KeyMapTest : public testing::TestWithParam<HashCase> {
+ protected:
+  // The map leads to records and does not own them: they all live as long as the test.
+  const Record* make(std::size_t key, std::uint64_t version = 0) {
+    owned_.push_back(test::row(std::to_string(version), std::to_string(key)));
+    return owned_.back().get();
+  }
+  const Digest& digest(std::size_t key) {
+    while (digests_.size() <= key) digests_.push_back(sha256(std::to_string(digests_.size())));
+    return digests_[key];
+  }
+  [[nodiscard]] std::size_t keys() const { return GetParam().keys; }
+
+  Quiescence quiescence_;
+  KeyMap map_{quiescence_, GetParam().hash};
+
+ private:
+  std::vector<Record::Owner> owned_;
+  std::deque<Digest> digests_;
+};
+INSTANTIATE_TEST_SUITE_P(Hash, KeyMapTest, testing::ValuesIn(kHashes),
+                         [](const auto& hash) { return std::string(hash.param.name); });
+
+TEST_P(KeyMapTest, FindsWhatWasInsertedAndNothingElse) {
+  std::vector<const Record*> records;
+  for (std::size_t i = 0; i < keys(); ++i) {
+    records.push_back(make(i));
+    ASSERT_EQ(map_.insert(records.back()), nullptr);
+  }
+  for (std::size_t i = 0; i < keys(); ++i) ASSERT_EQ(map_.find(digest(i)), records[i]);
+  for (std::size_t i = keys(); i < 2 * keys(); ++i) ASSERT_EQ(map_.find(digest(i)), nullptr);
+  EXPECT_EQ(map_.size(), keys());
+}
+
+TEST_P(KeyMapTest, KeepsTheFirstRecordOfADigestUntilItIsReplaced) {
+  const Record* first = make(1, 1);
+  const Record* second = make(1, 2);
+  EXPECT_EQ(map_.insert(first), nullptr);
+  EXPECT_EQ(map_.insert(second), first);
+  EXPECT_EQ(map_.find(digest(1)), first);
+  EXPECT_EQ(map_.replace(second), first);
+  EXPECT_EQ(map_.find(digest(1)), second);
+  EXPECT_EQ(map_.erase(digest(1)), second);
+  EXPECT_EQ(map_.erase(digest(1)), nullptr);
+  EXPECT_EQ(map_.find(digest(1)), nullptr);
+  EXPECT_EQ(map_.size(), 0U);
+}
+
+TEST_P(KeyMapTest, ComparesAllBytesOfADigest) {
+  Digest near = digest(1);
+  near.bytes[31] ^= 1;  // differs where no hash of these tests looks, but slot_hash
+  map_.insert(make(1));
+  EXPECT_EQ(map_.find(near), nullptr);
+  EXPECT_EQ(map_.erase(near), nullptr);
+  EXPECT_NE(map_.find(digest(1)), nullptr);
+}
+
+TEST_P(KeyMapTest, AgreesWithUnorderedMap) {
+  Random random;
+  std::unordered_map<std::size_t, const Record*> model;
+  for (std::size_t step = 0; step < 10 * keys(); ++step) {
+    const std::size_t key = random.below(keys());
+    const auto known = model.find(key);
+    const Record* before = known == model.end() ? nullptr : known->second;
+    switch (random.below(4)) {
+      case 0: {
+        const Record* record = make(key, step);
+        ASSERT_EQ(map_.insert(record), before);
+        model.emplace(key, record);
+        break;
+      }
+      case 1:
+        if (before == nullptr) break;
+        model[key] = make(key, step);
+        ASSERT_EQ(map_.replace(model[key]), before);
+        break;
+      case 2:
+        ASSERT_EQ(map_.erase(digest(key)), before);
+        model.erase(key);
+        break;
+      default: ASSERT_EQ(map_.find(digest(key)), before);
+    }
+    ASSERT_EQ(map_.size(), model.size());
+    ASSERT_LE(2 * (map_.size() + map_.tombstones()), map_.slots());
+  }
+  for (std::size_t key = 0; key < keys(); ++key) {
+    const auto known = model.find(key);
+    ASSERT_EQ(map_.find(digest(key)), known == model.end() ? nullptr : known->second);
+  }
+}
+
+TEST_P(KeyMapTest, FindsInBatchesWhatItFindsOneByOne) {
+  for (std::size_t i = 0; i < keys(); i += 2) map_.insert(make(i));
+  for (std::size_t i = 0; i < keys(); i += 6) map_.erase(digest(i));
+  Random random;
+  for (std::size_t size = 0; size <= KeyMap::kBatchMax; ++size) {
+    std::vector<Digest> asked;
+    for (std::size_t i = 0; i < size; ++i) asked.push_back(digest(random.below(keys())));
+    std::vector<const Record*> found(size);
+    map_.find(asked, found);
+    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(found[i], map_.find(asked[i])) << size;
+  }
+}
+
+TEST_P(KeyMapTest, DoesNotGrowWhileKeysComeAndGo) {
+  constexpr std::size_t kLive = 20;
+  for (std::size_t i = 0; i < kLive; ++i) map_.insert(make(i));
+  const std::size_t slots = map_.slots();
+  for (std::size_t i = kLive; i < kLive + 2000; ++i) {
+    map_.insert(make(i));
+    ASSERT_NE(map_.erase(digest(i - kLive)), nullptr);
+    ASSERT_LE(2 * (map_.size() + map_.tombstones()), map_.slots());
+  }
+  EXPECT_EQ(map_.size(), kLive);
+  EXPECT_LE(map_.slots(), 2 * slots) << "tombstones alone must not make the table larger";
+}
+
+// All in one run of slots, where it can be counted.
+TEST(KeyMap, LeavesATombstoneOnlyWhereAProbeMustPass) {
+  Quiescence quiescence;
+  KeyMap map(quiescence, [](const Digest&) { return std::uint64_t{0}; });
+  std::vector<Record::Owner> records;
+  for (const char* key : {"a", "b", "c"}) records.push_back(test::row("1", key));
+  for (const auto& record : records) map.insert(record.get());
+  map.erase(sha256("c"));
+  EXPECT_EQ(map.tombstones(), 0U) << "the last of the run";
+  map.erase(sha256("a"));
+  EXPECT_EQ(map.tombstones(), 1U) << "b stands behind it";
+  map.insert(records[2].get());
+  EXPECT_EQ(map.tombstones(), 0U) << "a tombstone is used again";
+  EXPECT_EQ(map.find(sha256("b")), records[1].get());
+  EXPECT_EQ(map.find(sha256("c")), records[2].get());
+}
+
+TEST_P(KeyMapTest, GrowsOnceForALoadThatWasAnnounced) {
+  map_.reserve(keys());
+  const std::size_t slots = map_.slots();
+  for (std::size_t i = 0; i < keys(); ++i) map_.insert(make(i));
+  EXPECT_EQ(map_.slots(), slots);
+  EXPECT_GE(slots, 2 * keys());
+}
+
+TEST_P(KeyMapTest, KeepsOutgrownTablesUntilTheSectionsOfTheirTimeHaveEnded) {
+  Quiescence::Reader early_reader(quiescence_), late_reader(quiescence_);
+  std::optional<ReadSection> early, late;
+  early.emplace(early_reader);
+  std::size_t next = 0;
+  const auto outgrow = [&] {
+    const std::size_t slots = map_.slots();
+    while (map_.slots() == slots) map_.insert(make(next++));
+  };
+  outgrow();
+  EXPECT_EQ(map_.retired(), 1U);
+  late.emplace(late_reader);  // after the first table went: cannot hold it
+  outgrow();
+  EXPECT_EQ(map_.retired(), 2U);
+  early.reset();
+  map_.collect();
+  EXPECT_EQ(map_.retired(), 1U) << "only the second table can still be held";
+  late.reset();
+  late.emplace(late_reader);
+  map_.collect();
+  EXPECT_EQ(map_.retired(), 0U) << "a section that began later holds nothing back";
+}
+
+TEST(Quiescence, RefusesMoreReadersThanItHasSeats) {
+  Quiescence quiescence;
+  std::vector<std::unique_ptr<Quiescence::Reader>> readers;
+  for (std::size_t i = 0; i < Quiescence::kReadersMax; ++i) {
+    readers.push_back(std::make_unique<Quiescence::Reader>(quiescence));
+  }
+  EXPECT_THROW(Quiescence::Reader{quiescence}, std::length_error);
+  readers.pop_back();
+  EXPECT_NO_THROW(Quiescence::Reader{quiescence}) << "a seat that was given back is free again";
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,91 @@
+// One row as answers need it: what counts as a change, what its claims are, what fits.
+#include "keymap/record.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/unit/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::claim_of;
+using test::facts;
+
+TEST(Record, NoticesAChangeOfAnyFact) {
+  const ScopeSet read{.sorted = {"read"}, .claim = {}, .users = 0};
+  const ScopeSet write{.sorted = {"read"}, .claim = {}, .users = 0};  // compared by identity
+  RecordFacts base = facts("1", "k");
+  base.subject = "42";
+  base.tenant = "7";
+  base.metadata = "{}";
+  base.scopes = &read;
+  const struct {
+    const char* what;
+    void (*change)(RecordFacts&, const ScopeSet*);
+  } cases[] = {
+      {"key", [](RecordFacts& f, const ScopeSet*) { f.digest = sha256("other"); }},
+      {"state", [](RecordFacts& f, const ScopeSet*) { f.state = RowState::kRevoked; }},
+      {"expiry", [](RecordFacts& f, const ScopeSet*) { f.expires_us = 1; }},
+      {"not before", [](RecordFacts& f, const ScopeSet*) { f.not_before_us = 1; }},
+      {"id", [](RecordFacts& f, const ScopeSet*) { f.key_id = "2"; }},
+      {"subject", [](RecordFacts& f, const ScopeSet*) { f.subject = "43"; }},
+      {"no subject", [](RecordFacts& f, const ScopeSet*) { f.subject.reset(); }},
+      {"empty tenant", [](RecordFacts& f, const ScopeSet*) { f.tenant = ""; }},
+      {"no metadata", [](RecordFacts& f, const ScopeSet*) { f.metadata.reset(); }},
+      {"scopes", [](RecordFacts& f, const ScopeSet* other) { f.scopes = other; }},
+      {"no scopes", [](RecordFacts& f, const ScopeSet*) { f.scopes = nullptr; }},
+  };
+  const Record::Owner record = Record::make(base);
+  EXPECT_TRUE(record->same_as(*Record::make(base)));
+  for (const auto& c : cases) {
+    RecordFacts changed = base;
+    c.change(changed, &write);
+    EXPECT_FALSE(record->same_as(*Record::make(changed))) << c.what;
+  }
+}
+
+TEST(Record, EncodesTheClaimsOfARow) {
+  RecordFacts f = facts("17", "k");
+  f.subject = "42";
+  f.metadata = "{}";
+  const Record::Owner record = Record::make(f);
+  EXPECT_EQ(record->key_id(), "17");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_KEY_ID), "17");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_SUBJECT), "42");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_TENANT), "(none)");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_METADATA), "(none)") << "it stands apart";
+  EXPECT_EQ(claim_of(record->metadata(), LATCHKEY_CLAIM_METADATA), "{}");
+}
+
+TEST(Record, FitsAnAnswerUpToTheLastByte) {
+  const std::size_t source_size = 8;
+  // Tags and lengths of source, id, subject and expiry; the expiry itself.
+  const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - 4 * LATCHKEY_CLAIM_BYTES - 8 - source_size;
+  const std::string subject(room - 2, 's'), longer = subject + 's';
+  RecordFacts f = facts("17", "k");
+  f.subject = subject;
+  EXPECT_TRUE(Record::claims_fit(f, source_size));
+  EXPECT_FALSE(Record::claims_fit(f, source_size + 1));
+  f.metadata = "";
+  EXPECT_TRUE(Record::claims_fit(f, source_size)) << "metadata is judged apart";
+  EXPECT_FALSE(Record::metadata_fits(f, source_size));
+  f.metadata.reset();
+  f.subject = longer;
+  EXPECT_FALSE(Record::claims_fit(f, source_size));
+}
+
+TEST(Record, CountsTheUsersOfItsScopes) {
+  const ScopeSet scopes;
+  RecordFacts f = facts("1", "k");
+  f.scopes = &scopes;
+  {
+    const Record::Owner one = Record::make(f), two = Record::make(f);
+    EXPECT_EQ(scopes.users, 2U);
+  }
+  EXPECT_EQ(scopes.users, 0U);
+}
+
+}  // namespace
+}  // namespace latchkey
