@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from harness import seeds
 from harness.folder import TemporaryFolder
 from harness.postgres import PASSWORD_ROLE, PrivateCluster
 from harness.programs import Cli, Daemon, Verdicts, check_config
@@ -170,6 +171,24 @@ class Installation:
     def reload(self, table: str) -> None:
         """Have a table read as a whole, which also counts its odd rows anew."""
         self.sql("SELECT pg_notify('latchkey', json_build_object('t', %s, 'all', true)::text)", table)
+
+
+class Keys(Installation):
+    """An installation over api_keys, with a tenant, a user and a pepper to issue keys for."""
+
+    def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
+        super().__init__(cluster, dbname)
+        self.pepper = seeds.Pepper.random()
+        self.pepper.write_to(self.peppers)
+        self.source("api_keys", preset="api_keys", peppers=str(self.peppers))
+        self.tenant = seeds.insert_tenant(self.conn, "Acme")
+        self.user = seeds.insert_user(self.conn)
+
+    def issue(self, token: str, **facts: Any) -> int:
+        """A row whose name is the token; its id."""
+        return seeds.insert_api_key(
+            self.conn, self.tenant, self.user, token, token, self.pepper, **facts
+        )
 
 
 def _named(reports: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""Where the demo plays: a private PostgreSQL, a folder with a configuration, latchkeyd, latchkey.
+
+What the narrator shows as a command is what runs here, with the same arguments, the same
+environment and the same working folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from demo_narrator import Narrator
+from harness import child
+from harness.child import Completed, User
+from harness.folder import TemporaryFolder
+from harness.postgres import PrivateCluster
+from harness.programs import Daemon, program
+from harness.seeds import Pepper
+
+DATABASE = "app"
+# Two users that need no account: the kernel tells the daemon the number, and that is all it asks.
+WEB_UID = 30001
+STRANGER_UID = 30002
+
+# Answers stop being `fresh` after 2 s, so that whoever watches need not wait for the usual 5 s.
+_CONFIGURATION = """
+[listen]
+socket = "{socket}"
+mode   = "0666"                # everybody may knock; [[allow]] decides
+
+[freshness]
+heartbeat = "250ms"            # how often it is proven that nothing was missed
+bound     = "2s"               # an older answer is not called fresh
+
+[[database]]
+name          = "main"
+conninfo      = "{conninfo}"
+password_file = "{password_file}"
+
+[[source]]
+name   = "external_credentials"
+preset = "external_credentials"
+
+[[source]]
+name   = "auth"
+preset = "auth_api_key"
+
+[[source]]
+name    = "api_keys"
+preset  = "api_keys"
+peppers = "{peppers}"
+
+[[allow]]                      # root and the daemon's own user may ask everything anyway
+uid     = {web_uid}
+sources = ["api_keys"]
+"""
+
+
+class Stage:
+    """Everything the demo starts. Leaving the `with` block stops and deletes it all."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self.narrator = narrator
+        self._open = contextlib.ExitStack()
+        self.service = _unprivileged()
+        self.folder = Path()
+        self.daemon: Daemon | None = None
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    # ---- setting up
+
+    def start_database(self) -> None:
+        """A server of our own, as an unprivileged user, reachable by nobody's old settings."""
+        # "peer": on a machine with other users, none of them may become its superuser.
+        self.cluster = self._open.enter_context(PrivateCluster(superuser_auth="peer"))
+        self.cluster.createdb(DATABASE)
+        self.connect()
+
+    def connect(self) -> None:
+        """Our own session, as the application's owner; anew after each start of the server."""
+        self.conn = self.cluster.connect(DATABASE)
+        self._open.callback(self.conn.close)
+
+    def make_folder(self) -> None:
+        """Peppers, password and configuration, of which only the daemon's user may read secrets."""
+        temporary = TemporaryFolder()
+        self._open.callback(temporary.close)
+        self.folder = temporary.path
+        self.peppers = temporary.subfolder("peppers", 0o700)
+        self.socket = temporary.subfolder("run") / "latchkey.sock"
+        self._give(self.peppers)
+        self._give(self.socket.parent)
+
+    def add_pepper(self, pepper: Pepper) -> Path:
+        """The file of one more version."""
+        path = pepper.write_to(self.peppers)
+        self._give(path)
+        return path
+
+    def write_password(self, password: str) -> Path:
+        """The file from which the daemon learns its database password."""
+        path = self.folder / "password"
+        path.touch(mode=0o600)
+        path.write_text(password + "\n")
+        self._give(path)
+        return path
+
+    def write_configuration(self, password_file: Path) -> str:
+        """latchkey.toml; its text."""
+        text = _CONFIGURATION.format(
+            socket=self.socket,
+            conninfo=self.cluster.conninfo(DATABASE, "latchkey"),
+            password_file=password_file,
+            peppers=self.peppers,
+            web_uid=WEB_UID,
+        )
+        (self.folder / "latchkey.toml").write_text(text.lstrip())
+        return text
+
+    def start_daemon(self) -> Daemon:
+        """latchkeyd as the unprivileged user; returns before it is ready."""
+        user = self.service
+        self.daemon = Daemon(
+            self.folder / "latchkey.toml",
+            uid=None if user is None else user.uid,
+            gid=None if user is None else user.gid,
+            wait=False,
+        )
+        self._open.callback(self.daemon.close)
+        return self.daemon.start()
+
+    # ---- acting, visibly
+
+    def shell(
+        self, *arguments: str, keys: Iterable[str] = (), uid: int | None = None, why: str = ""
+    ) -> Completed:
+        """Show and run one of our programs, with `keys` on its standard input, as `uid`."""
+        keys = list(keys)
+        shown = shlex.join(arguments)
+        if uid is not None:
+            shown = f"as {uid} {shown}"
+        if keys:
+            echo = "echo" if len(keys) == 1 else "printf '%s\\n'"
+            shown = f"{echo} {' '.join(map(self.narrator.hide, keys))} | {shown}"
+        self.narrator.command(shown, why)
+        return self.run(*arguments, keys=keys, uid=uid)
+
+    def run(self, *arguments: str, keys: Iterable[str] = (), uid: int | None = None) -> Completed:
+        """The same without showing it."""
+        user = None if uid is None else User.of(uid)
+        name, *rest = arguments
+        return child.run(
+            [str(program(name, user)), *rest],
+            stdin="".join(key + "\n" for key in keys).encode(),
+            user=user,
+            env={"LATCHKEY_SOCKET": str(self.socket)},
+            cwd=self.folder,
+        )
+
+    def verify(
+        self,
+        key: str,
+        verdict: str,
+        *contains: str,
+        options: Iterable[str] = (),
+        uid: int | None = None,
+        why: str = "",
+    ) -> str:
+        """Ask about one key, and insist on the verdict, the exit code and parts of the answer."""
+        done = self.shell("latchkey", "verify", *options, keys=[key], uid=uid, why=why)
+        code = {"valid": 0, "unavailable": 3}.get(verdict, 1)
+        self.expect(done, code, *contains, verdict=verdict)
+        return done.stdout
+
+    def expect(self, done: Completed, code: int, *contains: str, verdict: str = "") -> None:
+        """Show what a program answered, after insisting on its exit code and parts of the text."""
+        said = done.stdout + done.stderr
+        what = f"`{' '.join([Path(done.command[0]).name, *done.command[1:]])}`"
+        if verdict:
+            self.narrator.check(f"verdict of {what}", verdict, (said.split() or [""])[0])
+        self.narrator.check(f"exit code of {what}, which said:\n{said}", code, done.exit_code)
+        for part in contains:
+            self.narrator.check_holds(f"{part!r} in the answer of {what}", part in said, said)
+        self.narrator.output(said, mark="✓")
+
+    def sql(self, text: str, tag: str) -> float:
+        """Show, run and commit one statement; the time at which the server confirmed it.
+
+        `tag` is what the server must report, e.g. "UPDATE 1".
+        """
+        self.narrator.sql(text)
+        with self.conn.cursor() as cursor:
+            cursor.execute(text)
+            committed = time.monotonic()
+            self.narrator.check(f"what PostgreSQL says to {text!r}", tag, cursor.statusmessage)
+            self.narrator.output(tag)
+            return committed
+
+    def value(self, text: str) -> object:
+        """One value from the database, without showing anything."""
+        with self.conn.cursor() as cursor:
+            cursor.execute(text)
+            ((value,),) = cursor.fetchall()
+            return value
+
+    def sync(self, committed: float = 0.0) -> float:
+        """`latchkey sync`; milliseconds since `committed`, the start of the program included."""
+        done = self.shell("latchkey", "sync", "--timeout", "20s")
+        passed_ms = (time.monotonic() - committed) * 1000
+        self.expect(done, 0, "is in force")
+        return passed_ms
+
+    # ---- details
+
+    def _give(self, path: Path) -> None:
+        if self.service is not None:
+            os.chown(path, self.service.uid, self.service.gid)
+
+
+def _unprivileged() -> User | None:
+    """Whom the daemon runs as; None for ourselves if we are nobody special."""
+    return User.of(pwd.getpwnam("nobody").pw_uid) if os.geteuid() == 0 else None

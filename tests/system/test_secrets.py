@@ -1,0 +1,124 @@
+"""No key in memory, no secret in anything that is written."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from harness import seeds
+from installation import PASSWORD, Databases, Installation
+
+# Long enough that no chance puts it anywhere.
+PLANTED = secrets.token_hex(16)
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    """Every readable mapping of a process, one after the other."""
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
+            if found is None or "[v" in line:  # vvar and vsyscall are the kernel's
+                continue
+            start, end = (int(text, 16) for text in found.groups())
+            for at in range(start, end, 1 << 26):
+                memory.seek(at)
+                try:
+                    # A bit more than the step, so that nothing hides on the border.
+                    yield memory.read(min((1 << 26) + 4096, end - at))
+                except OSError:
+                    break  # reserved, never touched
+
+
+def found_in(pieces: Iterable[bytes], wanted: dict[str, bytes]) -> set[str]:
+    """The names of what occurs, plain or as UTF-16."""
+    found = set()
+    for piece in pieces:
+        found |= {name for name, value in wanted.items() if value in piece}
+    return found
+
+
+def test_no_key_stays_in_memory_and_no_secret_is_written(cluster, databases: Databases) -> None:
+    there = Installation(cluster, databases.new("api_keys"))
+    for name in ("external_credentials", "auth_api_key"):
+        seeds.create_schema(there.conn, name)
+    pepper = seeds.Pepper("db_hmac_api_keys_token_hash_v1", f"pepper-{PLANTED}".encode()[:32])
+    pepper.write_to(there.peppers)
+    there.source("api_keys", preset="api_keys", peppers=str(there.peppers))
+    there.source("plain", preset="external_credentials")
+    there.source("jwt", preset="auth_api_key")
+    there.more = '[log]\nlevel = "debug"\n'
+
+    stored_plain = f"sk_plain_{PLANTED}"
+    long_plain = "sk_long_" + PLANTED * 7
+    hashed = f"sk_hashed_{PLANTED}"
+    tenant = seeds.insert_tenant(there.conn, "Acme")
+    seeds.insert_api_key(there.conn, tenant, None, "a", hashed, pepper)
+    seeds.insert_external(there.conn, stored_plain, 1)
+    seeds.insert_external(there.conn, long_plain, 2)
+    user = seeds.insert_auth_user(there.conn, "someone@example.com")
+    token = seeds.insert_auth_key(there.conn, user).token
+    unknown = f"sk_unknown_{PLANTED}"
+    revoked = f"sk_revoked_{PLANTED}"
+    seeds.insert_external(there.conn, revoked, 3, deleted=True)
+    keys = {
+        "stored plain": stored_plain,
+        "stored plain, long": long_plain,
+        "presented, stored as HMAC": hashed,
+        "JWT": token,
+        "presented, unknown": unknown,
+        "presented, deleted": revoked,
+    }
+
+    with there.serve() as daemon:
+        first = there.ask(*keys.values())
+        assert sorted(first.names) == sorted(["valid"] * 4 + ["unknown", "deleted"])
+        # Again after changes, so that re-reads have happened; and after a whole reload.
+        changed = f"sk_changed_{PLANTED}"
+        there.sql("UPDATE external_credentials SET api_key = %s WHERE api_key = %s", changed, stored_plain)
+        keys["stored by a change"] = changed
+        there.reload("public.external_credentials")
+        there.reload("auth.api_key")
+        assert there.ask(*keys.values()).names.count("valid") == 4
+        there.cli.verify(["x" * 4097 + PLANTED, "", *keys.values()])
+        status = there.cli.run("--socket", str(there.socket), "--json", "status").stdout
+        there.sql("ALTER TABLE external_credentials RENAME TO elsewhere")
+        there.reload("public.external_credentials")  # an error that PostgreSQL words
+        there.sql("ALTER TABLE elsewhere RENAME TO external_credentials")
+        there.cli.sync("30s")
+
+        wanted = {name: key.encode() for name, key in keys.items()}
+        wanted["the JWT's signature"] = token.rsplit(".", 1)[1].encode()
+        # That the search would find it: this name is in memory for certain.
+        control = {"control": b"external_credentials"}
+        assert found_in(memory_of(daemon.pid), control) == {"control"}
+        assert found_in(memory_of(daemon.pid), wanted) == set()
+
+        environ = Path(f"/proc/{daemon.pid}/environ").read_bytes()
+        cmdline = Path(f"/proc/{daemon.pid}/cmdline").read_bytes()
+    written = {
+        "log": daemon.log().encode(),
+        "status": status.encode(),
+        "environment": environ,
+        "arguments": cmdline,
+    }
+    wanted |= {
+        "password": PASSWORD.encode(),
+        "pepper": pepper.secret,
+        "pepper in hex": pepper.secret.hex().encode(),
+    }
+    for name, text in written.items():
+        assert found_in([text], wanted) == set(), name
+    there.close()
+
+
+def test_no_core_file_and_no_stranger_may_look(cluster, databases: Databases) -> None:
+    there = Installation(cluster, databases.new("external_credentials"))
+    there.source("plain", preset="external_credentials")
+    with there.serve() as daemon:
+        limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        # What belongs to root although the process may not: the kernel's word for not dumpable.
+        assert Path(f"/proc/{daemon.pid}/environ").stat().st_uid == 0
+    there.close()

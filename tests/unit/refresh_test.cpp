@@ -1,0 +1,444 @@
+// The refresh policy, played as scripts: events and the time in, actions out.
+#include "loader/refresh.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "tests/unit/helpers.h"
+#include "tests/unit/refresh_script.h"
+
+namespace latchkey {
+namespace {
+
+using test::describe;
+using test::kScriptMs;
+using test::Play;
+using test::Script;
+
+RefreshSettings without_audit() {
+  RefreshSettings settings;
+  settings.audit_ns = 0;
+  return settings;
+}
+
+// Two sources, from nothing to a heartbeat, a re-read and a sync that were proven.
+Script first_conversation() {
+  Script script;
+  script.asks("connect").waits("ever");
+  script.passes(2).listens().asks("barrier 1").waits("5002");
+  script.passes(3).can_work().waits("5002");  // not before it is proven that we hear
+  script.passes(1).barrier_returns(1).asks("load 0").waits("1002");
+  script.notified(0, {"7", "8"}).notified(1, {"1"}).waits("1002");  // one thing after another
+  script.passes(10).is_done().asks("load 1").waits("1002");
+  script.passes(10).is_done().asks("prove 2");
+  script.asks("reread 0: 7 8").waits("1002");
+  script.is_done().waits("1002");  // source 1 was loaded after its id had been notified
+  script.passes(976).asks("barrier 2").waits("6002");
+  script.passes(1).barrier_returns(2).asks("prove 1002").waits("2002");
+  script.sync_wanted(5).asks("barrier 3").waits("6003");
+  script.passes(2).notified(1, {"9"}).asks("reread 1: 9").barrier_returns(3).waits("2003");
+  script.passes(2).is_done().asks("prove 1003 sync 5").waits("2003");
+  return script;
+}
+
+TEST(RefreshScript, ConnectsListensProvesLoadsAndKeepsInStep) {
+  Play play(2, without_audit());
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kConnecting);
+  first_conversation().play(play);
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kLive);
+  EXPECT_EQ(play.refresh.pending_ids(), 0U);
+}
+
+TEST(RefreshScript, NamesItsStates) {
+  using State = Refresh::State;
+  Play play(1, without_audit());
+  EXPECT_EQ(play.said(), "connect");
+  EXPECT_EQ(play.refresh.state(), State::kConnecting);
+  play.refresh.listen_ready(play.now);
+  EXPECT_EQ(play.refresh.state(), State::kConnecting) << "one of two";
+  play.refresh.work_ready(play.now);
+  EXPECT_EQ(play.refresh.state(), State::kListening);
+  EXPECT_EQ(play.said(), "barrier 1");
+  play.refresh.barrier_returned(1);
+  EXPECT_EQ(play.refresh.state(), State::kLoading);
+  EXPECT_EQ(play.said(), "load 0");
+  EXPECT_EQ(play.refresh.state(), State::kLoading);
+  play.refresh.failed(play.now);
+  EXPECT_EQ(play.refresh.state(), State::kConnecting) << "nothing was ever in step";
+  play.reconnect();
+  Script()
+      .asks("barrier 2")
+      .barrier_returns(2)
+      .asks("load 0")
+      .is_done()
+      .asks("prove 25")
+      .play(play);
+}
+
+// ---- a failure at each step
+
+// After a failure: nothing of the old conversation goes on; after a wait, everything anew.
+void expect_full_recovery(Play& play, const std::vector<std::uint64_t>& syncs) {
+  const RefreshSettings settings;
+  const Refresh::Action first = play.next();
+  const auto* wait = std::get_if<Refresh::Wait>(&first);
+  ASSERT_NE(wait, nullptr) << describe(first);
+  EXPECT_GE(wait->until_ns - play.now, settings.backoff_min_ns);
+  EXPECT_LE(wait->until_ns - play.now, settings.backoff_max_ns);
+  EXPECT_NE(play.refresh.state(), Refresh::State::kLive);
+  EXPECT_EQ(play.refresh.pending_ids(), 0U) << "the load will see them";
+  for (std::uint64_t old = 0; old < 9; ++old) play.refresh.barrier_returned(old);
+  EXPECT_EQ(play.said(), describe(first)) << "what the old connection said counts no more";
+  play.now = wait->until_ns - 1;
+  EXPECT_EQ(play.said(), describe(first));
+  play.now = wait->until_ns;
+  EXPECT_EQ(play.said(), "connect");
+
+  play.pass(1);
+  play.refresh.work_ready(play.now);  // in the other order this time
+  EXPECT_EQ(play.said(), "wait until ever");
+  play.refresh.listen_ready(play.now);
+  const std::int64_t sent = play.now;
+  const Refresh::Action second = play.next();
+  const auto* barrier = std::get_if<Refresh::SendBarrier>(&second);
+  ASSERT_NE(barrier, nullptr) << describe(second);
+  for (std::uint64_t old = 0; old < barrier->number; ++old) play.refresh.barrier_returned(old);
+  EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next())) << "no load before the barrier";
+  play.refresh.barrier_returned(barrier->number);
+  for (const char* load : {"load 0", "load 1"}) {
+    ASSERT_EQ(play.said(), load);
+    EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next())) << "nothing proven meanwhile";
+    play.pass(1);
+    play.refresh.work_done(play.now);
+  }
+  EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, syncs}));
+  EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next()));
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kLive);
+}
+
+TEST(RefreshScript, BeginsAnewAfterAFailureAtAnyStep) {
+  const Script script = first_conversation();
+  bool tried = false;
+  bool asked = false;
+  for (std::size_t step = 0; step <= script.size(); ++step) {
+    if (step > 0) {
+      tried = tried || script.name(step - 1) == "connect";
+      asked = (asked || script.name(step - 1) == "sync") &&
+              script.name(step - 1) != "prove 1003 sync 5";
+    }
+    if (!tried) continue;  // nothing is there that could fail
+    SCOPED_TRACE("failing after step " + std::to_string(step) + ", " + script.name(step - 1));
+    Play play(2, without_audit(), test::seed() + step);
+    script.play(play, step);
+    play.refresh.failed(play.now);
+    expect_full_recovery(play,
+                         asked ? std::vector<std::uint64_t>{5} : std::vector<std::uint64_t>{});
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(RefreshScript, BeginsAnewAfterAFailureOfTheRecovery) {
+  const Script script = first_conversation();
+  Play play(2, without_audit());
+  script.play(play);
+  play.refresh.failed(play.now);
+  play.reconnect();
+  Script().asks("barrier 4").barrier_returns(4).asks("load 0").is_done().asks("load 1").play(play);
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kLoading);
+  play.refresh.failed(play.now);
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kLost) << "it was in step before";
+  expect_full_recovery(play, {});
+}
+
+TEST(RefreshBackoff, GrowsWithJitterWithinItsBoundsAndStartsAnewAfterAProof) {
+  const RefreshSettings settings;
+  std::set<std::int64_t> first_waits;
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    Play play(1, without_audit(), test::seed() + seed);
+    std::int64_t last = 0;
+    for (int attempt = 0; attempt < 40; ++attempt) {
+      EXPECT_EQ(play.said(), "connect");
+      play.refresh.failed(play.now);
+      const std::int64_t wait = std::get<Refresh::Wait>(play.next()).until_ns - play.now;
+      EXPECT_GE(wait, settings.backoff_min_ns) << "attempt " << attempt;
+      EXPECT_LE(wait, settings.backoff_max_ns) << "attempt " << attempt;
+      if (attempt == 0) first_waits.insert(wait);
+      if (attempt < 6) EXPECT_GE(2 * wait, last) << "it grows, jitter aside";
+      if (attempt > 10) EXPECT_GE(wait, settings.backoff_max_ns / 2);
+      last = wait;
+      play.now += wait;
+    }
+    Script().asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1).play(play);
+    Script().asks("load 0").is_done().play(play);
+    EXPECT_TRUE(std::holds_alternative<Refresh::Prove>(play.next()));
+    play.refresh.failed(play.now);
+    const std::int64_t wait = std::get<Refresh::Wait>(play.next()).until_ns - play.now;
+    EXPECT_LE(wait, 2 * settings.backoff_min_ns);
+  }
+  EXPECT_GT(first_waits.size(), 40U) << "hosts that lost one database do not all return at once";
+}
+
+// ---- heartbeats
+
+// In step at 0 ms with one source; barrier 1 is behind, the next heartbeat is due at 1000.
+class RefreshLive : public testing::Test {
+ protected:
+  explicit RefreshLive(RefreshSettings settings = without_audit()) : play_(1, settings) {
+    Script().asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1).play(play_);
+    Script().asks("load 0").is_done().asks("prove 0").play(play_);
+  }
+  void play(const Script& script) { script.play(play_); }
+  Play play_;
+};
+
+TEST_F(RefreshLive, SendsAHeartbeatEachInterval) {
+  Script script;
+  script.waits("1000").passes(999).waits("1000").passes(1).asks("barrier 2").waits("6000");
+  script.passes(700).barrier_returns(2).asks("prove 1000").waits("2000");
+  script.passes(300).asks("barrier 3").passes(1500).waits("7000");  // one at a time
+  script.barrier_returns(3).asks("barrier 4").asks("prove 2000");   // overdue: at once
+  play(script);
+}
+
+TEST_F(RefreshLive, GivesUpAConnectionWhoseHeartbeatDoesNotComeBack) {
+  Script script;
+  script.passes(1000).asks("barrier 2").passes(4999).waits("6000");
+  script.passes(1).asks("disconnect").fails();
+  play(script);
+  EXPECT_EQ(play_.refresh.state(), Refresh::State::kLost);
+  EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play_.next()));
+}
+
+TEST_F(RefreshLive, TakesNoProofFromAStaleOrForeignBarrier) {
+  Script script;
+  script.passes(1000).asks("barrier 2").barrier_returns(1).barrier_returns(3).barrier_returns(0);
+  script.waits("6000").barrier_returns(2).asks("prove 1000").waits("2000");
+  script.barrier_returns(2).waits("2000");  // nobody asked
+  play(script);
+}
+
+TEST_F(RefreshLive, ProvesOnlyWhenAllThatCameBeforeTheBarrierIsApplied) {
+  Script script;
+  script.passes(1000).asks("barrier 2").notified(0, {"a"}).asks("reread 0: a");
+  script.notified(0, {"b"}).barrier_returns(2).waits("2000");
+  script.is_done().asks("reread 0: b").waits("2000").is_done().asks("prove 1000").waits("2000");
+  play(script);
+}
+
+TEST_F(RefreshLive, DoesNotLetLaterNotificationsHoldAProofBack) {
+  Script script;
+  script.passes(1000).asks("barrier 2").notified(0, {"a"}).asks("reread 0: a").barrier_returns(2);
+  for (int i = 0; i < 5; ++i) script.notified(0, {"later " + std::to_string(i)});
+  script.is_done().asks("prove 1000").asks("reread 0: later 0 later 1 later 2 later 3 later 4");
+  play(script);
+}
+
+TEST_F(RefreshLive, NotificationOfNothingNeedsNoWork) {
+  play(Script().notified(0, {}).waits("1000"));
+  play(Script().passes(1000).asks("barrier 2").barrier_returns(2).asks("prove 1000"));
+}
+
+// ---- syncs
+
+TEST_F(RefreshLive, ProvesASyncOnlyByABarrierSentAfterIt) {
+  Script script;
+  script.passes(1000).asks("barrier 2").sync_wanted(1).sync_wanted(2).waits("6000");
+  script.passes(1).barrier_returns(2).asks("barrier 3").asks("prove 1000").waits("6001");
+  script.sync_wanted(3).barrier_returns(3).asks("barrier 4").asks("prove 1001 sync 1 sync 2");
+  script.barrier_returns(4).asks("prove 1001 sync 3").waits("2001");
+  play(script);
+}
+
+TEST_F(RefreshLive, ForgetsAnAbandonedSyncWhereverItHasGot) {
+  const auto abandons = [](std::uint64_t sync) {
+    return [sync](Play& play) { play.refresh.sync_abandoned(sync); };
+  };
+  Script script;
+  script.sync_wanted(1).happens("abandons", abandons(1)).waits("1000");  // before a barrier
+  script.sync_wanted(2).sync_wanted(3).asks("barrier 2").happens("abandons", abandons(2));
+  script.notified(0, {"x"}).asks("reread 0: x").barrier_returns(2).sync_wanted(4);
+  script.asks("barrier 3").barrier_returns(3).happens("abandons", abandons(3)).is_done();
+  script.asks("prove 0 sync 4").waits("1000").happens("abandons", abandons(77)).waits("1000");
+  play(script);
+}
+
+TEST_F(RefreshLive, CarriesASyncOverAFailureInEachPlaceItCanStand) {
+  play(Script().sync_wanted(1).asks("barrier 2").notified(0, {"x"}).asks("reread 0: x"));
+  play(Script().barrier_returns(2).sync_wanted(2).asks("barrier 3").sync_wanted(3).fails());
+  play_.refresh.sync_wanted(4);
+  play_.reconnect();
+  const auto sent = play_.now;
+  play(Script().asks("barrier 4").barrier_returns(4).asks("load 0").is_done());
+  const Refresh::Action action = play_.next();
+  ASSERT_TRUE(std::holds_alternative<Refresh::Prove>(action)) << describe(action);
+  auto [boot_ns, syncs] = std::get<Refresh::Prove>(action);
+  std::ranges::sort(syncs);
+  EXPECT_EQ(boot_ns, sent);
+  EXPECT_EQ(syncs, (std::vector<std::uint64_t>{1, 2, 3, 4}));
+}
+
+// ---- many notifications
+
+struct RefreshSmall : RefreshLive {
+  static RefreshSettings settings() {
+    RefreshSettings settings = without_audit();
+    settings.reread_ids_max = 3;
+    settings.pending_ids_max = 7;
+    return settings;
+  }
+  RefreshSmall() : RefreshLive(settings()) {}
+};
+
+TEST_F(RefreshSmall, CutsManyIdsIntoSeveralQueriesAndAsksForNoneTwice) {
+  Script script;
+  script.notified(0, {"1", "2", "3"}).notified(0, {"4", "2", "1"}).notified(0, {"5", "6", "7"});
+  script.asks("reread 0: 1 2 3").is_done().asks("reread 0: 4 5 6").notified(0, {"1"});
+  script.is_done().asks("reread 0: 7").is_done().asks("reread 0: 1").is_done().waits("1000");
+  play(script);
+}
+
+TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
+  Script script;
+  script.passes(999);
+  for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
+  script.waits("1000");  // a reload ended at 0, the next one may begin at 1000
+  play(script);
+  EXPECT_EQ(play_.refresh.pending_ids(), 0U);
+  play(Script().passes(1).asks("barrier 2").asks("load 0").barrier_returns(2).waits("2000"));
+  play(Script().is_done().asks("prove 1000").waits("2000"));
+}
+
+TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
+  Script script;
+  script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 2").barrier_returns(2);
+  script.waits("1000").notified(0, {"x"}).waits("1000").passes(899).waits("1000");
+  script.passes(1).asks("load 0").passes(3000).is_done().asks("prove 100 sync 1");
+  script.asks("barrier 3").barrier_returns(3).asks("prove 4000");
+  // It took 3 s: the next one that is asked for waits for twice as long.
+  script.notified_all(0).waits("5000").passes(1000).asks("barrier 4").barrier_returns(4);
+  script.waits("6000");
+  play(script);
+  play_.now = test::kScriptStart + 9999 * kScriptMs;
+  play(Script().asks("barrier 5").barrier_returns(5).waits("10000"));
+  play(Script().passes(1).asks("load 0").is_done().asks("prove 9999"));
+}
+
+TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
+  Script script;
+  script.notified_all(0).waits("1000");
+  script.happens("reload", [](Play& play) { play.refresh.reload(0); }).asks("load 0").is_done();
+  play(script);
+}
+
+// What a cooperative database and a clock make of it, for `ms`; the actions that came.
+std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
+                                 const std::function<void()>& each_ms) {
+  std::vector<Refresh::Action> actions;
+  for (std::int64_t i = 0; i < ms; ++i, play.pass(1)) {
+    each_ms();
+    for (;;) {
+      const Refresh::Action action = play.next();
+      if (std::holds_alternative<Refresh::Wait>(action)) break;
+      actions.push_back(action);
+      if (const auto* barrier = std::get_if<Refresh::SendBarrier>(&action)) {
+        play.refresh.barrier_returned(barrier->number);
+      }
+      if (action.index() == Refresh::Action(Refresh::Load{}).index() ||
+          std::holds_alternative<Refresh::Reread>(action)) {
+        play.refresh.work_done(play.now);
+      }
+    }
+  }
+  return actions;
+}
+
+template <typename Kind>
+std::size_t count_of(const std::vector<Refresh::Action>& actions) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      actions, [](const auto& action) { return std::holds_alternative<Kind>(action); }));
+}
+
+TEST_F(RefreshLive, LimitsTheRateOfReloadsUnderAFloodAndDropsNone) {
+  const auto actions = run(play_, 20'000, [&] { play_.refresh.notified_all(0); });
+  EXPECT_GE(count_of<Refresh::Load>(actions), 18U);
+  EXPECT_LE(count_of<Refresh::Load>(actions), 21U);
+  EXPECT_GE(count_of<Refresh::Prove>(actions), 18U) << "a flood must not take the freshness away";
+  const auto after = run(play_, 1'500, [] {});
+  EXPECT_EQ(count_of<Refresh::Load>(after), 1U) << "the last one is served, too";
+}
+
+TEST(RefreshFlood, StaysFreshWhereSeveralSourcesAreFlooded) {
+  Play play(2, without_audit());
+  Script script;
+  script.asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1);
+  script.asks("load 0").passes(500).is_done().asks("load 1").passes(500).is_done();
+  script.asks("barrier 2").asks("prove 0").barrier_returns(2).asks("prove 1000");
+  script.play(play);
+  // Their reloads are now due at different times: there is always one that is deferred.
+  const auto actions = run(play, 20'000, [&] {
+    play.refresh.notified_all(0);
+    play.refresh.notified_all(1);
+  });
+  EXPECT_LE(count_of<Refresh::Load>(actions), 42U);
+  EXPECT_GE(count_of<Refresh::Prove>(actions), 10U)
+      << "anybody on the database can forge these: they may cost reloads, never the freshness";
+}
+
+// ---- audits
+
+TEST(RefreshAudit, ComesRoundWithJitter) {
+  RefreshSettings settings;
+  settings.audit_ns = 100'000 * kScriptMs;
+  std::set<std::int64_t> times;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Play play(2, settings, test::seed() + seed);
+    play.reconnect();
+    std::vector<std::int64_t> loads;
+    for (int second = 0; second < 350; ++second, play.pass(1000)) {
+      const auto actions = run(play, 1, [] {});
+      play.now -= kScriptMs;
+      if (count_of<Refresh::Load>(actions) == 0) continue;
+      EXPECT_EQ(count_of<Refresh::Load>(actions), 2U) << "all sources";
+      loads.push_back(second);
+    }
+    ASSERT_GE(loads.size(), 4U) << "the first load and three audits";
+    for (std::size_t i = 1; i < loads.size(); ++i) {
+      EXPECT_GE(loads[i] - loads[i - 1], 90);
+      EXPECT_LE(loads[i] - loads[i - 1], 112);
+    }
+    times.insert(loads[1]);
+  }
+  EXPECT_GT(times.size(), 3U);
+}
+
+TEST(RefreshAudit, NeverComesWhereItIsOff) {
+  Play play(1, without_audit());
+  play.reconnect();
+  std::size_t loads = 0;
+  for (int hour = 0; hour < 100; ++hour, play.pass(3'600'000)) {
+    loads += count_of<Refresh::Load>(run(play, 1, [] {}));
+  }
+  EXPECT_EQ(loads, 1U);
+}
+
+TEST(RefreshAudit, DoesNotSpinWhileTheReadingConnectionIsNotReady) {
+  RefreshSettings settings;
+  settings.audit_ns = 1'000 * kScriptMs;
+  Play play(1, settings);
+  Script().asks("connect").listens().asks("barrier 1").barrier_returns(1).play(play);
+  for (int i = 0; i < 50; ++i) {
+    const Refresh::Action action = play.next();
+    if (const auto* barrier = std::get_if<Refresh::SendBarrier>(&action)) {
+      play.refresh.barrier_returned(barrier->number);
+    } else {
+      ASSERT_TRUE(std::holds_alternative<Refresh::Wait>(action));
+      ASSERT_GT(std::get<Refresh::Wait>(action).until_ns, play.now) << "a busy loop";
+      play.now = std::get<Refresh::Wait>(action).until_ns;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace latchkey
