@@ -132,7 +132,7 @@ void verify(benchmark::State& state) {
   const bool hmac = state.range(2) != 0;
   std::vector<Digester> digesters;
   if (hmac) {
-    digesters.emplace_back("bench", pepper);
+    digesters.emplace_back("bench", pepper, 0);
   } else {
     digesters.emplace_back();
   }

@@ -42,8 +42,12 @@ int run(int argc, char** argv) {
   std::string max_age;
   CLI::App* verify_command =
       app.add_subcommand("verify", "Verify keys, read from standard input, one a line");
-  verify_command->add_option("--scope", verify.scopes, "Scope that the key must hold; all of them");
-  verify_command->add_option("--any-scope", verify.any_scopes, "Scopes of which one must be held");
+  // One word each: a key that somebody types behind must not pass for a scope.
+  verify_command->add_option("--scope", verify.scopes, "Scope that the key must hold; repeatable")
+      ->allow_extra_args(false);
+  verify_command
+      ->add_option("--any-scope", verify.any_scopes, "Scope of which one must be held; repeatable")
+      ->allow_extra_args(false);
   verify_command->add_option("--source", verify.source, "Ask this source only");
   verify_command->add_option("--max-age", max_age, "Oldest acceptable knowledge, e.g. 5s");
   verify_command->add_flag("--metadata", verify.metadata, "Show the row's metadata, if allowed");
@@ -73,8 +77,14 @@ int run(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    // Not repeated: it may be a key.
+    throw UsageError{
+        "an argument was not expected here. Keys come on standard input, one a line. --help tells"
+        " what there is."};
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    throw UsageError{std::string(error.what()) + ". --help tells what there is."};
   }
   if (verify_command->parsed()) {
     if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");

@@ -162,7 +162,8 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
   context.stats->verdicts[finding.verdict].add();
   if (finding.verdict == LATCHKEY_VALID) {
     context.stats->accepted_by_source[finding.route].add();
-    context.stats->accepted_by_digester[finding.digester].add();
+    context.stats->accepted_by_pepper[context.verifier->digesters()[finding.digester].counter()]
+        .add();
   }
   const latchkey_verdict told = rights_.reasons ? finding.verdict : without_reason(finding.verdict);
   std::array<Bytes, 5> parts;

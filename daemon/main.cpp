@@ -77,7 +77,25 @@ std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
   return names;
 }
 
+// Where the successes of each pepper version are counted. A version keeps its counter when a reload
+// brings others: operators decide by these figures which version they can do without.
+class PepperCounters {
+ public:
+  std::size_t of(const std::string& folder, const std::string& version) {
+    const auto [found, added] = counters_.emplace(std::pair(folder, version), counters_.size() + 1);
+    if (found->second >= kDigestersMax) {
+      throw ConfigError(
+          "more pepper versions than can be counted have come since the start; restart latchkeyd.");
+    }
+    return found->second;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, std::size_t> counters_;  // 0 is SHA-256
+};
+
 std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets& secrets,
+                                          PepperCounters& counters,
                                           const std::vector<std::unique_ptr<KeySet>>& key_sets) {
   std::vector<Digester> digesters(1);  // SHA-256, for all schemes but HMAC
   std::map<std::string, std::vector<std::size_t>> of_folder;
@@ -86,7 +104,8 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
       of_folder[folder].push_back(digesters.size());
       digesters.emplace_back(pepper.version,
                              std::span(reinterpret_cast<const std::uint8_t*>(pepper.secret.data()),
-                                       pepper.secret.size()));
+                                       pepper.secret.size()),
+                             counters.of(folder, pepper.version));
     }
   }
   std::vector<Route> routes;
@@ -241,7 +260,7 @@ int report_check(const std::vector<std::string>& trouble,
 // changes.
 void reload(const std::string& path, const Options& running, Server& server,
             const std::vector<std::unique_ptr<Loader>>& loaders,
-            const std::vector<std::unique_ptr<KeySet>>& key_sets,
+            const std::vector<std::unique_ptr<KeySet>>& key_sets, PepperCounters& counters,
             std::shared_ptr<const Policy>& policy, std::mutex& policy_mutex) {
   try {
     const Options fresh = Options::load(path);
@@ -256,7 +275,7 @@ void reload(const std::string& path, const Options& running, Server& server,
     const Secrets secrets(running);
     Options merged = running;
     merged.allow = fresh.allow;
-    auto next = make_policy(merged, secrets, key_sets);
+    auto next = make_policy(merged, secrets, counters, key_sets);
     server.publish(next);
     {
       const std::lock_guard lock(policy_mutex);
@@ -299,11 +318,12 @@ int run(const std::string& config_path, bool check) {
     key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
   }
   std::vector<std::unique_ptr<Loader>> loaders;
+  PepperCounters counters;
   std::shared_ptr<const Policy> policy;
   std::mutex policy_mutex;
   {
     const Secrets secrets(options);
-    policy = make_policy(options, secrets, key_sets);
+    policy = make_policy(options, secrets, counters, key_sets);
     loaders = make_loaders(options, secrets, quiescence, key_sets);
   }
   // From here on peppers are only in keyed hash states, and passwords in libpq's hands.
@@ -363,7 +383,7 @@ int run(const std::string& config_path, bool check) {
     handled.async_wait([&](const boost::system::error_code& error, int signal) {
       if (error || signal != SIGHUP) return;
       sd_notify(0, "RELOADING=1");
-      reload(config_path, options, server, loaders, key_sets, policy, policy_mutex);
+      reload(config_path, options, server, loaders, key_sets, counters, policy, policy_mutex);
       sd_notify(0, "READY=1");
       wait_signal();
     });

@@ -30,9 +30,9 @@ struct alignas(64) WorkerStats {
   Counter closed_stalled;
   Counter connections_opened;
   Counter connections_closed;
-  std::array<Counter, LATCHKEY_VERDICTS> verdicts;      // as found, whatever the caller was told
-  std::array<Counter, kSourcesMax> accepted_by_source;  // verdict `valid`
-  std::array<Counter, kDigestersMax> accepted_by_digester;  // which pepper versions are in use
+  std::array<Counter, LATCHKEY_VERDICTS> verdicts;        // as found, whatever the caller was told
+  std::array<Counter, kSourcesMax> accepted_by_source;    // verdict `valid`
+  std::array<Counter, kDigestersMax> accepted_by_pepper;  // by Digester::counter()
 };
 
 // The acceptor's; its one writer is the worker that accepts.

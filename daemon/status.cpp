@@ -78,8 +78,9 @@ ordered_json sources(const StatusInputs& inputs) {
     for (const std::size_t digester : routes[route].digesters) {
       const std::string& version = inputs.policy->verifier.digesters()[digester].pepper_version();
       if (version.empty()) continue;
-      peppers[version] = sum(inputs, [digester](const WorkerStats& worker) -> const Counter& {
-        return worker.accepted_by_digester[digester];
+      const std::size_t counter = inputs.policy->verifier.digesters()[digester].counter();
+      peppers[version] = sum(inputs, [counter](const WorkerStats& worker) -> const Counter& {
+        return worker.accepted_by_pepper[counter];
       });
     }
     if (!peppers.empty()) source["accepted_by_pepper"] = peppers;

@@ -44,8 +44,11 @@ latchkey_verdict judge(const Record& record, std::int64_t real_us) {
   return LATCHKEY_VALID;
 }
 
-Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> secret)
-    : pepper_version_(std::move(pepper_version)), hmac_(std::make_shared<HmacKey>(secret)) {}
+Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> secret,
+                   std::size_t counter)
+    : pepper_version_(std::move(pepper_version)),
+      hmac_(std::make_shared<HmacKey>(secret)),
+      counter_(counter) {}
 
 Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
                    FreshnessLimits limits)
@@ -155,6 +158,7 @@ void Verifier::settle(const Question& question, const Ages& ages, Finding& findi
   finding.age_ms = saturated_ms(age_ns);
   if (!asked_any) {
     finding.verdict = LATCHKEY_FORBIDDEN;
+    finding.age_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
     return;
   }
   if (!is_well_formed(question.key)) {

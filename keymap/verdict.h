@@ -35,18 +35,21 @@ class Digester {
  public:
   // SHA-256 of the text.
   Digester() = default;
-  // HMAC-SHA-256 under one pepper version.
-  Digester(std::string pepper_version, std::span<const std::uint8_t> secret);
+  // HMAC-SHA-256 under one pepper version. `counter` is where its successes are counted: the same
+  // for as long as the process knows the version, whatever other versions come and go.
+  Digester(std::string pepper_version, std::span<const std::uint8_t> secret, std::size_t counter);
 
   [[nodiscard]] Digest operator()(std::string_view text) const {
     return hmac_ ? hmac_->digest(text) : sha256(text);
   }
   // Empty for SHA-256.
   [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }
+  [[nodiscard]] std::size_t counter() const { return counter_; }
 
  private:
   std::string pepper_version_;
   std::shared_ptr<const HmacKey> hmac_;
+  std::size_t counter_ = 0;
 };
 
 // A source, and which digesters may lead to its rows.

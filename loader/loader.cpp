@@ -428,6 +428,10 @@ void Loader::load_done(std::size_t index) {
   spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone)",
                source.status.name, source.status.load_rows, source.status.load_seconds,
                report.added, report.changed, report.removed);
+  if (source.writer.rows() == 0 && report.removed > 0) {
+    spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now", source.status.name,
+                 source.settings.config.table.display());
+  }
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (source.load_oddities[i] == 0) continue;
     const auto oddity = static_cast<Oddity>(i);

@@ -15,6 +15,7 @@ constexpr std::size_t kCopyBytesPerTurn = 1 << 20;
 std::string one_line(const char* message) {
   std::string line;
   for (const char* c = message; *c != '\0'; ++c) {
+    if (*c == '\n' && c[1] != '\0') line += ';';
     const bool space = *c == '\n' || *c == '\r' || *c == '\t' || *c == ' ';
     if (!space) line += *c;
     if (space && !line.empty() && line.back() != ' ') line += ' ';

@@ -54,7 +54,9 @@ void Refresh::failed(std::int64_t now_ns) {
   round_open_ = false;
   task_.reset();
   for (Source& source : sources_) source.ids.clear();  // the reload will see them
+  failed_ns_ = now_ns;
   retry_ns_ = now_ns + backoff_ns();
+  if (!syncs_waiting_.empty()) hurry();
 }
 
 void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
@@ -102,13 +104,20 @@ void Refresh::work_done(std::int64_t now_ns) {
   assert(task_);
   if (const Load* load = std::get_if<Load>(&*task_)) {
     const std::int64_t took_ns = now_ns - task_since_ns_;
-    sources_[load->source].no_reload_before_ns =
-        now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
+    Source& source = sources_[load->source];
+    if (!source.reload_was_urgent) {
+      source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
+    }
   }
   task_.reset();
 }
 
-void Refresh::sync_wanted(std::uint64_t sync) { syncs_waiting_.push_back(sync); }
+void Refresh::sync_wanted(std::uint64_t sync) {
+  syncs_waiting_.push_back(sync);
+  hurry();
+}
+
+void Refresh::hurry() { retry_ns_ = std::min(retry_ns_, failed_ns_ + settings_.sync_backoff_ns); }
 
 void Refresh::sync_abandoned(std::uint64_t sync) {
   std::erase(syncs_waiting_, sync);
@@ -177,6 +186,7 @@ bool Refresh::plan_round(std::int64_t now_ns) {
         complete = false;
         continue;
       }
+      source.reload_was_urgent = source.urgent;
       source.reload = source.urgent = false;
       source.ids.clear();
       round_.emplace_back(Load{i});

@@ -38,6 +38,7 @@ struct RefreshSettings {
   std::int64_t barrier_deadline_ns = 5'000'000'000;  // a nonce that takes longer is lost
   std::int64_t backoff_min_ns = 50'000'000;
   std::int64_t backoff_max_ns = 5'000'000'000;
+  std::int64_t sync_backoff_ns = 500'000'000;  // the most while somebody waits for a sync
   // Whole-table reloads asked for by notifications come at least this far apart, and twice as far
   // as the last one took: anybody on the database can forge such a notification.
   std::int64_t reload_gap_ns = 1'000'000'000;
@@ -95,6 +96,7 @@ class Refresh {
   void barrier_returned(std::uint64_t number);
   // The Load or Reread that was asked for is done and published.
   void work_done(std::int64_t now_ns);
+  // Brings the next attempt to connect forward, if there is none under way.
   void sync_wanted(std::uint64_t sync);
   void sync_abandoned(std::uint64_t sync);
   // Load a source anew, for a reason of the loader's own.
@@ -110,7 +112,8 @@ class Refresh {
   struct Source {
     std::set<std::string> ids;
     bool reload = true;
-    bool urgent = true;  // the reload is our own decision: no gap applies
+    bool urgent = true;             // the reload is our own decision: no gap applies
+    bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
   };
   struct Barrier {
@@ -130,6 +133,7 @@ class Refresh {
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
   [[nodiscard]] std::int64_t wake_ns() const;
   [[nodiscard]] std::int64_t backoff_ns();
+  void hurry();
   void plan_audit(std::int64_t now_ns);
 
   RefreshSettings settings_;
@@ -140,9 +144,10 @@ class Refresh {
   Lane listen_ = Lane::kDown;
   Lane work_ = Lane::kDown;
   bool proven_listening_ = false;  // a barrier has come back on this connection
-  bool live_ = false;  // something has been proven on this connection
+  bool live_ = false;              // something has been proven on this connection
   bool ever_live_ = false;
   int failures_ = 0;
+  std::int64_t failed_ns_ = 0;
   std::int64_t retry_ns_ = 0;
 
   std::optional<Barrier> barrier_;

@@ -48,7 +48,7 @@ enum {
 /* "Any age will do", for max_age_ms. Zero would demand an answer of this very instant, which no
  * cache can give: a request whose field was forgotten fails closed. */
 #define LATCHKEY_MAX_AGE_ANY 0xFFFFFFFFu
-/* In age_ms of an answer: the source has not been loaded yet. */
+/* In age_ms of an answer: no source was asked, or it has not been loaded yet. */
 #define LATCHKEY_AGE_UNKNOWN 0xFFFFFFFFu
 
 /* Requests have the high bit clear; the reply to request type t is t | 0x80. */

@@ -78,7 +78,7 @@ class AuthKey(NamedTuple):
 def create_schema(conn: Connection, *names: SchemaName) -> None:
     """Create these schemas, or all three, in the connection's database."""
     for name in names or ALL_SCHEMAS:
-        _execute(conn, (SCHEMAS / f"{name}.sql").read_text())
+        _execute(conn, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8"))
 
 
 # ---- keys and ids of generated rows

@@ -44,7 +44,9 @@ class Databases:
 
 def toml_section(header: str, **settings: Setting) -> str:
     """A table of a configuration. JSON's strings, numbers and lists are TOML's, too."""
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()
+    ]
     return "\n".join([header, *lines, ""])
 
 
@@ -52,7 +54,12 @@ class Installation:
     """What an operator sets up around one database. Sources are added, then it is served."""
 
     def __init__(
-        self, cluster: PrivateCluster, dbname: str, *, user: str = PASSWORD_ROLE, **database: Setting
+        self,
+        cluster: PrivateCluster,
+        dbname: str,
+        *,
+        user: str = PASSWORD_ROLE,
+        **database: Setting,
     ) -> None:
         self.cluster = cluster
         self.dbname = dbname
@@ -168,9 +175,14 @@ class Installation:
 
         until(as_expected, 10, f"status of source {name}: {expected}")
 
+    def wait_audited(self, name: str, loads: int) -> None:
+        """Return once a source has been read as a whole this many times."""
+        until(lambda: self.source_status(name)["loads"] > loads, 10, f"{name} is read anew")
+
     def reload(self, table: str) -> None:
         """Have a table read as a whole, which also counts its odd rows anew."""
-        self.sql("SELECT pg_notify('latchkey', json_build_object('t', %s, 'all', true)::text)", table)
+        notice = json.dumps({"t": table, "all": True})
+        self.sql("SELECT pg_notify('latchkey', %s)", notice)
 
 
 class Keys(Installation):

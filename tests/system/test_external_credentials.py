@@ -73,7 +73,8 @@ def test_what_cannot_be_a_key_is_malformed(site: Installation, key: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    "near", ["ext_liv", "ext_live ", " ext_live", "EXT_LIVE", "ext_live\t", "ext_live%", "ext_lıve"]
+    "near",
+    ["ext_liv", "ext_live ", " ext_live", "EXT_LIVE", "ext_live\t", "ext_live%", "ext_lıve"],
 )
 def test_only_the_exact_key_matches(site: Installation, live_id: int, near: str) -> None:
     assert live_id and site.verdict(near) == "unknown"

@@ -13,6 +13,9 @@ from installation import PASSWORD, Databases, Installation
 # Long enough that no chance puts it anywhere.
 PLANTED = secrets.token_hex(16)
 
+# Larger mappings are the shadow memory of a sanitizer: terabytes, and no bytes of the program's.
+SHADOW_BYTES = 1 << 36
+
 
 def memory_of(pid: int) -> Iterator[bytes]:
     """Every readable mapping of a process, one after the other."""
@@ -22,6 +25,8 @@ def memory_of(pid: int) -> Iterator[bytes]:
             if found is None or "[v" in line:  # vvar and vsyscall are the kernel's
                 continue
             start, end = (int(text, 16) for text in found.groups())
+            if end - start > SHADOW_BYTES:
+                continue
             for at in range(start, end, 1 << 26):
                 memory.seek(at)
                 try:
@@ -32,7 +37,7 @@ def memory_of(pid: int) -> Iterator[bytes]:
 
 
 def found_in(pieces: Iterable[bytes], wanted: dict[str, bytes]) -> set[str]:
-    """The names of what occurs, plain or as UTF-16."""
+    """The names of what occurs."""
     found = set()
     for piece in pieces:
         found |= {name for name, value in wanted.items() if value in piece}

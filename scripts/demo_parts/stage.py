@@ -7,25 +7,29 @@ environment and the same working folder.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from demo_narrator import Narrator
-from harness import child
+from harness import child, seeds
 from harness.child import Completed, User
 from harness.folder import TemporaryFolder
 from harness.postgres import PrivateCluster
-from harness.programs import Daemon, program
-from harness.seeds import Pepper
+from harness.programs import Daemon, DaemonFailed, program
+
+from .narrator import Narrator
 
 DATABASE = "app"
 # Two users that need no account: the kernel tells the daemon the number, and that is all it asks.
 WEB_UID = 30001
 STRANGER_UID = 30002
+
+_LOG_TAIL_LINES = 30
 
 # Answers stop being `fresh` after 2 s, so that whoever watches need not wait for the usual 5 s.
 _CONFIGURATION = """
@@ -67,9 +71,12 @@ class Stage:
     def __init__(self, narrator: Narrator) -> None:
         self.narrator = narrator
         self._open = contextlib.ExitStack()
+        self._daemon: Daemon | None = None
         self.service = _unprivileged()
-        self.folder = Path()
-        self.daemon: Daemon | None = None
+        self.started = time.monotonic()
+        self.v1 = seeds.Pepper.random()
+        self.keys: dict[str, str] = {}  # those with a name, which the chapters talk about
+        self.figures: dict[str, str] = {}  # what was measured, for the summary
 
     def __enter__(self) -> Stage:
         return self
@@ -80,7 +87,7 @@ class Stage:
     # ---- setting up
 
     def start_database(self) -> None:
-        """A server of our own, as an unprivileged user, reachable by nobody's old settings."""
+        """A server of our own, with an empty database."""
         # "peer": on a machine with other users, none of them may become its superuser.
         self.cluster = self._open.enter_context(PrivateCluster(superuser_auth="peer"))
         self.cluster.createdb(DATABASE)
@@ -101,7 +108,7 @@ class Stage:
         self._give(self.peppers)
         self._give(self.socket.parent)
 
-    def add_pepper(self, pepper: Pepper) -> Path:
+    def add_pepper(self, pepper: seeds.Pepper) -> Path:
         """The file of one more version."""
         path = pepper.write_to(self.peppers)
         self._give(path)
@@ -130,14 +137,47 @@ class Stage:
     def start_daemon(self) -> Daemon:
         """latchkeyd as the unprivileged user; returns before it is ready."""
         user = self.service
-        self.daemon = Daemon(
+        self._daemon = Daemon(
             self.folder / "latchkey.toml",
             uid=None if user is None else user.uid,
             gid=None if user is None else user.gid,
             wait=False,
         )
-        self._open.callback(self.daemon.close)
-        return self.daemon.start()
+        self._open.callback(self._daemon.close)
+        return self._daemon.start()
+
+    @property
+    def daemon(self) -> Daemon:
+        """The daemon, which has been started by now."""
+        if self._daemon is None:
+            raise DaemonFailed("latchkeyd has not been started yet")
+        return self._daemon
+
+    def log_tail(self) -> str:
+        """The end of the daemon's log, for whoever has to find out what went wrong."""
+        lines = self._daemon.log().splitlines()[-_LOG_TAIL_LINES:] if self._daemon else []
+        return "\n".join(["latchkeyd's log ends with:", *(f"  {line}" for line in lines or ["-"])])
+
+    def log_messages(self) -> list[str]:
+        """The daemon's log without the time at the front of each line."""
+        return [line.partition(" ")[2] for line in self.daemon.log().splitlines()]
+
+    # ---- asking, unseen
+
+    def status(self) -> dict[str, Any]:
+        """`latchkey --json status`."""
+        status: dict[str, Any] = json.loads(self.run("latchkey", "--json", "status").stdout)
+        return status
+
+    def database_state(self) -> str:
+        """How the daemon stands with its database, e.g. "live"."""
+        return str(self.status()["databases"][0]["state"])
+
+    def accepted_by_pepper(self) -> dict[str, int]:
+        """Keys of api_keys found good so far, by the version of their pepper."""
+        sources = {source["name"]: source for source in self.status()["sources"]}
+        hits: dict[str, int] = sources["api_keys"]["accepted_by_pepper"]
+        return hits
 
     # ---- acting, visibly
 
@@ -192,6 +232,8 @@ class Stage:
         for part in contains:
             self.narrator.check_holds(f"{part!r} in the answer of {what}", part in said, said)
         self.narrator.output(said, mark="✓")
+        if code > 1:
+            self.narrator.output(f"(exit code {code})")
 
     def sql(self, text: str, tag: str) -> float:
         """Show, run and commit one statement; the time at which the server confirmed it.
@@ -213,9 +255,9 @@ class Stage:
             ((value,),) = cursor.fetchall()
             return value
 
-    def sync(self, committed: float = 0.0) -> float:
+    def sync(self, committed: float) -> float:
         """`latchkey sync`; milliseconds since `committed`, the start of the program included."""
-        done = self.shell("latchkey", "sync", "--timeout", "20s")
+        done = self.shell("latchkey", "sync")
         passed_ms = (time.monotonic() - committed) * 1000
         self.expect(done, 0, "is in force")
         return passed_ms

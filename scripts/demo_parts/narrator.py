@@ -1,7 +1,7 @@
 """How the demo talks, and how it insists.
 
-Everything shown goes through one place, so three rules hold everywhere: a line fits the terminal,
-a secret is cut to its first characters, and nothing that was checked and found wrong is passed over.
+Everything shown goes through one place, so three rules hold everywhere: a line fits the terminal, a
+secret is cut to its first characters, and what was checked and found wrong is never passed over.
 """
 
 from __future__ import annotations
@@ -36,12 +36,8 @@ class Narrator:
         self.step = "before the first chapter"
         self._chapters = 0
         self._secrets: list[str] = []
-        self._terminal = sys.stdout.isatty()
-        self._coloured = (
-            self._terminal
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM", "dumb") != "dumb"
-        )
+        self._terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._coloured = self._terminal and not os.environ.get("NO_COLOR")
         columns = shutil.get_terminal_size((_WIDTH_MAX, 24)).columns
         self._width = max(_WIDTH_MIN, min(_WIDTH_MAX, columns))
         # In a locale without "…" and "✓", a question mark is better than a traceback.
@@ -66,13 +62,12 @@ class Narrator:
 
     def command(self, text: str, why: str = "") -> None:
         """A command as a reader could type it, with a comment if `why`."""
-        self.step_command = text
         shown = f"$ {text}" + (f"   # {why}" if why else "")
         self._wrapped(shown, first="\n  ", rest="      ", style="1")
 
     def sql(self, text: str) -> None:
         """A statement as psql would show it."""
-        first, *more = text.strip().splitlines()
+        first, *more = (text.strip() + ";").splitlines()
         lines = [f"app=# {first}", *(f"       {line.strip()}" for line in more)]
         self._print("\n" + self._paint("1", "\n".join("  " + line for line in lines)))
 
@@ -84,13 +79,14 @@ class Narrator:
     def listing(self, text: str) -> None:
         """A file, as it is."""
         bar = self._paint("2", "|")
-        self._print("\n" + "\n".join(f"    {bar} {line}" for line in text.strip().splitlines()))
+        lines = text.strip().splitlines()
+        self._print("\n" + "\n".join(f"    {bar} {line}".rstrip() for line in lines))
 
     def table(self, rows: Iterable[tuple[str, str]]) -> None:
         """Names and figures, in two columns."""
         self._print("")
         for name, figure in rows:
-            self._print(f"  {name:<44}{figure}")
+            self._print(f"  {name:<38}{figure}")
 
     def error(self, text: str) -> None:
         """On standard error, and as little shortened as secrets permit."""
@@ -128,6 +124,10 @@ class Narrator:
 
     # ---- what takes long
 
+    def blank(self) -> None:
+        """Some air before lines that stay together."""
+        self._print("")
+
     def work(self, what: str, total: int, parts: Iterable[int]) -> None:
         """Runs through `parts`, each of which has done so many more of `total` when it comes."""
         live = _LiveLine(what, self._terminal)
@@ -135,11 +135,12 @@ class Narrator:
         live.show(f"0 of {total:,}")
         for part in parts:
             done += part
-            live.show(f"{done:,} of {total:,}", force=True)
+            live.show(f"{done:,} of {total:,}")
         live.close(f"{total:,}")
 
     def wait(self, what: str, predicate: Callable[[], T], deadline_s: float) -> T:
         """Polls `predicate` until it returns something true, and shows that time passes."""
+        self.blank()
         live = _LiveLine(what, self._terminal)
         started = time.monotonic()
 
@@ -188,11 +189,11 @@ class _LiveLine:
         self._what = what
         self._terminal = terminal
         self._shown_at = 0.0
-        print(f"\n    {what} ", end="", flush=True)
+        print(f"    {what} ", end="", flush=True)
 
-    def show(self, state: str, *, force: bool = False) -> None:
+    def show(self, state: str) -> None:
         now = time.monotonic()
-        if now - self._shown_at < _TICK_S and not force:
+        if now - self._shown_at < _TICK_S:
             return
         self._shown_at = now
         text = f"\r\033[K    {self._what}: {state}" if self._terminal else "."

@@ -1,0 +1,394 @@
+// The SQL that reads a source, and what the catalogue must say before it is used.
+#include "loader/queries.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "loader/triggers.h"
+
+namespace latchkey {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+SourceConfig source_of(const char* preset_name) {
+  SourceConfig source = *preset(preset_name);
+  source.name = preset_name;
+  return source;
+}
+
+// A table that is just as the source wants it.
+TableFacts good_facts(const SourceConfig& source) {
+  TableFacts facts;
+  facts.exists = facts.is_table = true;
+  const bool raw = source.encoding == Encoding::kRaw &&
+                   (source.scheme == Scheme::kHmac || source.scheme == Scheme::kSha256);
+  for (const auto& [role, column] : source.columns) {
+    switch (role) {
+      case Role::kId: facts.columns[column] = "bigint"; break;
+      case Role::kKey: facts.columns[column] = raw ? "bytea" : "text"; break;
+      case Role::kEnabled: facts.columns[column] = "boolean"; break;
+      case Role::kScopes: facts.columns[column] = "jsonb"; break;
+      case Role::kExpiresAt:
+      case Role::kNotBefore:
+      case Role::kRevokedAt:
+      case Role::kDisabledAt:
+      case Role::kDeletedAt: facts.columns[column] = "timestamp with time zone"; break;
+      default: facts.columns[column] = "text"; break;
+    }
+  }
+  facts.unique = facts.not_null = {*source.column(Role::kId)};
+  for (const std::string& name : trigger_names()) {
+    facts.triggers[name] = {'A', trigger_fingerprint(source)};
+  }
+  return facts;
+}
+
+class Queries : public testing::Test {
+ protected:
+  SourceConfig source_ = source_of("api_keys");
+  TableFacts facts_ = good_facts(source_);
+
+  void remap(const char* preset_name) {
+    source_ = source_of(preset_name);
+    facts_ = good_facts(source_);
+  }
+  void map(Role role, const std::string& column, const std::string& type) {
+    source_.columns[role] = column;
+    facts_.columns[column] = type;
+    for (auto& [name, trigger] : facts_.triggers)
+      trigger.fingerprint = trigger_fingerprint(source_);
+  }
+  // The one paragraph that is said of it.
+  std::string problem() {
+    const auto found = problems(source_, facts_);
+    EXPECT_EQ(found.size(), 1U) << testing::PrintToString(found);
+    return found.empty() ? "" : found.front();
+  }
+  std::string sql() { return load_sql(source_, facts_); }
+};
+
+// ---- problems: the cause, and what to do
+
+TEST_F(Queries, FindNothingWrongWithTheThreeSchemas) {
+  for (const std::string& name : preset_names()) {
+    remap(name.c_str());
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << name;
+  }
+}
+
+TEST_F(Queries, SayThatTheTableIsMissing) {
+  facts_ = {};
+  EXPECT_THAT(problem(), AllOf(HasSubstr("public.api_keys"), HasSubstr("`table`"),
+                               HasSubstr("`conninfo`"), HasSubstr("api_keys\"")));
+}
+
+TEST_F(Queries, SayThatItIsNoTable) {
+  facts_.is_table = false;
+  EXPECT_THAT(problem(), AllOf(HasSubstr("is not a table"), HasSubstr("set `table`")));
+}
+
+TEST_F(Queries, SayWhichColumnIsMissingAndWhichThereAre) {
+  facts_.columns.erase("tenant_id");
+  EXPECT_THAT(problem(), AllOf(HasSubstr("tenant = \"tenant_id\""), HasSubstr("token_hash, "),
+                               HasSubstr("[[source]] \"api_keys\"")));
+  facts_.columns.erase("scopes");
+  EXPECT_EQ(problems(source_, facts_).size(), 2U) << "one paragraph for each";
+}
+
+TEST_F(Queries, SayWhichColumnMayNotBeRead) {
+  facts_.unreadable = {"scopes", "not_ours"};
+  EXPECT_THAT(problem(), AllOf(HasSubstr("\"scopes\""), HasSubstr("latchkey sql grant")));
+}
+
+TEST_F(Queries, SayThatTheIdDoesNotIdentify) {
+  facts_.unique.clear();
+  EXPECT_THAT(problem(), AllOf(HasSubstr("\"id\""), HasSubstr("unique"), HasSubstr("primary key")));
+  facts_ = good_facts(source_);
+  facts_.not_null.clear();
+  EXPECT_THAT(problem(), HasSubstr("NOT NULL"));
+}
+
+TEST_F(Queries, SayThatTheKeysTypeDoesNotFitTheEncoding) {
+  facts_.columns["token_hash"] = "text";
+  EXPECT_THAT(problem(), AllOf(HasSubstr("token_hash"), HasSubstr("needs bytea"),
+                               HasSubstr("encoding = \"hex\"")));
+  source_.encoding = Encoding::kHex;
+  EXPECT_THAT(problems(source_, facts_), IsEmpty());
+  facts_.columns["token_hash"] = "bytea";
+  EXPECT_THAT(problem(), AllOf(HasSubstr("token_hash"), HasSubstr("encoding = \"raw\"")));
+}
+
+TEST_F(Queries, DoNotAdviseWhatIsSetAlready) {
+  for (const char* name : {"external_credentials", "auth_api_key"}) {
+    remap(name);  // text is expected, whatever the encoding; and it is raw
+    facts_.columns[*source_.column(Role::kKey)] = "bytea";
+    EXPECT_THAT(problem(), AllOf(HasSubstr("`scheme`"), Not(HasSubstr("encoding = \"raw\""))));
+  }
+}
+
+TEST_F(Queries, SayThatAFlagIsNone) {
+  map(Role::kEnabled, "on", "integer");
+  EXPECT_THAT(problem(), AllOf(HasSubstr("\"on\""), HasSubstr("boolean"), HasSubstr("`status`")));
+}
+
+TEST_F(Queries, SayThatATimeIsNone) {
+  for (const char* type : {"text", "time without time zone", "interval", "numeric", "jsonb"}) {
+    facts_.columns["expires_at"] = type;
+    EXPECT_THAT(problem(), AllOf(HasSubstr("\"expires_at\""), HasSubstr(type),
+                                 HasSubstr("must be a timestamp")));
+  }
+  for (const char* type :
+       {"timestamp with time zone", "timestamp without time zone", "date", "bigint", "integer"}) {
+    facts_.columns["expires_at"] = type;
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << type;
+  }
+}
+
+TEST_F(Queries, SayThatRowsAreHidden) {
+  facts_.rows_hidden = true;
+  EXPECT_THAT(problem(), AllOf(HasSubstr("row level security"), HasSubstr("BYPASSRLS"),
+                               HasSubstr("latchkey sql grant --source api_keys")));
+}
+
+TEST_F(Queries, SayWhatIsWrongWithTriggers) {
+  const auto advice = HasSubstr("latchkey sql install --source api_keys");
+  facts_.triggers.clear();
+  EXPECT_THAT(problem(), AllOf(HasSubstr("triggers latchkey_insert, latchkey_update"),
+                               HasSubstr("missing"), advice));
+  facts_ = good_facts(source_);
+  facts_.triggers.erase("latchkey_truncate");
+  EXPECT_THAT(problem(), AllOf(HasSubstr("trigger latchkey_truncate missing"), advice));
+  for (const char enabled : {'D', 'O', 'R'}) {
+    facts_ = good_facts(source_);
+    facts_.triggers["latchkey_delete"].enabled = enabled;
+    EXPECT_THAT(problem(), AllOf(HasSubstr("latchkey_delete not ENABLE ALWAYS"), advice));
+  }
+  facts_ = good_facts(source_);
+  facts_.triggers["latchkey_update"].fingerprint = "0123456789abcdef";
+  EXPECT_THAT(problem(), AllOf(HasSubstr("latchkey_update made for another"), advice));
+  facts_.triggers["latchkey_update"].fingerprint = "";
+  EXPECT_THAT(problem(), HasSubstr("latchkey_update"));
+}
+
+TEST_F(Queries, SaySeveralThingsAtOnce) {
+  facts_.rows_hidden = true;
+  facts_.triggers.clear();
+  facts_.unique.clear();
+  EXPECT_EQ(problems(source_, facts_).size(), 3U);
+}
+
+// ---- the catalogue's answer
+
+TEST_F(Queries, ReadTheCatalogueFromJson) {
+  const TableFacts facts = TableFacts::from_json(R"({
+      "is_table": true, "rows_hidden": true,
+      "columns": {"id": "bigint", "weird \"name\"": "text[]"},
+      "unreadable": ["secret"], "not_null": ["id"], "unique": ["id", "b"],
+      "triggers": {"latchkey_insert": {"enabled": "A", "fingerprint": "00ff"},
+                   "audit": {"enabled": "O", "fingerprint": null}}})");
+  EXPECT_TRUE(facts.exists && facts.is_table && facts.rows_hidden);
+  EXPECT_EQ(facts.columns.at("weird \"name\""), "text[]");
+  EXPECT_THAT(facts.unreadable, ElementsAre("secret"));
+  EXPECT_THAT(facts.unique, ElementsAre("id", "b"));
+  EXPECT_THAT(facts.not_null, ElementsAre("id"));
+  EXPECT_EQ(facts.triggers.at("latchkey_insert").enabled, 'A');
+  EXPECT_EQ(facts.triggers.at("latchkey_insert").fingerprint, "00ff");
+  EXPECT_EQ(facts.triggers.at("audit").fingerprint, "");
+
+  EXPECT_FALSE(TableFacts::from_json("{}").exists);
+  EXPECT_TRUE(TableFacts::from_json(R"({"is_table": false, "rows_hidden": false, "columns": null,
+      "unreadable": [], "not_null": [], "unique": [], "triggers": {}})")
+                  .columns.empty());
+  for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
+    EXPECT_THROW((void)TableFacts::from_json(bad), nlohmann::json::exception) << bad;
+  }
+}
+
+TEST_F(Queries, AskTheCatalogueForTheQuotedName) {
+  source_.table = {"it's", "a\\b"};
+  EXPECT_THAT(inspect_sql(source_),
+              AllOf(HasSubstr("n.nspname = 'it''s'"), HasSubstr(R"(c.relname = E'a\\b')")));
+}
+
+// ---- selecting
+
+TEST_F(Queries, QuoteEveryNameThatIsNotTheirOwn) {
+  const std::string evil = R"(x"; DROP TABLE "y'; --)";
+  const std::string quoted = R"("x""; DROP TABLE ""y'; --")";
+  source_.table = {evil, evil};
+  for (std::size_t i = 0; i < kRoles; ++i) source_.columns[static_cast<Role>(i)] = evil;
+  source_.time_zone = "a'b\\";
+  source_.status_active = {"o'k"};
+  for (const char* type : {"text", "boolean", "bigint", "timestamp without time zone", "text[]"}) {
+    facts_.columns[evil] = type;
+    for (const Scheme scheme : {Scheme::kPlain, Scheme::kSha256, Scheme::kHmac, Scheme::kJwt}) {
+      source_.scheme = scheme;
+      for (std::string text : {load_sql(source_, facts_), reread_sql(source_, facts_)}) {
+        for (std::size_t at; (at = text.find(quoted)) != std::string::npos;) {
+          text.erase(at, quoted.size());
+        }
+        EXPECT_THAT(text, AllOf(Not(HasSubstr("DROP")), Not(HasSubstr("o'k'"))));
+      }
+    }
+  }
+  facts_.columns[evil] = "timestamp without time zone";
+  EXPECT_THAT(sql(), HasSubstr(R"(AT TIME ZONE E'a''b\\')"));
+}
+
+TEST_F(Queries, NeverSelectAKeyThatIsStoredInTheClear) {
+  for (const char* name : {"external_credentials", "auth_api_key"}) {
+    remap(name);
+    const std::string key = "t.\"" + *source_.column(Role::kKey) + "\"";
+    const std::string digest =
+        "pg_catalog.sha256(pg_catalog.convert_to(" + key + "::text, 'UTF8'))";
+    const std::string claims = "pg_catalog.split_part(" + key + "::text, '.', 2)";
+    for (std::string text : {load_sql(source_, facts_), reread_sql(source_, facts_)}) {
+      ASSERT_THAT(text, HasSubstr(digest));
+      text.erase(text.find(digest), digest.size());
+      if (source_.scheme == Scheme::kJwt) {
+        ASSERT_THAT(text, HasSubstr(claims));
+        text.erase(text.find(claims), claims.size());
+      }
+      EXPECT_THAT(text, Not(HasSubstr(key)));
+    }
+  }
+}
+
+TEST_F(Queries, SelectTheSameInLoadAndReread) {
+  const std::string load = load_sql(source_, facts_), reread = reread_sql(source_, facts_);
+  ASSERT_TRUE(load.starts_with("COPY (SELECT "));
+  ASSERT_TRUE(load.ends_with(") TO STDOUT (FORMAT binary)"));
+  const std::string selection = load.substr(6, load.rfind(") TO STDOUT") - 6);
+  EXPECT_TRUE(reread.starts_with(selection + " WHERE ")) << reread;
+  EXPECT_THAT(load, HasSubstr("FROM \"public\".\"api_keys\" t"));
+}
+
+TEST_F(Queries, CompareIdsWithoutACastWhereAnIndexCanServe) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"bigint", R"(WHERE t."id" = ANY ($1::bigint[]))"},
+      {"smallint", R"(WHERE t."id" = ANY ($1::bigint[]))"},
+      {"uuid", R"(WHERE t."id" = ANY ($1::uuid[]))"},
+      {"text", R"(WHERE t."id" = ANY ($1::text[]))"},
+      {"character varying", R"(WHERE t."id" = ANY ($1::text[]))"},
+      {"numeric", R"(WHERE t."id"::text = ANY ($1::text[]))"},
+      {"character", R"(WHERE t."id"::text = ANY ($1::text[]))"},
+  };
+  for (const auto& [type, where] : cases) {
+    facts_.columns["id"] = type;
+    EXPECT_TRUE(reread_sql(source_, facts_).ends_with(where)) << reread_sql(source_, facts_);
+  }
+}
+
+TEST_F(Queries, ReadTimesOfEachType) {
+  facts_.columns["expires_at"] = "timestamp without time zone";
+  source_.time_zone = "Europe/Berlin";
+  EXPECT_THAT(sql(), HasSubstr(R"((t."expires_at"::timestamp AT TIME ZONE 'Europe/Berlin'))"));
+  facts_.columns["expires_at"] = "date";
+  EXPECT_THAT(sql(), HasSubstr(R"(t."expires_at"::timestamp AT TIME ZONE)"));
+  facts_.columns["expires_at"] = "timestamp with time zone";
+  EXPECT_THAT(sql(), AllOf(HasSubstr(R"(t."expires_at")"), Not(HasSubstr("AT TIME ZONE"))));
+  source_.columns.erase(Role::kExpiresAt);
+  EXPECT_THAT(sql(), HasSubstr("NULL::timestamptz, NULL::timestamptz"));
+}
+
+// to_timestamp() raises an error on what no date can hold (an expiry in nanoseconds, the largest
+// bigint for "never"): one such row would make every load fail.
+TEST_F(Queries, ReadIntegerTimesThatNoDateCanHold) {
+  facts_.columns["expires_at"] = "bigint";
+  EXPECT_THAT(sql(), AllOf(HasSubstr("to_timestamp"), HasSubstr("'infinity'")));
+}
+
+TEST_F(Queries, PutWhatRefusesBeforeWhatAccepts) {
+  source_ = source_of("api_keys");
+  map(Role::kDeletedAt, "gone", "timestamp with time zone");
+  map(Role::kRevokedAt, "revoked", "boolean");
+  map(Role::kEnabled, "on", "boolean");
+  EXPECT_THAT(sql(), HasSubstr(R"(CASE WHEN t."gone" IS NOT NULL THEN 'x')"
+                               R"( WHEN t."revoked" IS NOT FALSE THEN 'r')"
+                               R"( WHEN t."on" IS NOT TRUE THEN 'd')"
+                               R"( WHEN t."status"::text IN ('revoked') THEN 'r')"
+                               R"( WHEN t."status"::text IN ('disabled') THEN 'd')"
+                               R"( WHEN t."status"::text IN ('active') THEN 'a' ELSE 'u' END)"));
+  source_.status_revoked.clear();
+  source_.status_active = {"on", "it's"};
+  EXPECT_THAT(sql(), AllOf(Not(HasSubstr("IN ()")), HasSubstr("IN ('on', 'it''s') THEN 'a'")));
+  source_.columns.erase(Role::kStatus);
+  EXPECT_THAT(sql(), HasSubstr(R"(IS NOT TRUE THEN 'd' ELSE 'a' END)"));
+}
+
+TEST_F(Queries, KnowWhetherScopesAreJson) {
+  const std::pair<const char*, bool> types[] = {{"jsonb", true},
+                                                {"json", true},
+                                                {"text[]", true},
+                                                {"character varying[]", true},
+                                                {"text", false},
+                                                {"hstore", false},
+                                                {"character varying", false}};
+  for (const auto& [type, is_json] : types) {
+    facts_.columns["scopes"] = type;
+    EXPECT_EQ(scopes_are_json(source_, facts_), is_json) << type;
+    EXPECT_EQ(sql().find("to_json(t.\"scopes\")") != std::string::npos,
+              std::string_view(type).ends_with("[]"));
+  }
+  source_.columns.erase(Role::kScopes);
+  EXPECT_FALSE(scopes_are_json(source_, facts_));
+}
+
+// ---- ids
+
+TEST_F(Queries, KnowIdsOfEachType) {
+  const std::string uuid = "0123abcd-0123-4567-89ab-0123456789ef";
+  const std::vector<std::tuple<const char*, std::string, bool>> cases = {
+      {"bigint", "17", true},
+      {"bigint", "-17", true},
+      {"integer", "0", true},
+      {"smallint", "9223372036854775807", true},
+      {"bigint", "-9223372036854775808", true},
+      {"bigint", "9223372036854775808", false},
+      {"bigint", "", false},
+      {"bigint", "+1", false},
+      {"bigint", " 1", false},
+      {"bigint", "1 ", false},
+      {"bigint", "1e3", false},
+      {"bigint", "0x1", false},
+      {"bigint", "1}", false},
+      {"bigint", std::string("1\0", 2), false},
+      {"bigint", uuid, false},
+      {"uuid", uuid, true},
+      {"uuid", "0123ABCD-0123-4567-89AB-0123456789EF", false},  // not as PostgreSQL writes it
+      {"uuid", uuid.substr(1), false},
+      {"uuid", uuid + "0", false},
+      {"uuid", "{" + uuid + "}", false},
+      {"uuid", "0123abcd0123-4567-89ab-0123456789ef-", false},
+      {"uuid", "g123abcd-0123-4567-89ab-0123456789ef", false},
+      {"uuid", "", false},
+      {"uuid", "17", false},
+      {"text", "anything \" \\ {} \xC3\xA9", true},
+      {"text", "", true},
+      {"text", std::string("a\0b", 3), false},
+      {"numeric", "1.5", true},
+  };
+  for (const auto& [type, id, good] : cases) {
+    facts_.columns["id"] = type;
+    EXPECT_EQ(is_id(source_, facts_, id), good) << type << " " << id;
+  }
+}
+
+TEST_F(Queries, WriteArraysThatNoIdCanEndEarly) {
+  EXPECT_EQ(array_literal({}), "{}");
+  EXPECT_EQ(array_literal({"1"}), R"({"1"})");
+  EXPECT_EQ(array_literal({"1", "", "NULL"}), R"({"1","","NULL"})");
+  EXPECT_EQ(array_literal({"a\"b", "c\\d", "e,f", "{g}", "h'i"}),
+            R"({"a\"b","c\\d","e,f","{g}","h'i"})");
+  EXPECT_EQ(array_literal({R"(\)", R"(\")", R"(","x)"}), R"({"\\","\\\"","\",\"x"})");
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,586 @@
+// One row as the database hands it over -> one record, or why not.
+#include "loader/row.h"
+
+#include <gtest/gtest.h>
+#include <openssl/evp.h>
+
+#include <limits>
+
+#include "tests/unit/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::claim_of;
+
+constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kEpochUs = 946'684'800'000'000;  // 2000-01-01 in microseconds since 1970
+
+std::string bytes32() {
+  std::string bytes;
+  for (int i = 0; i < 32; ++i) bytes += static_cast<char>(i * 7 + 3);
+  return bytes;
+}
+
+std::string base64(std::string_view bytes, bool url = false, bool padded = true) {
+  std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');
+  text.resize(static_cast<std::size_t>(EVP_EncodeBlock(
+      reinterpret_cast<unsigned char*>(text.data()),
+      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()))));
+  for (char& c : text) {
+    if (url && c == '+') c = '-';
+    if (url && c == '/') c = '_';
+  }
+  while (!padded && !text.empty() && text.back() == '=') text.pop_back();
+  return text;
+}
+
+std::string binary_time(std::int64_t us_since_2000) {
+  std::string bytes;
+  for (int shift = 56; shift >= 0; shift -= 8) {
+    bytes += static_cast<char>((static_cast<std::uint64_t>(us_since_2000) >> shift) & 0xFF);
+  }
+  return bytes;
+}
+
+// ---- encodings
+
+TEST(RowHex, DecodesHexAndNothingElse) {
+  EXPECT_EQ(decode_hex(""), "");
+  EXPECT_EQ(decode_hex("00ff7F"), std::string("\0\xFF\x7F", 3));
+  EXPECT_EQ(decode_hex("aAbB"), "\xAA\xBB");
+  for (const char* bad :
+       {"0", "0g", "g0", " 00", "00 ", "0x00", "\\x00", "00\n", "-1", "\xC3\xA9"}) {
+    EXPECT_FALSE(decode_hex(bad).has_value()) << bad;
+  }
+  EXPECT_FALSE(decode_hex(std::string_view("0\0", 2)).has_value());
+}
+
+TEST(RowBase64, DecodesBothAlphabetsWithOrWithoutPadding) {
+  test::Random random;
+  for (std::size_t size = 0; size <= 70; ++size) {
+    std::string bytes;
+    for (std::size_t i = 0; i < size; ++i) bytes += static_cast<char>(random.bits());
+    for (const bool url : {false, true}) {
+      for (const bool padded : {false, true}) {
+        EXPECT_EQ(decode_base64(base64(bytes, url, padded)), bytes) << size << url << padded;
+      }
+    }
+  }
+  EXPECT_EQ(decode_base64("+/-_"), decode_base64("-_+/"));
+}
+
+TEST(RowBase64, RefusesEverythingElse) {
+  for (const char* bad : {"A", "AAAAA", "A=", "A===", "AA===", "====", "AA=A", "A A=", " AAA",
+                          "AAA\n", "AA.A", "AA*A", "AAA\\", "\xC3\xA9zz", "AAAA=AAA", "AA==AAAA"}) {
+    EXPECT_FALSE(decode_base64(bad).has_value()) << bad;
+  }
+  EXPECT_FALSE(decode_base64(std::string_view("AA\0A", 4)).has_value());
+}
+
+// ---- times
+
+TEST(RowTime, CountsFrom1970AndKeepsInfinities) {
+  EXPECT_EQ(unix_us_from_timestamptz(0), kEpochUs);
+  EXPECT_EQ(unix_us_from_timestamptz(-kEpochUs), 0);
+  EXPECT_EQ(unix_us_from_timestamptz(1), kEpochUs + 1);
+  EXPECT_EQ(unix_us_from_timestamptz(-kEpochUs - 1), -1);
+  EXPECT_EQ(unix_us_from_timestamptz(kMax), kNeverExpires) << "infinity";
+  EXPECT_EQ(unix_us_from_timestamptz(kMin), kAlwaysValid) << "-infinity";
+  EXPECT_EQ(unix_us_from_timestamptz(kMax - kEpochUs), kMax);
+  EXPECT_EQ(unix_us_from_timestamptz(kMax - kEpochUs - 1), kMax - 1);
+  EXPECT_EQ(unix_us_from_timestamptz(kMax - kEpochUs + 1), kNeverExpires);
+  EXPECT_EQ(unix_us_from_timestamptz(kMax - 1), kNeverExpires);
+  EXPECT_EQ(unix_us_from_timestamptz(kMin + 1), kMin + 1 + kEpochUs);
+}
+
+TEST(RowJwt, ReadsItsTimes) {
+  const struct {
+    const char* claims;
+    std::int64_t expires_us, not_before_us;
+  } cases[] = {
+      {"{}", kNeverExpires, kAlwaysValid},
+      {R"({"sub":"7","iat":5})", kNeverExpires, kAlwaysValid},
+      {R"({"exp":1700000000})", 1'700'000'000'000'000, kAlwaysValid},
+      {R"({"exp":1700000000,"nbf":1600000000})", 1'700'000'000'000'000, 1'600'000'000'000'000},
+      {R"({"nbf":1600000000})", kNeverExpires, 1'600'000'000'000'000},
+      {R"({"exp":0})", 0, kAlwaysValid},
+      {R"({"exp":-1})", -1'000'000, kAlwaysValid},
+      {R"({"exp":1.5})", 1'500'000, kAlwaysValid},
+      {R"({"exp":-1.5,"nbf":-0.0000005})", -1'500'000, -1},  // down: never later than it says
+      {R"({"exp":1.7e9})", 1'700'000'000'000'000, kAlwaysValid},
+      {R"({"exp":8999999999999})", 8'999'999'999'999'000'000, kAlwaysValid},
+      {R"({"exp":9000000000000})", kNeverExpires, kAlwaysValid},
+      {R"({"exp":9223372036854775807})", kNeverExpires, kAlwaysValid},
+      {R"({"exp":18446744073709551615})", kNeverExpires, kAlwaysValid},
+      {R"({"exp":1e300})", kNeverExpires, kAlwaysValid},
+      {R"({"exp":-1e300})", kAlwaysValid, kAlwaysValid},  // has expired at any time
+      {R"({"exp":-9223372036854775808})", kAlwaysValid, kAlwaysValid},
+      {R"({"nbf":1e300})", kNeverExpires, kNeverExpires},  // never begins
+      {R"({"nbf":-1e300})", kNeverExpires, kAlwaysValid},
+  };
+  for (const auto& c : cases) {
+    const auto times = jwt_times(base64(c.claims, true, false));
+    ASSERT_TRUE(times.has_value()) << c.claims;
+    EXPECT_EQ(times->expires_us, c.expires_us) << c.claims;
+    EXPECT_EQ(times->not_before_us, c.not_before_us) << c.claims;
+  }
+}
+
+TEST(RowJwt, DoesNotGuessAtClaimsThatItCannotRead) {
+  for (const char* bad :
+       {"", "[]", "7", "\"x\"", "null", "{", R"({"exp":1)", R"({"exp":"1700000000"})",
+        R"({"exp":true})", R"({"exp":[1]})", R"({"exp":{}})", R"({"nbf":"soon"})",
+        R"({"exp":1700000000,"nbf":"x"})", R"({"exp":1e999})", R"({"exp":NaN})", R"({"exp":01})",
+        R"({"exp":1} x)", "{\"exp\":\xFF}"}) {
+    EXPECT_FALSE(jwt_times(base64(bad, true, false)).has_value()) << bad;
+  }
+  EXPECT_FALSE(jwt_times("{}").has_value()) << "not encoded";
+  EXPECT_FALSE(jwt_times("e30.").has_value());
+  EXPECT_FALSE(jwt_times(base64(std::string(200'000, '['), true, false)).has_value());
+}
+
+// ---- rows
+
+class RowReading : public testing::Test {
+ protected:
+  RowReading() {
+    source_.name = "s";
+    source_.scheme = Scheme::kSha256;
+    source_.columns = {{Role::kId, "id"}, {Role::kKey, "key"}};
+    row_[kFieldId] = "17";
+    row_[kFieldKey] = key_;
+    row_[kFieldState] = "a";
+  }
+
+  Record::Owner read() {
+    RowReader reader(source_, facts_, writer_, {"v1.key", "v2.key"});
+    counts_ = {};
+    return reader.read(row_, counts_);
+  }
+  // Just this oddity, once.
+  void expect_odd(Oddity oddity) {
+    for (std::size_t i = 0; i < kOddities; ++i) {
+      EXPECT_EQ(counts_[i], i == static_cast<std::size_t>(oddity) ? 1U : 0U)
+          << oddity_name(static_cast<Oddity>(i));
+    }
+  }
+  void expect_nothing_odd() {
+    for (std::size_t i = 0; i < kOddities; ++i) {
+      EXPECT_EQ(counts_[i], 0U) << oddity_name(static_cast<Oddity>(i));
+    }
+  }
+  void with_scopes(const char* type) {
+    source_.columns[Role::kScopes] = "scopes";
+    facts_.columns["scopes"] = type;
+  }
+  void with_claims(std::string_view json) {
+    source_.scheme = Scheme::kJwt;
+    claims_ = base64(json, true, false);
+    row_[kFieldJwtClaims] = claims_;
+  }
+
+  const std::string key_ = bytes32();
+  std::string claims_;
+  Quiescence quiescence_;
+  KeySet keys_{"s", quiescence_};
+  KeySetWriter writer_{keys_, quiescence_};
+  SourceConfig source_;
+  TableFacts facts_;
+  RowView row_;
+  OddityCounts counts_{};
+};
+
+TEST_F(RowReading, TakesOverWhatTheRowSays) {
+  const std::string expires = binary_time(5), not_before = binary_time(-7);
+  row_[kFieldExpires] = expires;
+  row_[kFieldNotBefore] = not_before;
+  row_[kFieldSubject] = "42";
+  row_[kFieldTenant] = "";
+  row_[kFieldMetadata] = "{\"a\": 1}";
+  const auto record = read();
+  ASSERT_NE(record, nullptr);
+  expect_nothing_odd();
+  EXPECT_EQ(as_text(record->digest().bytes), key_);
+  EXPECT_EQ(record->key_id(), "17");
+  EXPECT_EQ(record->state(), RowState::kActive);
+  EXPECT_EQ(record->expires_us(), kEpochUs + 5);
+  EXPECT_EQ(record->not_before_us(), kEpochUs - 7);
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_SUBJECT), "42");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_TENANT), "");
+  EXPECT_EQ(claim_of(record->metadata(), LATCHKEY_CLAIM_METADATA), "{\"a\": 1}");
+  EXPECT_EQ(record->scopes(), nullptr);
+}
+
+TEST_F(RowReading, LeavesOutWhatTheRowDoesNotSay) {
+  const auto record = read();
+  ASSERT_NE(record, nullptr);
+  EXPECT_EQ(record->expires_us(), kNeverExpires);
+  EXPECT_EQ(record->not_before_us(), kAlwaysValid);
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_SUBJECT), "(none)");
+  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_TENANT), "(none)");
+  EXPECT_TRUE(record->metadata().empty());
+}
+
+TEST_F(RowReading, KnowsInfinitiesInEitherRole) {
+  const std::string infinity = binary_time(kMax), minus_infinity = binary_time(kMin);
+  row_[kFieldExpires] = infinity;
+  row_[kFieldNotBefore] = minus_infinity;
+  EXPECT_EQ(read()->expires_us(), kNeverExpires);
+  EXPECT_EQ(read()->not_before_us(), kAlwaysValid);
+  row_[kFieldExpires] = minus_infinity;
+  row_[kFieldNotBefore] = infinity;
+  EXPECT_EQ(read()->expires_us(), kMin) << "has expired at any time";
+  EXPECT_EQ(read()->not_before_us(), kMax) << "never begins";
+}
+
+// Only a null says that a key never expires.
+TEST_F(RowReading, NeverAcceptsATimeThatItCannotRead) {
+  for (const char* bad : {"", "1234567", "123456789"}) {
+    for (const RowField field : {kFieldExpires, kFieldNotBefore}) {
+      row_[kFieldExpires] = row_[kFieldNotBefore] = std::nullopt;
+      row_[field] = bad;
+      const auto record = read();
+      EXPECT_TRUE(record == nullptr || record->state() != RowState::kActive) << bad;
+    }
+  }
+}
+
+TEST_F(RowReading, ReadsStates) {
+  const std::pair<const char*, RowState> states[] = {{"a", RowState::kActive},
+                                                     {"r", RowState::kRevoked},
+                                                     {"d", RowState::kDisabled},
+                                                     {"x", RowState::kDeleted}};
+  for (const auto& [letter, state] : states) {
+    row_[kFieldState] = letter;
+    EXPECT_EQ(read()->state(), state);
+    expect_nothing_odd();
+  }
+  for (const std::optional<std::string_view> odd :
+       {std::optional<std::string_view>("u"), std::optional<std::string_view>(""),
+        std::optional<std::string_view>("active"), std::optional<std::string_view>("A"),
+        std::optional<std::string_view>()}) {
+    row_[kFieldState] = odd;
+    EXPECT_EQ(read()->state(), RowState::kDisabled);
+    expect_odd(Oddity::kUnknownStatus);
+  }
+}
+
+TEST_F(RowReading, MakesNoRecordWithoutAKey) {
+  row_[kFieldKey] = std::nullopt;
+  EXPECT_EQ(read(), nullptr);
+  expect_odd(Oddity::kNoKey);
+  row_[kFieldKey] = key_;
+  row_[kFieldId] = std::nullopt;
+  EXPECT_EQ(read(), nullptr);
+}
+
+TEST_F(RowReading, TakesDigestsOf32BytesInTheConfiguredEncodingOnly) {
+  const std::string hex = [&] {
+    std::string text;
+    for (const char c : key_) {
+      constexpr const char* kDigits = "0123456789abcdef";
+      text += kDigits[static_cast<unsigned char>(c) >> 4];
+      text += kDigits[c & 15];
+    }
+    return text;
+  }();
+  const std::string b64 = base64(key_);
+  const struct {
+    Encoding encoding;
+    std::string field;
+    bool good;
+  } cases[] = {
+      {Encoding::kRaw, key_, true},
+      {Encoding::kRaw, "", false},
+      {Encoding::kRaw, key_.substr(1), false},
+      {Encoding::kRaw, key_ + "x", false},
+      {Encoding::kRaw, key_ + key_, false},  // 64 bytes: some old rows have those
+      {Encoding::kRaw, hex, false},
+      {Encoding::kHex, hex, true},
+      {Encoding::kHex, hex.substr(2), false},
+      {Encoding::kHex, hex.substr(1), false},
+      {Encoding::kHex, hex + "00", false},
+      {Encoding::kHex, "\\x" + hex, false},
+      {Encoding::kHex, key_, false},
+      {Encoding::kHex, b64, false},
+      {Encoding::kBase64, b64, true},
+      {Encoding::kBase64, base64(key_, true), true},
+      {Encoding::kBase64, base64(key_, true, false), true},
+      {Encoding::kBase64, base64(key_.substr(1)), false},
+      {Encoding::kBase64, base64(key_ + "x"), false},
+      {Encoding::kBase64, b64 + "\n", false},
+      {Encoding::kBase64, hex, false},
+      {Encoding::kBase64, "garbage!", false},
+  };
+  for (const auto& c : cases) {
+    for (const Scheme scheme : {Scheme::kSha256, Scheme::kHmac}) {
+      SCOPED_TRACE(c.field);
+      source_.scheme = scheme;
+      source_.encoding = c.encoding;
+      row_[kFieldKey] = c.field;
+      const auto record = read();
+      ASSERT_EQ(record != nullptr, c.good);
+      if (!c.good) {
+        expect_odd(Oddity::kBadDigest);
+      } else {
+        EXPECT_EQ(as_text(record->digest().bytes), key_);
+      }
+    }
+  }
+}
+
+TEST_F(RowReading, TakesThePlainKeysDigestFromTheQueryWhateverTheEncodingSays) {
+  source_.scheme = Scheme::kPlain;
+  source_.encoding = Encoding::kHex;
+  ASSERT_NE(read(), nullptr);
+  row_[kFieldKey] = "the key itself, which no query of ours selects";
+  EXPECT_EQ(read(), nullptr);
+  expect_odd(Oddity::kBadDigest);
+}
+
+TEST_F(RowReading, CountsPepperVersionsThatAreNotAtHandButKeepsTheRow) {
+  source_.scheme = Scheme::kHmac;
+  source_.columns[Role::kKeyVersion] = "version";
+  row_[kFieldKeyVersion] = "v2.key";
+  EXPECT_EQ(read()->state(), RowState::kActive);
+  expect_nothing_odd();
+  for (const char* unknown : {"v3.key", "", "v2", "V2.key"}) {
+    row_[kFieldKeyVersion] = unknown;
+    EXPECT_NE(read(), nullptr);
+    expect_odd(Oddity::kUnknownPepper);
+  }
+  row_[kFieldKeyVersion] = std::nullopt;
+  EXPECT_NE(read(), nullptr);
+  expect_odd(Oddity::kUnknownPepper);
+  source_.columns.erase(Role::kKeyVersion);
+  EXPECT_NE(read(), nullptr);
+  expect_nothing_odd();
+}
+
+TEST_F(RowReading, LetsTheStricterOfRowAndTokenCount) {
+  const std::string row_time = binary_time(1'700'000'000'000'000 - kEpochUs);
+  const struct {
+    const char* claims;
+    bool row_has_time;
+    std::int64_t expires_us;
+  } cases[] = {
+      {R"({"exp":1800000000})", true, 1'700'000'000'000'000},
+      {R"({"exp":1600000000})", true, 1'600'000'000'000'000},
+      {"{}", true, 1'700'000'000'000'000},
+      {R"({"exp":1600000000})", false, 1'600'000'000'000'000},
+      {"{}", false, kNeverExpires},
+      {R"({"exp":1e300})", true, 1'700'000'000'000'000},
+      {R"({"exp":-1e300})", true, kMin},
+  };
+  for (const auto& c : cases) {
+    with_claims(c.claims);
+    row_[kFieldExpires] = c.row_has_time ? std::optional<std::string_view>(row_time) : std::nullopt;
+    EXPECT_EQ(read()->expires_us(), c.expires_us) << c.claims;
+    expect_nothing_odd();
+  }
+  with_claims(R"({"nbf":1800000000})");
+  row_[kFieldNotBefore] = row_time;
+  EXPECT_EQ(read()->not_before_us(), 1'800'000'000'000'000) << "the later one";
+  with_claims(R"({"nbf":1600000000})");
+  EXPECT_EQ(read()->not_before_us(), 1'700'000'000'000'000);
+}
+
+TEST_F(RowReading, RefusesATokenWhoseClaimsItCannotRead) {
+  with_claims(R"({"exp":"soon"})");
+  EXPECT_EQ(read()->state(), RowState::kDisabled);
+  expect_odd(Oddity::kUnreadableJwt);
+  row_[kFieldState] = "r";
+  EXPECT_EQ(read()->state(), RowState::kRevoked) << "what is worse is kept";
+  row_[kFieldState] = "a";
+  for (const std::optional<std::string_view> bad :
+       {std::optional<std::string_view>(), std::optional<std::string_view>(""),
+        std::optional<std::string_view>("not!base64")}) {
+    row_[kFieldJwtClaims] = bad;
+    EXPECT_EQ(read()->state(), RowState::kDisabled);
+    expect_odd(Oddity::kUnreadableJwt);
+  }
+}
+
+// ---- scopes
+
+TEST_F(RowReading, ReadsScopesFromJson) {
+  with_scopes("jsonb");
+  const std::pair<std::optional<std::string_view>, const char*> cases[] = {
+      {R"(["read", "write"])", "read write"},
+      {R"(["write","read"])", "write read"},
+      {R"(["a:b/c", "caf\u00e9"])", "a:b/c caf\xC3\xA9"},
+      {"[]", ""},
+      {"null", ""},
+      {std::nullopt, ""},
+      {" [ ] ", ""},
+  };
+  for (const auto& [text, scope] : cases) {
+    row_[kFieldScopes] = text;
+    const auto record = read();
+    ASSERT_NE(record->scopes(), nullptr);
+    EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scope);
+    EXPECT_EQ(record->state(), RowState::kActive);
+    expect_nothing_odd();
+  }
+  row_[kFieldScopes] = R"(["write","read"])";
+  EXPECT_TRUE(read()->scopes()->holds("read"));
+  EXPECT_FALSE(read()->scopes()->holds("rea"));
+}
+
+TEST_F(RowReading, ReadsScopesFromWords) {
+  with_scopes("text");
+  const std::pair<std::optional<std::string_view>, const char*> cases[] = {
+      {"read write", "read write"},
+      {"read,write", "read write"},
+      {" a ,\tb\r\n, ,c ", "a b c"},
+      {"", ""},
+      {std::nullopt, ""},
+      {" , ", ""},
+      {R"(["read"])", R"(["read"])"},  // words, not JSON
+  };
+  for (const auto& [text, scope] : cases) {
+    row_[kFieldScopes] = text;
+    const auto record = read();
+    EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scope);
+    EXPECT_EQ(record->state(), RowState::kActive);
+    expect_nothing_odd();
+  }
+}
+
+TEST_F(RowReading, RefusesScopesThatAreNoListOfWords) {
+  with_scopes("jsonb");
+  for (const char* bad : {R"({"read":true})", R"("read")", "7", "true", R"(["read",7])",
+                          R"(["read",["write"]])", R"(["read",null])", "[", "read write"}) {
+    row_[kFieldScopes] = bad;
+    EXPECT_EQ(read()->state(), RowState::kDisabled) << bad;
+    expect_odd(Oddity::kBadScopes);
+    EXPECT_EQ(read()->state(), RowState::kDisabled) << "again: " << bad;
+  }
+  row_[kFieldScopes] = "7";
+  row_[kFieldState] = "r";
+  EXPECT_EQ(read()->state(), RowState::kRevoked);
+  const std::string deep(100'000, '[');
+  row_[kFieldScopes] = deep;
+  EXPECT_EQ(read()->state(), RowState::kRevoked);
+  expect_odd(Oddity::kBadScopes);
+}
+
+TEST_F(RowReading, LeavesOutScopesThatNoRequestCanName) {
+  with_scopes("jsonb");
+  const std::string long_scope = "[\"read\", \"" + std::string(256, 'x') + "\"]";
+  for (const std::string_view text :
+       {std::string_view(R"(["read", ""])"), std::string_view(R"(["read", "a b"])"),
+        std::string_view(R"(["read", "a\tb"])"), std::string_view(R"(["\u007f", "read"])"),
+        std::string_view(R"(["\u0000", "read"])"), std::string_view(long_scope)}) {
+    for (int time = 0; time < 2; ++time) {  // the second row is counted like the first
+      row_[kFieldScopes] = text;
+      const auto record = read();
+      EXPECT_EQ(record->state(), RowState::kActive);
+      EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "read") << text;
+      expect_odd(Oddity::kUnusableScope);
+    }
+  }
+  const std::string longest = "[\"" + std::string(255, 'x') + "\"]";
+  row_[kFieldScopes] = longest;
+  EXPECT_TRUE(read()->scopes()->holds(std::string(255, 'x')));
+  expect_nothing_odd();
+}
+
+// Whoever may write the scopes of his own row must not be able to change those of others.
+TEST_F(RowReading, ReadsScopesTheSameWhateverOtherRowsSaid) {
+  with_scopes("jsonb");
+  const std::string poison = R"(["[\"admin\"]", ""])";  // scopes: ["admin"] (one word) and nothing
+  row_[kFieldScopes] = poison;
+  const auto first = read();
+  row_[kFieldScopes] = R"(["admin"])";
+  const auto second = read();
+  EXPECT_EQ(claim_of(second->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "admin");
+  row_[kFieldScopes] = R"(["[]", ""])";
+  const auto third = read();
+  row_[kFieldScopes] = "[]";
+  const auto fourth = read();
+  EXPECT_EQ(claim_of(fourth->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "");
+}
+
+TEST_F(RowReading, SharesEqualScopeSets) {
+  with_scopes("jsonb");
+  row_[kFieldScopes] = R"(["a", "b"])";
+  const auto first = read();
+  row_[kFieldScopes] = R"(["a","b"])";
+  const auto second = read();
+  EXPECT_EQ(first->scopes(), second->scopes());
+  row_[kFieldScopes] = R"(["a b"])";
+  EXPECT_NE(read()->scopes(), first->scopes()) << "one scope with a space is not two";
+}
+
+// ---- sizes
+
+TEST_F(RowReading, ServesWithoutMetadataThatAreTooLong) {
+  // source (1 byte), key id, expiry, metadata, each with tag and length
+  const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - (3 + 1) - (3 + 2) - (3 + 8) - 3;
+  const std::string fits(room, 'm'), too_long(room + 1, 'm');
+  row_[kFieldMetadata] = fits;
+  EXPECT_EQ(read()->metadata().size(), room + 3);
+  expect_nothing_odd();
+  row_[kFieldMetadata] = too_long;
+  const auto record = read();
+  EXPECT_TRUE(record->metadata().empty());
+  EXPECT_EQ(record->state(), RowState::kActive);
+  expect_odd(Oddity::kMetadataTooLong);
+  const std::string huge(1'000'000, 'm');
+  row_[kFieldMetadata] = huge;
+  EXPECT_EQ(read()->state(), RowState::kActive);
+}
+
+TEST_F(RowReading, RefusesAnIdentityThatIsTooLong) {
+  const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - (3 + 1) - (3 + 2) - (3 + 8) - 3;
+  const std::string fits(room, 's'), too_long(room + 1, 's');
+  row_[kFieldSubject] = fits;
+  EXPECT_EQ(read()->state(), RowState::kActive);
+  expect_nothing_odd();
+  for (const RowField field : {kFieldSubject, kFieldTenant}) {
+    row_[kFieldSubject] = row_[kFieldTenant] = std::nullopt;
+    row_[field] = too_long;
+    const auto record = read();
+    ASSERT_NE(record, nullptr);
+    EXPECT_EQ(record->state(), RowState::kDisabled);
+    expect_odd(Oddity::kClaimsTooLong);
+    EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_SUBJECT), "(none)");
+    EXPECT_EQ(record->key_id(), "17");
+  }
+  row_[kFieldState] = "r";
+  EXPECT_EQ(read()->state(), RowState::kRevoked);
+}
+
+TEST_F(RowReading, RefusesScopesThatAreTooLongAltogether) {
+  with_scopes("text");
+  std::string scopes;
+  for (int i = 0; i < 20'000; ++i) scopes += "scope" + std::to_string(i) + " ";  // over 64 KiB
+  row_[kFieldScopes] = scopes;
+  const auto record = read();
+  EXPECT_EQ(record->state(), RowState::kDisabled);
+  EXPECT_EQ(record->scopes(), nullptr);
+  expect_odd(Oddity::kClaimsTooLong);
+}
+
+TEST_F(RowReading, MakesNoRecordOfAnIdThatFitsNoAnswer) {
+  const std::string id(5'000, '9');
+  row_[kFieldId] = id;
+  EXPECT_EQ(read(), nullptr);
+  expect_odd(Oddity::kClaimsTooLong);
+}
+
+TEST(RowOddities, HaveNamesAndSentences) {
+  std::unordered_set<std::string> names;
+  for (std::size_t i = 0; i < kOddities; ++i) {
+    names.insert(oddity_name(static_cast<Oddity>(i)));
+    EXPECT_GT(std::string(oddity_sentence(static_cast<Oddity>(i))).size(), 20U);
+  }
+  EXPECT_EQ(names.size(), kOddities);
+  EXPECT_FALSE(names.contains(""));
+}
+
+}  // namespace
+}  // namespace latchkey
