@@ -175,7 +175,8 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
     const Record& record = *finding.record;
     parts[count++] = context.verifier->routes()[finding.route].keys->name_claim;
     parts[count++] = record.claims();
-    if (record.expires_us() != kNeverExpires) {
+    // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
+    if (record.expires_us() != kNeverExpires && record.expires_us() != kAlwaysValid) {
       put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(record.expires_us()));
       parts[count++] = expires;
     }

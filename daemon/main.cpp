@@ -175,15 +175,6 @@ std::vector<std::string> wait_loaded(const std::vector<std::unique_ptr<Loader>>&
   return trouble;
 }
 
-std::string advice(const std::string& trouble) {
-  if (trouble.starts_with("database ")) {
-    return trouble +
-           ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the"
-           " server runs and accepts this role, and that it is not a standby.";
-  }
-  return trouble;
-}
-
 // ---- sync over several databases
 
 class Syncs {
@@ -227,7 +218,7 @@ int report_check(const std::vector<std::string>& trouble,
                  const std::vector<std::unique_ptr<Loader>>& loaders) {
   std::size_t number = 0;
   for (const std::string& paragraph : trouble) {
-    std::cout << ++number << ". error: " << advice(paragraph) << "\n\n";
+    std::cout << ++number << ". error: " << paragraph << "\n\n";
   }
   for (const auto& loader : loaders) {
     for (const SourceStatus& source : loader->status().sources) {
@@ -339,7 +330,7 @@ int run(const std::string& config_path, bool check) {
   const auto trouble =
       wait_loaded(loaders, options.freshness.start_timeout, check, check_interrupted);
   if (check) return report_check(trouble, loaders);
-  for (const std::string& paragraph : trouble) spdlog::critical("{}", advice(paragraph));
+  for (const std::string& paragraph : trouble) spdlog::critical("{}", paragraph);
   if (!trouble.empty()) return kExitFailure;
   if (interrupted) return 0;
   // From here on every source is loaded completely and proven to be in step.

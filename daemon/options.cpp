@@ -426,6 +426,20 @@ void check_names(const Section& file, Options& options) {
                   source.database + "\". Known: " + listed(databases) + ".");
     }
   }
+  for (SourceConfig& source : options.sources) {
+    std::set<std::string> watched;
+    for (const SourceConfig& other : options.sources) {
+      if (other.database != source.database || other.table.display() != source.table.display()) {
+        continue;
+      }
+      if (*other.column(Role::kId) != *source.column(Role::kId)) {
+        file.refuse("sources \"" + source.name + "\" and \"" + other.name +
+                    "\" read the same table, so they must agree on `id`.");
+      }
+      for (const auto& [role, column] : other.columns) watched.insert(column);
+    }
+    source.watched.assign(watched.begin(), watched.end());
+  }
   if (sources.empty()) {
     file.refuse("no [[source]] is configured, so there are no keys to answer from.");
   }

@@ -168,7 +168,6 @@ void Loader::run() {
   while (!stopping_) {
     run_posted();
     act();
-    publish_status();
     for (const auto& source : sources_) source->writer.collect();
   }
   disconnect();
@@ -206,8 +205,14 @@ void Loader::act() {
         fail(std::get<Refresh::Disconnect>(action).why);
       }
     }
+    publish_status();
     wait(until_ns);
     turn();
+  } catch (const PgConnectError& error) {
+    fail(std::string("cannot connect: ") + error.what(),
+         ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the server runs "
+         "and"
+         " accepts this role, and that it is not a standby.");
   } catch (const PgError& error) {
     fail(error.what());
   } catch (const std::exception& error) {
@@ -242,7 +247,13 @@ void Loader::wait(std::int64_t until_ns) {
 void Loader::turn() {
   if (listen_ == nullptr) return;
   const bool was_connected = work_->connected();
-  work_->advance();
+  try {
+    work_->advance();
+  } catch (const PgConnectError&) {
+    throw;
+  } catch (const PgError& error) {
+    throw PgError(work_step_ + ": " + error.what());
+  }
   if (!was_connected && work_->connected()) {
     work_->send(kSessionSettings, {.copy_data = {}, .rows = {}, .done = [this] { inspect(0); }});
   }
@@ -259,7 +270,7 @@ void Loader::turn() {
                   std::to_string(kStepDeadline / kSecond) + " seconds");
   }
   if (now_ns > work_deadline_ns_) {
-    throw PgError("the reading connection got no answer in time");
+    throw PgError(work_step_ + ": the database gave no answer in time");
   }
 }
 
@@ -275,6 +286,7 @@ void Loader::connect() {
   nonce_.clear();
   nonce_back_ = false;
   listen_deadline_ns_ = work_deadline_ns_ = now_ns + kStepDeadline;
+  work_step_ = "connecting";
   listen_ = std::make_unique<PgConnection>(database_.target);
   work_ = std::make_unique<PgConnection>(database_.target);
 }
@@ -311,6 +323,7 @@ void Loader::inspect(std::size_t index) {
     return;
   }
   Source& source = *sources_[index];
+  work_step_ = "looking up the table of source \"" + source.status.name + "\"";
   work_->send(inspect_sql(source.settings.config),
               {.copy_data = {},
                .rows =
@@ -396,6 +409,7 @@ RowView row_view(const PgRows& rows, int index) {
 
 void Loader::load(std::size_t index) {
   Source& source = *sources_[index];
+  work_step_ = "loading source \"" + source.status.name + "\"";
   source.writer.begin_load();
   source.copy.emplace(std::size_t{kRowFields});
   source.load_oddities = {};
@@ -451,6 +465,7 @@ void Loader::load_done(std::size_t index) {
 
 void Loader::reread(std::size_t index, std::vector<std::string> ids) {
   Source& source = *sources_[index];
+  work_step_ = "reading changed rows of source \"" + source.status.name + "\"";
   source.status.rereads += ids.size();
   work_deadline_ns_ = boot_ns() + kStepDeadline;
   const std::string array = array_literal(ids);
@@ -521,7 +536,7 @@ void Loader::prove(const Refresh::Prove& prove) {
   changed_.notify_all();
 }
 
-void Loader::fail(const std::string& why, bool final) {
+void Loader::fail(const std::string& why, const std::string& advice) {
   disconnect();
   refresh_.failed(boot_ns());
   {
@@ -533,7 +548,7 @@ void Loader::fail(const std::string& why, bool final) {
     }
     status_.last_error = why;
     if (!ready_ && !(unready_ && unready_->final)) {
-      unready_ = Unready{{"database \"" + database_.name + "\": " + why}, final};
+      unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, false};
     }
   }
   changed_.notify_all();

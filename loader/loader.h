@@ -123,7 +123,8 @@ class Loader {
   void reread(std::size_t index, std::vector<std::string> ids);
   void apply_reread(std::size_t index, const PgRows& rows, std::vector<std::string> ids);
   void prove(const Refresh::Prove& prove);
-  void fail(const std::string& why, bool final = false);
+  // `advice` is for whoever starts the daemon, not for the log of a running one.
+  void fail(const std::string& why, const std::string& advice = "");
   void disconnect();
   void drain_notifications();
   void take_notification(const PgNotification& notification);
@@ -138,6 +139,7 @@ class Loader {
   std::unique_ptr<PgConnection> work_;
   std::int64_t listen_deadline_ns_ = 0;  // of the step under way
   std::int64_t work_deadline_ns_ = 0;
+  std::string work_step_;  // what the reading connection is doing, for messages
   std::string heartbeat_channel_;
   std::string nonce_;
   std::uint64_t barrier_number_ = 0;

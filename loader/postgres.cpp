@@ -110,7 +110,11 @@ PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfini
 
 PgConnection::~PgConnection() = default;
 
-void PgConnection::fail() const { throw PgError(one_line(PQerrorMessage(connection_.get()))); }
+void PgConnection::fail() const {
+  const std::string why = one_line(PQerrorMessage(connection_.get()));
+  if (!connected_) throw PgConnectError(why);
+  throw PgError(why);
+}
 
 int PgConnection::socket() const { return PQsocket(connection_.get()); }
 

@@ -23,6 +23,12 @@ class PgError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// There is no connection.
+class PgConnectError : public PgError {
+ public:
+  using PgError::PgError;
+};
+
 struct PgNotification {
   std::string channel;
   std::string payload;

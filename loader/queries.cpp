@@ -234,14 +234,25 @@ std::string key_of(const SourceConfig& source) {
   return source.encoding == Encoding::kRaw ? column : column + "::text";
 }
 
+// A conversion that PostgreSQL cannot do would fail the whole load for one row's sake. So what lies
+// beyond the years 1 to 9999 becomes an infinity: never, or long ago.
 std::string time_of(const SourceConfig& source, const TableFacts& facts, Role role) {
-  const std::string* column = source.column(role);
-  if (column == nullptr) return "NULL::timestamptz";
+  const std::string* name = source.column(role);
+  if (name == nullptr) return "NULL::timestamptz";
+  const std::string column = qualified(*name);
   const std::string& type = type_of(source, facts, role);
-  if (is_integer_type(type)) return "pg_catalog.to_timestamp(" + qualified(*column) + ")";
-  if (type == "timestamp with time zone") return qualified(*column);
-  return "(" + qualified(*column) + "::timestamp AT TIME ZONE " + quote_literal(source.time_zone) +
-         ")";
+  if (type == "timestamp with time zone") return column;
+  const auto bounded = [&](const std::string& first, const std::string& last,
+                           const std::string& conversion) {
+    return "CASE WHEN " + column + " < " + first + " THEN '-infinity'::timestamptz WHEN " + column +
+           " > " + last + " THEN 'infinity'::timestamptz ELSE " + conversion + " END";
+  };
+  if (is_integer_type(type)) {
+    return bounded("-62135596800", "253402300799", "pg_catalog.to_timestamp(" + column + ")");
+  }
+  return bounded(
+      "'0001-01-02'::date", "'9999-12-30'::date",
+      "(" + column + "::timestamp AT TIME ZONE " + quote_literal(source.time_zone) + ")");
 }
 
 // True when the row says that it is no longer good. A flag that is NULL says so too.

@@ -62,7 +62,9 @@ void Refresh::failed(std::int64_t now_ns) {
 void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   ++notified_;
   Source& source = sources_.at(index);
-  if (source.reload) return;  // will be read anyway
+  // A reload of our own comes at once. One that was asked for may have to wait, and must not hold
+  // back what is known to have changed: anybody can ask for one.
+  if (source.reload && source.urgent) return;
   for (std::string& id : ids) source.ids.insert(std::move(id));
   if (source.ids.size() > settings_.pending_ids_max) {
     source.ids.clear();
@@ -73,7 +75,6 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
 void Refresh::notified_all(std::size_t index) {
   ++notified_;
   sources_.at(index).reload = true;
-  sources_.at(index).ids.clear();
 }
 
 void Refresh::reload(std::size_t index) {
@@ -181,11 +182,9 @@ bool Refresh::plan_round(std::int64_t now_ns) {
   bool complete = true;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = sources_[i];
-    if (source.reload) {
-      if (!source.urgent && now_ns < source.no_reload_before_ns) {
-        complete = false;
-        continue;
-      }
+    const bool must_wait = !source.urgent && now_ns < source.no_reload_before_ns;
+    if (source.reload && must_wait) complete = false;
+    if (source.reload && !must_wait) {
       source.reload_was_urgent = source.urgent;
       source.reload = source.urgent = false;
       source.ids.clear();

@@ -69,6 +69,9 @@ struct SourceConfig {
   // What a time without a zone means.
   std::string time_zone = "UTC";
   std::string peppers;  // folder; only for kHmac
+  // Columns whose change is a change: those mapped here and by other sources on the same table,
+  // which share its triggers. Empty: just those mapped here.
+  std::vector<std::string> watched;
 
   [[nodiscard]] const std::string* column(Role role) const {
     const auto found = columns.find(role);

@@ -18,8 +18,21 @@ constexpr int kIdsBytesMax = 6000;
 // A longer id could not be sent safely with that rest: the whole table is re-read instead.
 constexpr int kIdBytesMax = 1000;
 
+// PostgreSQL would cut a longer name, and then two tables might share a function.
+constexpr std::size_t kNameBytesMax = 63;
+
+std::string hash_of(std::string_view text) {
+  std::array<char, 17> hex{};
+  std::snprintf(hex.data(), hex.size(), "%016llx",
+                static_cast<unsigned long long>(XXH3_64bits(text.data(), text.size())));
+  return hex.data();
+}
+
 std::string function_name(const SourceConfig& source) {
-  return "latchkey." + quote_identifier("notify " + source.table.display());
+  const std::string table = source.table.display();
+  std::string name = "notify " + table;
+  if (name.size() > kNameBytesMax) name = "notify " + hash_of(table);
+  return "latchkey." + quote_identifier(name);
 }
 
 // Raw text -> a comment line that cannot end early.
@@ -30,10 +43,16 @@ std::string one_line(std::string text) {
   return text;
 }
 
+std::vector<std::string> watched_columns(const SourceConfig& source) {
+  if (!source.watched.empty()) return source.watched;
+  std::vector<std::string> columns;
+  for (const auto& [role, column] : source.columns) columns.push_back(column);
+  return columns;
+}
+
 std::string relevant_row(const SourceConfig& source, const std::string& alias) {
   std::string row;
-  for (const auto& [role, column] : source.columns) {
-    if (role == Role::kId) continue;
+  for (const std::string& column : watched_columns(source)) {
     row += (row.empty() ? "" : ", ") + alias + "." + quote_identifier(column) + "::text";
   }
   return "ROW(" + row + ")";
@@ -144,10 +163,7 @@ std::string trigger_fingerprint(const SourceConfig& source) {
   for (const TriggerShape& trigger : kTriggers) {
     shape += std::string(trigger.name) + trigger.event + trigger.tables;
   }
-  std::array<char, 17> hex{};
-  std::snprintf(hex.data(), hex.size(), "%016llx",
-                static_cast<unsigned long long>(XXH3_64bits(shape.data(), shape.size())));
-  return hex.data();
+  return hash_of(shape);
 }
 
 std::string install_sql(const SourceConfig& source) {

@@ -50,7 +50,7 @@ class World {
     std::multiset<std::string> named;   // notified and not yet asked for by name
     std::optional<Moment> all;          // like `ids`, of the whole table: the first such moment
     std::optional<std::int64_t> no_load_before_ns;  // unless for a reason of our own
-    int own_reasons = 0;  // not more than two loads for them: one may be on its way already
+    int own_loads = 0;  // that may come for a reason of our own; one more may be on its way
   };
   struct Barrier {
     std::uint64_t number;
@@ -117,7 +117,7 @@ class World {
     const std::size_t source = random_() % sources_.size();
     const bool ours = one_in(4);
     mark_all(sources_[source]);
-    if (ours) sources_[source].own_reasons = std::min(sources_[source].own_reasons + 1, 2);
+    if (ours) sources_[source].own_loads = 2;
     log((ours ? "reload " : "notified of all ") + std::to_string(source));
     ours ? refresh_.reload(source) : refresh_.notified_all(source);
   }
@@ -144,7 +144,7 @@ class World {
       heard_ = false;
       for (Source& source : sources_) {
         mark_all(source);
-        source.own_reasons = 1;
+        source.own_loads = 1;
       }
       log("listens");
       refresh_.listen_ready(now_);
@@ -180,7 +180,7 @@ class World {
   void finish_task() {
     if (!task_) return;
     log("done");
-    if (const auto* load = std::get_if<Refresh::Load>(&*task_)) {
+    if (const auto* load = std::get_if<Refresh::Load>(&*task_); load != nullptr && !load_is_ours_) {
       sources_[load->source].no_load_before_ns =
           now_ + std::max(settings_.reload_gap_ns, 2 * (now_ - task_since_ns_));
     }
@@ -217,9 +217,10 @@ class World {
     begin(action);
     Source& source = sources_[action.source];
     const bool in_time = !source.no_load_before_ns || now_ >= *source.no_load_before_ns;
-    expect(in_time || source.own_reasons > 0 || settings_.audit_ns > 0,
-           "limits the rate of reloads", describe(action));
-    if (!in_time && source.own_reasons > 0) --source.own_reasons;
+    expect(in_time || source.own_loads > 0 || settings_.audit_ns > 0, "limits the rate of reloads",
+           describe(action));
+    load_is_ours_ = source.own_loads > 0;
+    if (load_is_ours_) --source.own_loads;
     take_all(source);
   }
   void obey(const Refresh::Reread& action) {
@@ -322,6 +323,7 @@ class World {
   std::vector<Barrier> returned_;  // on this connection
   std::optional<std::variant<Refresh::Load, Refresh::Reread>> task_;
   std::int64_t task_since_ns_ = 0;
+  bool load_is_ours_ = false;
   std::multiset<Moment> reading_;  // what the task under way will have read
   std::optional<std::int64_t> last_proof_ns_;
   std::map<std::uint64_t, Moment> syncs_;  // asked for, not yet completed

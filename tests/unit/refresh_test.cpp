@@ -176,6 +176,24 @@ TEST(RefreshBackoff, GrowsWithJitterWithinItsBoundsAndStartsAnewAfterAProof) {
   EXPECT_GT(first_waits.size(), 40U) << "hosts that lost one database do not all return at once";
 }
 
+TEST(RefreshBackoff, IsShortWhileSomebodyWaitsForASync) {
+  const RefreshSettings settings;
+  for (const bool before : {false, true}) {
+    Play play(1, without_audit(), test::seed());
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      EXPECT_EQ(play.said(), "connect");
+      if (before) play.refresh.sync_wanted(1);
+      play.refresh.failed(play.now);
+      if (!before && attempt == 19) play.refresh.sync_wanted(1);
+      const std::int64_t wait = std::get<Refresh::Wait>(play.next()).until_ns - play.now;
+      if (before || attempt == 19) {
+        EXPECT_LE(wait, settings.sync_backoff_ns);
+      }
+      play.now += wait;
+    }
+  }
+}
+
 // ---- heartbeats
 
 // In step at 0 ms with one source; barrier 1 is behind, the next heartbeat is due at 1000.
@@ -296,18 +314,23 @@ TEST_F(RefreshSmall, CutsManyIdsIntoSeveralQueriesAndAsksForNoneTwice) {
 }
 
 TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
-  Script script;
-  script.passes(999);
-  for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
-  script.waits("1000");  // a reload ended at 0, the next one may begin at 1000
-  play(script);
-  EXPECT_EQ(play_.refresh.pending_ids(), 0U);
-  play(Script().passes(1).asks("barrier 2").asks("load 0").barrier_returns(2).waits("2000"));
-  play(Script().is_done().asks("prove 1000").waits("2000"));
+  const auto flood = [] {
+    Script script;
+    for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
+    return script;
+  };
+  play(flood());
+  EXPECT_LE(play_.refresh.pending_ids(), 7U);
+  // The ids past the limit, once a reload is under way, are for the next one.
+  play(Script().asks("load 0").waits("1000").is_done().waits("1000"));
+  play(flood());
+  play(Script().passes(999).waits("1000").passes(1).asks("barrier 2").asks("load 0"));
+  play(Script().barrier_returns(2).waits("2000").is_done().asks("prove 1000").waits("2000"));
 }
 
 TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
   Script script;
+  script.notified_all(0).asks("load 0").is_done();  // the first one is served at once
   script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 2").barrier_returns(2);
   script.waits("1000").notified(0, {"x"}).waits("1000").passes(899).waits("1000");
   script.passes(1).asks("load 0").passes(3000).is_done().asks("barrier 3");
@@ -323,7 +346,7 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
 
 TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
   Script script;
-  script.notified_all(0).waits("1000");
+  script.notified_all(0).asks("load 0").is_done().notified_all(0).waits("1000");
   script.happens("reload", [](Play& play) { play.refresh.reload(0); }).asks("load 0").is_done();
   play(script);
 }
@@ -367,12 +390,10 @@ TEST_F(RefreshLive, LimitsTheRateOfReloadsUnderAFloodAndDropsNone) {
 
 TEST(RefreshFlood, StaysFreshWhereSeveralSourcesAreFlooded) {
   Play play(2, without_audit());
-  Script script;
-  script.asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1);
-  script.asks("load 0").passes(500).is_done().asks("load 1").passes(500).is_done();
-  script.asks("barrier 2").asks("prove 0").barrier_returns(2).asks("prove 1000");
-  script.play(play);
-  // Their reloads are now due at different times: there is always one that is deferred.
+  play.reconnect();
+  (void)run(play, 1, [] {});
+  (void)run(play, 500, [&] { play.refresh.notified_all(0); });
+  // From here on their reloads are due at different times: there is always one that is deferred.
   const auto actions = run(play, 20'000, [&] {
     play.refresh.notified_all(0);
     play.refresh.notified_all(1);
