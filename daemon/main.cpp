@@ -291,7 +291,7 @@ void reload(const std::string& path, const Options& running, Server& server,
 
 int run(const std::string& config_path, bool check) {
   const Options options = Options::load(config_path);
-  start_log(check ? "error" : options.log_level);
+  start_log(options.log_level);
   keep_memory_private();
   const std::int64_t started_ns = boot_ns();
 
@@ -317,8 +317,11 @@ int run(const std::string& config_path, bool check) {
     policy = make_policy(options, secrets, counters, key_sets);
     loaders = make_loaders(options, secrets, quiescence, key_sets);
   }
-  // From here on peppers are only in keyed hash states, and passwords in libpq's hands.
+  // From here on peppers are only in keyed hash states, and passwords with the loaders, who need
+  // them to connect again.
 
+  // A check reports what the loaders find by itself.
+  if (check) spdlog::set_level(spdlog::level::off);
   for (const auto& loader : loaders) loader->start();
   bool interrupted = false;
   const auto check_interrupted = [&] {

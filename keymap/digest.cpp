@@ -18,7 +18,7 @@ Digest sha256(std::string_view text) {
   SHA256_CTX context;
   SHA256_Init(&context);
   SHA256_Update(&context, text.data(), text.size());
-  SHA256_Final(digest.bytes.data(), &context);  // wipes the context
+  SHA256_Final(digest.bytes.data(), &context);  // wipes the block that held the text's end
   return digest;
 }
 

@@ -20,7 +20,7 @@ std::uint64_t word_of(std::uint64_t hash, const Record* record) {
 }
 
 const Record* record_of(std::uint64_t word) {
-  return reinterpret_cast<const Record*>(word & kPointerMask);
+  return reinterpret_cast<const Record*>(word & kPointerMask);  // NOLINT(performance-no-int-to-ptr)
 }
 
 bool is_record(std::uint64_t word) { return (word & kPointerMask) > kTombstone; }

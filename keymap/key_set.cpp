@@ -208,11 +208,12 @@ LoadReport KeySetWriter::finish_load() {
   // Refusals first, then what is gone, then what may come in. A row that is gone may have been the
   // one that refused a key which another row refuses from now on; and what is gone stops working
   // before anything new starts to.
-  const auto active = std::ranges::partition(
-      staged, [](const Record::Owner& record) { return record->state() != RowState::kActive; });
-  for (auto it = staged.begin(); it != active.begin(); ++it) upsert(std::move(*it));
+  const auto active = std::partition(staged.begin(), staged.end(), [](const Record::Owner& record) {
+    return record->state() != RowState::kActive;
+  });
+  for (auto it = staged.begin(); it != active; ++it) upsert(std::move(*it));
   for (const std::string& key_id : gone) remove(key_id);
-  for (Record::Owner& record : active) upsert(std::move(record));
+  for (auto it = active; it != staged.end(); ++it) upsert(std::move(*it));
   staged_rows_ = 0;
   collect();
   return report;

@@ -105,4 +105,4 @@ def how_fast(stage: Stage) -> None:
     stage.narrator.say(f"""{_QUESTIONS:,} generated keys, one after another over the socket and
         back: median {median:.0f} µs, 99 % within {late:.0f} µs. {_BATCHES * _BATCH:,} keys in
         batches of {_BATCH}, on one connection: {rate:,.0f} keys a second. Each was checked to be
-        valid. (This is a Python program. `latchkey-bench` measures in earnest.)""")
+        valid.""")

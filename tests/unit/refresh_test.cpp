@@ -321,9 +321,11 @@ TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
   };
   play(flood());
   EXPECT_LE(play_.refresh.pending_ids(), 7U);
-  // The ids past the limit, once a reload is under way, are for the next one.
   play(Script().asks("load 0").waits("1000").is_done().waits("1000"));
   play(flood());
+  // The next reload has to wait; what came after the collapse need not.
+  EXPECT_LE(play_.refresh.pending_ids(), 7U);
+  play(Script().asks("reread 0: id 96 id 97 id 98").is_done().asks("reread 0: id 99").is_done());
   play(Script().passes(999).waits("1000").passes(1).asks("barrier 2").asks("load 0"));
   play(Script().barrier_returns(2).waits("2000").is_done().asks("prove 1000").waits("2000"));
 }
@@ -332,7 +334,13 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
   Script script;
   script.notified_all(0).asks("load 0").is_done();  // the first one is served at once
   script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 2").barrier_returns(2);
-  script.waits("1000").notified(0, {"x"}).waits("1000").passes(899).waits("1000");
+  script.waits("1000")
+      .notified(0, {"x"})
+      .asks("reread 0: x")
+      .is_done()
+      .waits("1000")
+      .passes(899)
+      .waits("1000");
   script.passes(1).asks("load 0").passes(3000).is_done().asks("barrier 3");
   script.asks("prove 100 sync 1").barrier_returns(3).asks("prove 4000");
   // It took 3 s: the next one that is asked for waits for twice as long.
