@@ -59,7 +59,8 @@ bool is_minted_key(std::string_view key) {
   constexpr std::size_t kTail = kRandomCharacters + kChecksumCharacters;
   if (key.size() < kTail + 2 || key[key.size() - kTail - 1] != '_') return false;
   const std::string_view signed_part = key.substr(0, key.size() - kChecksumCharacters);
-  return is_key_prefix(key.substr(0, key.size() - kTail - 1)) &&
+  const bool base62 = key.substr(key.size() - kTail).find_first_not_of(kBase62) == key.npos;
+  return base62 && is_key_prefix(key.substr(0, key.size() - kTail - 1)) &&
          checksum(signed_part) == key.substr(signed_part.size());
 }
 

@@ -185,7 +185,10 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
   if (tell && rights_.metadata && (flags & LATCHKEY_WANT_METADATA) != 0) {
     parts[count++] = finding.record->metadata();
   }
-  writer.add(told, finding.fresh ? LATCHKEY_FRESH : 0, finding.age_ms,
+  // Nor may the age give away that some row spoke.
+  const bool hidden = told != finding.verdict;
+  const bool fresh = hidden ? finding.fresh_if_unknown : finding.fresh;
+  writer.add(told, fresh ? LATCHKEY_FRESH : 0, hidden ? finding.age_if_unknown_ms : finding.age_ms,
              std::span(parts).first(count));
 }
 

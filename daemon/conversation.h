@@ -44,8 +44,8 @@ class BatchScratch {
   };
   // Beyond these a batch is answered before more is taken in; reserve() keeps pointers stable.
   static constexpr std::size_t kRequests = 256;
-  static constexpr std::size_t kQuestions = 2 * LATCHKEY_BATCH_KEYS_MAX;
-  static constexpr std::size_t kScopes = 64 * LATCHKEY_SCOPES_MAX;
+  static constexpr std::size_t kQuestions = std::size_t{2} * LATCHKEY_BATCH_KEYS_MAX;
+  static constexpr std::size_t kScopes = std::size_t{64} * LATCHKEY_SCOPES_MAX;
 
   std::vector<Request> requests;
   std::vector<Terms> terms;
@@ -76,7 +76,7 @@ class Conversation {
   [[nodiscard]] const Sync& sync() const { return sync_; }
 
   // Beyond this, replies are sent before more requests are answered.
-  static constexpr std::size_t kOutBytesMax = 256 * 1024;
+  static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
 
  private:
   [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const ConversationContext& context,

@@ -6,6 +6,7 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -57,8 +58,17 @@ class Section {
   Section(const toml::table& table, std::string title, const std::string& path)
       : table_(table), title_(std::move(title)), path_(path) {}
 
+  [[nodiscard]] std::size_t line() const { return table_.source().begin.line; }
+  // Where a setting stands; where the section begins, if it is not there.
+  [[nodiscard]] std::size_t line_of(const std::string& key) const {
+    const toml::node* node = table_.get(key);
+    return node != nullptr ? node->source().begin.line : line();
+  }
+
   [[noreturn]] void refuse(const std::string& what, const toml::node* at = nullptr) const {
-    const auto line = at != nullptr ? at->source().begin.line : table_.source().begin.line;
+    refuse_line(what, at != nullptr ? at->source().begin.line : line());
+  }
+  [[noreturn]] void refuse_line(const std::string& what, std::size_t line) const {
     throw ConfigError(path_ + ":" + std::to_string(line) + ": " +
                       (title_.empty() ? "" : title_ + ": ") + what);
   }
@@ -79,9 +89,8 @@ class Section {
 
   std::optional<std::string> text(const std::string& key) {
     auto found = value<std::string>(key, "a string");
-    if (found && (found->empty() || found->find('\0') != std::string::npos)) {
-      refuse("`" + key + "` is empty.", find(key));
-    }
+    if (found && found->empty()) refuse("`" + key + "` is empty.", find(key));
+    if (found) check_text(key, *found);
     return found;
   }
   std::string needed_text(const std::string& key, const std::string& example) {
@@ -127,6 +136,7 @@ class Section {
     std::vector<std::string> list;
     for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
       const auto item = (*array)[i].value_exact<std::string>();
+      if (item) check_text(key, *item);
       if (item) list.push_back(*item);
     }
     if (array == nullptr || list.size() != array->size()) {
@@ -170,6 +180,10 @@ class Section {
   }
 
  private:
+  void check_text(const std::string& key, const std::string& text) {
+    if (text.find('\0') != std::string::npos) refuse("`" + key + "` holds a zero byte.", find(key));
+  }
+
   const toml::table& table_;
   std::string title_;
   const std::string& path_;
@@ -203,9 +217,10 @@ void read_listen(Section& section, ListenOptions& listen) {
     listen.socket = *socket;
   }
   if (const auto mode = section.text("mode")) {
-    char* end = nullptr;
-    const unsigned long bits = std::strtoul(mode->c_str(), &end, 8);
-    if (*end != '\0' || bits > 0777) {
+    unsigned bits = 0;
+    const char* end = mode->data() + mode->size();
+    const auto [rest, error] = std::from_chars(mode->data(), end, bits, 8);
+    if (error != std::errc() || rest != end || bits > 0777) {
       section.refuse("`mode` must be octal permissions, such as \"0660\".", section.find("mode"));
     }
     listen.mode = static_cast<mode_t>(bits);
@@ -238,6 +253,10 @@ void read_freshness(Section& section, FreshnessOptions& freshness) {
   section.duration("bound", freshness.bound, milliseconds(20));
   section.duration("max_stale", freshness.max_stale, milliseconds(20));
   section.duration("audit", freshness.audit, milliseconds(0));
+  if (freshness.audit.count() > 0 && freshness.audit < milliseconds(100)) {
+    section.refuse("`audit` must be \"0s\" (never) or at least 100ms: it reads the whole table.",
+                   section.find("audit"));
+  }
   section.duration("start_timeout", freshness.start_timeout, milliseconds(0));
   if (freshness.bound < 2 * freshness.heartbeat) {
     section.refuse(
@@ -251,13 +270,25 @@ void read_freshness(Section& section, FreshnessOptions& freshness) {
   }
 }
 
+// What we quote into SQL; "$latchkey$" would end the quotation of a function's body.
+bool is_sql_name(const std::string& name) {
+  return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
+         std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+}
+
 DatabaseOptions read_database(Section& section) {
   DatabaseOptions database;
   database.name = needed_name(section, "main");
   database.conninfo =
       section.needed_text("conninfo", "host=/run/postgresql dbname=app user=latchkey");
   if (const auto problem = conninfo_problem(database.conninfo)) {
-    section.refuse("`conninfo`: " + *problem, section.find("conninfo"));
+    // libpq quotes what it stumbled over, which may be part of a password.
+    const bool secret = database.conninfo.find("password") != std::string::npos;
+    section.refuse("`conninfo` cannot be read" +
+                       (secret ? ", and what is wrong is not shown, because it mentions a password."
+                                 " Passwords belong into a file: see `password_file`."
+                               : ": " + *problem),
+                   section.find("conninfo"));
   }
   if (conninfo_has_password(database.conninfo)) {
     section.refuse(
@@ -268,6 +299,12 @@ DatabaseOptions read_database(Section& section) {
   if (const auto file = section.text("password_file")) database.password_file = *file;
   database.role =
       section.text("role").value_or(conninfo_user(database.conninfo).value_or("latchkey"));
+  if (!is_sql_name(database.role)) {
+    section.refuse(
+        "`role` (else the user in `conninfo`) must have at most 63 characters, none a control"
+        " character.",
+        section.find("role"));
+  }
   return database;
 }
 
@@ -288,11 +325,6 @@ void read_choice(Section& section, const std::string& key,
                  section.find(key));
 }
 
-bool is_column_name(const std::string& name) {
-  return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
-         std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-}
-
 SourceConfig read_source(Section& section) {
   SourceConfig source;
   if (const auto name = section.text("preset")) {
@@ -310,7 +342,7 @@ SourceConfig read_source(Section& section) {
   source.database = section.text("database").value_or("");
   if (const auto text = section.text("table")) {
     const auto table = TableName::parse(*text);
-    if (!table || !is_column_name(table->schema) || !is_column_name(table->table)) {
+    if (!table || !is_sql_name(table->schema) || !is_sql_name(table->table)) {
       section.refuse("`table` must be schema.table, such as \"public.api_keys\".",
                      section.find("table"));
     }
@@ -338,10 +370,21 @@ SourceConfig read_source(Section& section) {
       continue;
     }
     const auto column = section.text(role_name(role));
-    if (!is_column_name(*column)) {
+    if (!is_sql_name(*column)) {
       section.refuse("`" + std::string(role_name(role)) + "` is no column name.", node);
     }
     source.columns[role] = *column;
+  }
+  for (const auto& [role, column] : source.columns) {
+    if (role == Role::kKey || source.column(Role::kKey) == nullptr ||
+        column != *source.column(Role::kKey)) {
+      continue;
+    }
+    // Ids travel in notifications that everybody on the database can read; other columns are told
+    // to callers. A key must do neither.
+    section.refuse("`" + std::string(role_name(role)) + "` names the same column as `key`, \"" +
+                       column + "\". It must be another column.",
+                   section.find(role_name(role)));
   }
   for (const Role role : {Role::kId, Role::kKey}) {
     if (source.column(role) != nullptr) continue;
@@ -406,56 +449,83 @@ AllowOptions read_allow(Section& section) {
 
 // ---- what only the whole shows
 
-void check_names(const Section& file, Options& options) {
-  std::set<std::string> databases, sources;
-  for (const DatabaseOptions& database : options.databases) {
-    if (!databases.insert(database.name).second) {
-      file.refuse("two databases are named \"" + database.name + "\".");
+// Where each entry begins, for messages about how they fit together.
+struct Lines {
+  std::vector<std::size_t> databases, sources, allow;
+};
+
+void check_databases(const Section& file, const Options& options, const Lines& lines) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < options.databases.size(); ++i) {
+    const std::string& name = options.databases[i].name;
+    if (!names.insert(name).second) {
+      file.refuse_line("two databases are named \"" + name + "\".", lines.databases[i]);
+    }
+    if (std::ranges::none_of(options.sources,
+                             [&](const SourceConfig& s) { return s.database == name; })) {
+      file.refuse_line("no [[source]] uses database \"" + name + "\". Remove it, or add one.",
+                       lines.databases[i]);
     }
   }
-  if (databases.empty()) {
-    file.refuse("no [[database]] is configured, so there is nowhere to load keys from.");
-  }
-  for (SourceConfig& source : options.sources) {
-    if (!sources.insert(source.name).second) {
-      file.refuse("two sources are named \"" + source.name + "\".");
-    }
-    if (source.database.empty() && databases.size() == 1) source.database = *databases.begin();
-    if (!databases.contains(source.database)) {
-      file.refuse("source \"" + source.name + "\": there is no [[database]] named \"" +
-                  source.database + "\". Known: " + listed(databases) + ".");
-    }
-  }
-  for (SourceConfig& source : options.sources) {
+}
+
+// Sources of one table share its triggers, which then have to watch for all of them.
+void share_triggers(const Section& file, Options& options, const Lines& lines) {
+  for (std::size_t i = 0; i < options.sources.size(); ++i) {
+    SourceConfig& source = options.sources[i];
     std::set<std::string> watched;
     for (const SourceConfig& other : options.sources) {
       if (other.database != source.database || other.table.display() != source.table.display()) {
         continue;
       }
       if (*other.column(Role::kId) != *source.column(Role::kId)) {
-        file.refuse("sources \"" + source.name + "\" and \"" + other.name +
-                    "\" read the same table, so they must agree on `id`.");
+        file.refuse_line("sources \"" + source.name + "\" and \"" + other.name +
+                             "\" read the same table, so they must agree on `id`.",
+                         lines.sources[i]);
       }
       for (const auto& [role, column] : other.columns) watched.insert(column);
     }
     source.watched.assign(watched.begin(), watched.end());
   }
-  if (sources.empty()) {
+}
+
+void check_names(const Section& file, Options& options, const Lines& lines) {
+  if (options.databases.empty()) {
+    file.refuse("no [[database]] is configured, so there is nowhere to load keys from.");
+  }
+  if (options.sources.empty()) {
     file.refuse("no [[source]] is configured, so there are no keys to answer from.");
   }
-  if (sources.size() > kSourcesMax) file.refuse("more than 32 sources.");
-  for (const DatabaseOptions& database : options.databases) {
-    if (std::ranges::none_of(options.sources,
-                             [&](const auto& s) { return s.database == database.name; })) {
-      file.refuse("no [[source]] uses database \"" + database.name + "\". Remove it, or add one.");
+  if (options.sources.size() > kSourcesMax) {
+    file.refuse_line("more than 32 sources.", lines.sources[kSourcesMax]);
+  }
+  std::set<std::string> databases, sources;
+  for (const DatabaseOptions& database : options.databases) databases.insert(database.name);
+  for (std::size_t i = 0; i < options.sources.size(); ++i) {
+    SourceConfig& source = options.sources[i];
+    if (!sources.insert(source.name).second) {
+      file.refuse_line("two sources are named \"" + source.name + "\".", lines.sources[i]);
+    }
+    if (source.database.empty() && databases.size() > 1) {
+      file.refuse_line("source \"" + source.name +
+                           "\": `database` is missing. Choose one of: " + listed(databases) + ".",
+                       lines.sources[i]);
+    }
+    if (source.database.empty()) source.database = *databases.begin();
+    if (!databases.contains(source.database)) {
+      file.refuse_line("source \"" + source.name + "\": there is no [[database]] named \"" +
+                           source.database + "\". Known: " + listed(databases) + ".",
+                       lines.sources[i]);
     }
   }
-  for (const AllowOptions& rule : options.allow) {
-    for (const std::string& name : rule.sources) {
-      if (!sources.contains(name)) {
-        file.refuse("an [[allow]] rule names source \"" + name + "\", which does not exist." +
-                    did_you_mean(name, sources));
-      }
+  check_databases(file, options, lines);
+  share_triggers(file, options, lines);
+  for (std::size_t i = 0; i < options.allow.size(); ++i) {
+    for (const std::string& name : options.allow[i].sources) {
+      if (sources.contains(name)) continue;
+      file.refuse_line("an [[allow]] rule names source \"" + name + "\", which does not exist." +
+                           did_you_mean(name, sources),
+                       lines.allow[i]);
     }
   }
 }
@@ -481,11 +551,21 @@ Options Options::parse(std::string_view text, const std::string& path) {
         {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}},
         options.log_level);
   });
-  file.tables("database", [&](Section& s) { options.databases.push_back(read_database(s)); });
-  file.tables("source", [&](Section& s) { options.sources.push_back(read_source(s)); });
-  file.tables("allow", [&](Section& s) { options.allow.push_back(read_allow(s)); });
+  Lines lines;
+  file.tables("database", [&](Section& s) {
+    lines.databases.push_back(s.line());
+    options.databases.push_back(read_database(s));
+  });
+  file.tables("source", [&](Section& s) {
+    lines.sources.push_back(s.line_of("database"));
+    options.sources.push_back(read_source(s));
+  });
+  file.tables("allow", [&](Section& s) {
+    lines.allow.push_back(s.line_of("sources"));
+    options.allow.push_back(read_allow(s));
+  });
   file.finish();
-  check_names(file, options);
+  check_names(file, options, lines);
   return options;
 }
 

@@ -147,26 +147,25 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
 // Freshness and scopes. An answer is as old as the source that gave it; where no row spoke, as old
 // as the oldest source asked, since any of them might know the key by now.
 void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
-  std::int64_t age_ns = 0;
-  bool asked_any = false;
+  std::int64_t oldest_ns = -1;
   for (std::size_t route = 0; route < routes_.size(); ++route) {
     if ((question.terms->sources & (SourceMask{1} << route)) == 0) continue;
-    asked_any = true;
-    if (finding.record != nullptr && finding.route != route) continue;
-    age_ns = std::max(age_ns, ages.ns[route]);
+    oldest_ns = std::max(oldest_ns, ages.ns[route]);
   }
-  finding.age_ms = saturated_ms(age_ns);
-  if (!asked_any) {
+  if (oldest_ns < 0) {
     finding.verdict = LATCHKEY_FORBIDDEN;
-    finding.age_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
+    finding.age_ms = finding.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
     return;
   }
   if (!is_well_formed(question.key)) {
     finding.verdict = LATCHKEY_MALFORMED;
-    finding.fresh = true;  // no change of any table could make it another answer
-    finding.age_ms = 0;
+    finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
     return;
   }
+  const std::int64_t age_ns = finding.record != nullptr ? ages.ns[finding.route] : oldest_ns;
+  finding.age_ms = saturated_ms(age_ns);
+  finding.age_if_unknown_ms = saturated_ms(oldest_ns);
+  finding.fresh_if_unknown = oldest_ns <= limits_.bound_ns;
   const bool demanded = question.terms->max_age_ms != LATCHKEY_MAX_AGE_ANY;
   if (age_ns > limits_.max_stale_ns ||
       (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs)) {

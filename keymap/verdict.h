@@ -75,6 +75,9 @@ struct Finding {
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
   bool fresh = false;
   std::uint32_t age_ms = 0;
+  // What `unknown` would have said: for callers who may not learn that a row spoke.
+  bool fresh_if_unknown = false;
+  std::uint32_t age_if_unknown_ms = 0;
   const Record* record = nullptr;  // null: no row spoke
   std::size_t route = 0;           // that it came by
   std::size_t digester = 0;

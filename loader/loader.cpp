@@ -480,7 +480,8 @@ void Loader::reread(std::size_t index, std::vector<std::string> ids) {
                    }});
 }
 
-void Loader::apply_reread(std::size_t index, const PgRows& rows, std::vector<std::string> ids) {
+void Loader::apply_reread(std::size_t index, const PgRows& rows,
+                          const std::vector<std::string>& ids) {
   Source& source = *sources_[index];
   OddityCounts oddities{};
   std::vector<Record::Owner> records;

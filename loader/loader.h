@@ -121,7 +121,7 @@ class Loader {
   void load(std::size_t index);
   void load_done(std::size_t index);
   void reread(std::size_t index, std::vector<std::string> ids);
-  void apply_reread(std::size_t index, const PgRows& rows, std::vector<std::string> ids);
+  void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void prove(const Refresh::Prove& prove);
   // `advice` is for whoever starts the daemon, not for the log of a running one.
   void fail(const std::string& why, const std::string& advice = "");

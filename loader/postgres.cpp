@@ -269,15 +269,20 @@ void CopyReader::read(std::string_view message, const std::function<void(const F
     header_read_ = true;
   }
   while (!cursor.at_end()) {
+    if (ended_) throw PgError("COPY sent more behind its end");
     const auto count = cursor.integer<std::int16_t>();
-    if (count == -1) return;  // the trailer
+    if (count == -1) {
+      ended_ = true;
+      continue;
+    }
     if (count < 0 || static_cast<std::size_t>(count) != fields_) {
       throw PgError("COPY sent a tuple with another number of fields than was selected");
     }
     tuple_.clear();
     for (std::size_t i = 0; i < fields_; ++i) {
       const auto length = cursor.integer<std::int32_t>();
-      if (length < 0) {
+      if (length < -1) throw PgError("COPY sent a field of an impossible length");
+      if (length == -1) {
         tuple_.emplace_back(std::nullopt);
       } else {
         tuple_.emplace_back(cursor.take(static_cast<std::size_t>(length)));

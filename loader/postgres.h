@@ -120,6 +120,7 @@ class CopyReader {
   std::size_t fields_;
   Fields tuple_;
   bool header_read_ = false;
+  bool ended_ = false;
 };
 
 }  // namespace latchkey

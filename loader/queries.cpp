@@ -124,6 +124,7 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
                     source.name + "\" to the primary key.");
   }
   const std::string& key_type = type_of(source, facts, Role::kKey);
+  const bool digested_by_server = source.scheme == Scheme::kPlain || source.scheme == Scheme::kJwt;
   const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
                           source.encoding == Encoding::kRaw;
   if (raw_digest && key_type != "bytea") {
@@ -131,6 +132,13 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
                     key_type +
                     ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
                     " in [[source]] \"" +
+                    source.name + "\".");
+  } else if (key_type == "bytea" && digested_by_server) {
+    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table +
+                    " is of type bytea, but scheme = \"" +
+                    (source.scheme == Scheme::kJwt ? "jwt" : "plain") +
+                    "\" says that it holds keys as text. If it holds digests, set `scheme` to"
+                    " \"sha256\" or \"hmac-sha256\" in [[source]] \"" +
                     source.name + "\".");
   } else if (!raw_digest && key_type == "bytea") {
     found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table +

@@ -41,7 +41,7 @@ void Refresh::work_ready(std::int64_t) {
 
 void Refresh::failed(std::int64_t now_ns) {
   listen_ = work_ = Lane::kDown;
-  live_ = false;
+  live_ = proven_listening_ = false;
   // Syncs outlive the connection: the next one may still prove what they wait for in time.
   const auto wait_again = [this](const std::vector<std::uint64_t>& syncs) {
     syncs_waiting_.insert(syncs_waiting_.end(), syncs.begin(), syncs.end());
@@ -118,7 +118,10 @@ void Refresh::sync_wanted(std::uint64_t sync) {
   hurry();
 }
 
-void Refresh::hurry() { retry_ns_ = std::min(retry_ns_, failed_ns_ + settings_.sync_backoff_ns); }
+void Refresh::hurry() {
+  const std::int64_t half_ns = settings_.sync_backoff_ns / 2;
+  retry_ns_ = std::min(retry_ns_, failed_ns_ + half_ns + random_up_to(half_ns));
+}
 
 void Refresh::sync_abandoned(std::uint64_t sync) {
   std::erase(syncs_waiting_, sync);
@@ -154,8 +157,7 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
 std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   if (work_ != Lane::kReady || !proven_listening_ || task_) return std::nullopt;
   if (round_.empty() && round_open_) {
-    round_open_ = false;
-    applied_ = round_reaches_;
+    finish_round();
   }
   if (round_.empty() && !proofs_.empty() && proofs_.front().needs_applied <= applied_) {
     failures_ = 0;
@@ -175,21 +177,19 @@ std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   return std::visit([](const auto& task) -> Action { return task; }, *task_);
 }
 
-// Takes everything that has been notified so far. A reload whose time has not come is left, and
-// then the round does not reach anything: nothing newer is proven until that reload is done.
+// Takes everything that has been notified so far. A source whose reload has to wait does not reach
+// what was notified; the others do, and it will in a later round.
 bool Refresh::plan_round(std::int64_t now_ns) {
   if (applied_ == notified_) return false;
-  bool complete = true;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = sources_[i];
-    const bool must_wait = !source.urgent && now_ns < source.no_reload_before_ns;
-    if (source.reload && must_wait) complete = false;
+    const bool must_wait = source.reload && !source.urgent && now_ns < source.no_reload_before_ns;
+    source.reaches = must_wait ? source.applied : notified_;
     if (source.reload && !must_wait) {
       source.reload_was_urgent = source.urgent;
       source.reload = source.urgent = false;
       source.ids.clear();
       round_.emplace_back(Load{i});
-      continue;
     }
     while (!source.ids.empty()) {
       Reread reread{i, {}};
@@ -199,18 +199,18 @@ bool Refresh::plan_round(std::int64_t now_ns) {
       round_.emplace_back(std::move(reread));
     }
   }
-  if (complete) {
-    round_reaches_ = notified_;
-  } else {
-    round_reaches_ = applied_;
-  }
-  round_open_ = complete || !round_.empty();
-  if (round_.empty() && complete) {
-    // Notified of nothing that needs reading (say, of ids that were already taken).
-    applied_ = round_reaches_;
-    round_open_ = false;
-  }
+  round_open_ = true;
+  if (round_.empty()) finish_round();
   return !round_.empty();
+}
+
+void Refresh::finish_round() {
+  round_open_ = false;
+  applied_ = notified_;
+  for (Source& source : sources_) {
+    source.applied = source.reaches;
+    applied_ = std::min(applied_, source.applied);
+  }
 }
 
 std::int64_t Refresh::wake_ns() const {
@@ -218,21 +218,21 @@ std::int64_t Refresh::wake_ns() const {
   if (listen_ == Lane::kReady) {
     wake = barrier_ ? barrier_->sent_ns + settings_.barrier_deadline_ns : next_heartbeat_ns_;
   }
-  if (!task_ && work_ == Lane::kReady && proven_listening_) {
+  const bool reading_waits = !task_ && work_ == Lane::kReady && proven_listening_;
+  if (reading_waits) {
     // Whatever could be read at once is under way: what is left waits for its time.
     for (const Source& source : sources_) {
       if (source.reload) wake = std::min(wake, source.no_reload_before_ns);
     }
   }
-  if (!task_ && settings_.audit_ns > 0 && proven_listening_) wake = std::min(wake, next_audit_ns_);
+  if (reading_waits && settings_.audit_ns > 0) wake = std::min(wake, next_audit_ns_);
   return wake;
 }
 
 // Jittered, so that the hosts of a fleet do not all read the table at once.
 void Refresh::plan_audit(std::int64_t now_ns) {
   const std::int64_t tenth = settings_.audit_ns / 10;
-  next_audit_ns_ = now_ns + settings_.audit_ns +
-                   std::uniform_int_distribution<std::int64_t>(-tenth, tenth)(random_);
+  next_audit_ns_ = now_ns + settings_.audit_ns - tenth + random_up_to(2 * tenth);
 }
 
 std::int64_t Refresh::backoff_ns() {
@@ -240,7 +240,11 @@ std::int64_t Refresh::backoff_ns() {
   const std::int64_t ceiling =
       std::min(settings_.backoff_max_ns, settings_.backoff_min_ns << doublings);
   // Half fixed, half random: many hosts that lost the same database come back one by one.
-  return ceiling / 2 + std::uniform_int_distribution<std::int64_t>(0, ceiling / 2)(random_);
+  return std::max(settings_.backoff_min_ns, ceiling / 2) + random_up_to(ceiling / 2);
+}
+
+std::int64_t Refresh::random_up_to(std::int64_t ns) {
+  return std::uniform_int_distribution<std::int64_t>(0, ns)(random_);
 }
 
 // ---- for people

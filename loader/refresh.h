@@ -115,6 +115,8 @@ class Refresh {
     bool urgent = true;             // the reload is our own decision: no gap applies
     bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
+    std::uint64_t applied = 0;  // everything up to this number is in force for this source
+    std::uint64_t reaches = 0;  // what `applied` becomes when the round is done
   };
   struct Barrier {
     std::uint64_t number;
@@ -132,7 +134,9 @@ class Refresh {
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
   [[nodiscard]] std::int64_t wake_ns() const;
+  void finish_round();
   [[nodiscard]] std::int64_t backoff_ns();
+  [[nodiscard]] std::int64_t random_up_to(std::int64_t ns);
   void hurry();
   void plan_audit(std::int64_t now_ns);
 
@@ -157,11 +161,10 @@ class Refresh {
   std::vector<std::uint64_t> syncs_waiting_;
 
   std::uint64_t notified_ = 0;
-  std::uint64_t applied_ = 0;
+  std::uint64_t applied_ = 0;  // the least of the sources'
   std::deque<Task> round_;
-  bool round_open_ = false;          // tasks of a round are waiting or under way
-  std::uint64_t round_reaches_ = 0;  // what `applied_` becomes when the round is done
-  std::optional<Task> task_;         // under way
+  bool round_open_ = false;   // tasks of a round are waiting or under way
+  std::optional<Task> task_;  // under way
   std::int64_t task_since_ns_ = 0;
   std::deque<Proof> proofs_;
 };

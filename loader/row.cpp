@@ -18,11 +18,14 @@ constexpr std::int64_t kPostgresEpochUs = 946'684'800'000'000;
 
 void count(OddityCounts& counts, Oddity oddity) { ++counts[static_cast<std::size_t>(oddity)]; }
 
-std::optional<std::int64_t> read_time(const std::optional<std::string_view>& field) {
-  if (!field || field->size() != sizeof(std::int64_t)) return std::nullopt;
+// Leaves `us` alone where there is no time; false if there is something else.
+bool read_time(const std::optional<std::string_view>& field, std::int64_t& us) {
+  if (!field) return true;
+  if (field->size() != sizeof(std::int64_t)) return false;
   std::uint64_t bits = 0;
   for (const char c : *field) bits = (bits << 8) | static_cast<unsigned char>(c);
-  return unix_us_from_timestamptz(static_cast<std::int64_t>(bits));
+  us = unix_us_from_timestamptz(static_cast<std::int64_t>(bits));
+  return true;
 }
 
 bool is_usable_scope(std::string_view scope) {
@@ -63,6 +66,7 @@ const char* oddity_name(Oddity oddity) {
     case Oddity::kUnknownStatus: return "unknown_status";
     case Oddity::kBadScopes: return "bad_scopes";
     case Oddity::kUnusableScope: return "unusable_scope";
+    case Oddity::kUnreadableTime: return "unreadable_time";
     case Oddity::kUnreadableJwt: return "unreadable_jwt";
     case Oddity::kClaimsTooLong: return "claims_too_long";
     case Oddity::kMetadataTooLong: return "metadata_too_long";
@@ -86,6 +90,8 @@ const char* oddity_sentence(Oddity oddity) {
       return "the scopes are no list of words; the key is refused as disabled";
     case Oddity::kUnusableScope:
       return "a scope is empty, holds a space or is longer than 255 bytes; it is left out";
+    case Oddity::kUnreadableTime:
+      return "expires_at or not_before is no time; the key is refused as disabled";
     case Oddity::kUnreadableJwt:
       return "the stored token's claims cannot be read, so neither can its expiry; the key is"
              " refused as disabled";
@@ -125,8 +131,11 @@ Record::Owner RowReader::read(const RowView& row, OddityCounts& counts) {
   facts.subject = row[kFieldSubject];
   facts.tenant = row[kFieldTenant];
   facts.metadata = row[kFieldMetadata];
-  facts.expires_us = read_time(row[kFieldExpires]).value_or(kNeverExpires);
-  facts.not_before_us = read_time(row[kFieldNotBefore]).value_or(kAlwaysValid);
+  if (!read_time(row[kFieldExpires], facts.expires_us) ||
+      !read_time(row[kFieldNotBefore], facts.not_before_us)) {
+    count(counts, Oddity::kUnreadableTime);
+    if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+  }
   if (source_.scheme == Scheme::kJwt) {
     const auto times = jwt_times(row[kFieldJwtClaims].value_or(""));
     if (!times) {

@@ -28,11 +28,12 @@ enum class Oddity {
   kUnknownStatus,    // a status in no list: refused as disabled
   kBadScopes,        // scopes that are no list of words: refused as disabled
   kUnusableScope,    // one scope that no request can name (empty, or with a space): left out
+  kUnreadableTime,   // an expiry or not-before that is no time: refused as disabled
   kUnreadableJwt,    // a token whose claims cannot be read: refused as disabled
   kClaimsTooLong,    // more than LATCHKEY_CLAIMS_BYTES_MAX: refused as disabled
   kMetadataTooLong,  // served without its metadata
 };
-constexpr std::size_t kOddities = 9;
+constexpr std::size_t kOddities = 10;
 [[nodiscard]] const char* oddity_name(Oddity oddity);
 // What it means for the key's holder and what to do.
 [[nodiscard]] const char* oddity_sentence(Oddity oddity);

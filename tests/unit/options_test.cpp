@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "daemon/duration.h"
+#include "loader/triggers.h"
 
 namespace latchkey {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -398,10 +400,16 @@ TEST(OptionsFile, TakesAtMost32Sources) {
 }
 
 // One table has one set of triggers: a second mapping would for ever find the first one's outdated.
-TEST(OptionsFile, RefusesTwoMappingsOfOneTable) {
+TEST(OptionsFile, LetsSourcesOfOneTableShareItsTriggers) {
   std::string second = kSource;
   second.replace(second.find("\"s\""), 3, "\"t\"");
-  EXPECT_THROW((void)parse(kMinimal + second + "tenant = \"tenant\"\n"), ConfigError);
+  const Options options = parse(kMinimal + second + "tenant = \"tenant\"\n");
+  // Each watches what the other maps, so both print the same triggers.
+  EXPECT_THAT(options.sources[0].watched, Contains("tenant"));
+  EXPECT_EQ(trigger_fingerprint(options.sources[0]), trigger_fingerprint(options.sources[1]));
+
+  second.replace(second.find("id = \"id\""), 9, "id = \"i2\"");
+  EXPECT_THROW((void)parse(kMinimal + second), ConfigError) << "ids in notifications are one kind";
 }
 
 TEST(OptionsFile, SaysWhichFileCannotBeRead) {

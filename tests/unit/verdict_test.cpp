@@ -80,7 +80,7 @@ TEST_F(VerifierTest, LetsARefusingSourceSpeakBeforeAnAcceptingOne) {
 
 // Digests are looked up in another order than that of the sources.
 TEST_F(VerifierTest, KeepsTheOrderOfTheSourcesWhateverTheirDigests) {
-  const Verifier verifier({Digester(), Digester("v1", test::as_bytes(kOldPepper))},
+  const Verifier verifier({Digester(), Digester("v1", test::as_bytes(kOldPepper), 0)},
                           {{&c_, {1}}, {&a_, {0}}}, kLimits);
   RecordFacts f = facts("in c", "");
   f.digest = HmacKey(test::as_bytes(kOldPepper)).digest("k");

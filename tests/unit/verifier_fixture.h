@@ -41,10 +41,10 @@ class VerifierTest : public testing::Test {
   Quiescence quiescence_;
   KeySet a_{"a", quiescence_}, b_{"b", quiescence_}, c_{"c", quiescence_};
   KeySetWriter in_a_{a_, quiescence_}, in_b_{b_, quiescence_}, in_c_{c_, quiescence_};
-  Verifier verifier_{
-      {Digester(), Digester("v1", as_bytes(kOldPepper)), Digester("v2", as_bytes(kNewPepper))},
-      {{&a_, {0}}, {&b_, {0}}, {&c_, {1, 2}}},
-      kLimits};
+  Verifier verifier_{{Digester(), Digester("v1", as_bytes(kOldPepper), 0),
+                      Digester("v2", as_bytes(kNewPepper), 1)},
+                     {{&a_, {0}}, {&b_, {0}}, {&c_, {1, 2}}},
+                     kLimits};
   Now now_{kRealUs, kBootNs};
 };
 
