@@ -84,7 +84,12 @@ int run(int argc, char** argv) {
         " what there is."};
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    throw UsageError{std::string(error.what()) + ". --help tells what there is."};
+    // Most messages repeat what was typed, which may be a key; that something is missing does not.
+    const bool harmless = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+    throw UsageError{(harmless
+                          ? std::string(error.what())
+                          : "the command line cannot be understood (" + error.get_name() + ")") +
+                     ". --help tells what there is."};
   }
   if (verify_command->parsed()) {
     if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");

@@ -283,7 +283,9 @@ DatabaseOptions read_database(Section& section) {
       section.needed_text("conninfo", "host=/run/postgresql dbname=app user=latchkey");
   if (const auto problem = conninfo_problem(database.conninfo)) {
     // libpq quotes what it stumbled over, which may be part of a password.
-    const bool secret = database.conninfo.find("password") != std::string::npos;
+    const bool secret = database.conninfo.find("password") != std::string::npos ||
+                        (database.conninfo.find("://") != std::string::npos &&
+                         problem->find("port") == std::string::npos);
     section.refuse("`conninfo` cannot be read" +
                        (secret ? ", and what is wrong is not shown, because it mentions a password."
                                  " Passwords belong into a file: see `password_file`."

@@ -135,6 +135,7 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
       candidate.route = route;
       candidate.digester = digester;
       Finding& spoken = findings[asked[j]];
+      candidate.held_by = spoken.held_by |= SourceMask{1} << route;
       if (is_ambiguous(candidate, spoken)) {
         spoken.verdict = LATCHKEY_DISABLED;
       } else if (outweighs(candidate, spoken)) {
@@ -144,13 +145,18 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
   }
 }
 
-// Freshness and scopes. An answer is as old as the source that gave it; where no row spoke, as old
-// as the oldest source asked, since any of them might know the key by now.
+// Freshness and scopes. Any of the rows that hold the key could have been revoked, so an answer is
+// as old as the oldest source among those that know it; where none does, as old as the oldest
+// source asked, since any of them might know it by now.
 void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
   std::int64_t oldest_ns = -1;
+  std::int64_t oldest_holder_ns = -1;
   for (std::size_t route = 0; route < routes_.size(); ++route) {
-    if ((question.terms->sources & (SourceMask{1} << route)) == 0) continue;
-    oldest_ns = std::max(oldest_ns, ages.ns[route]);
+    const SourceMask bit = SourceMask{1} << route;
+    if ((question.terms->sources & bit) != 0) oldest_ns = std::max(oldest_ns, ages.ns[route]);
+    if ((finding.held_by & bit) != 0) {
+      oldest_holder_ns = std::max(oldest_holder_ns, ages.ns[route]);
+    }
   }
   if (oldest_ns < 0) {
     finding.verdict = LATCHKEY_FORBIDDEN;
@@ -162,7 +168,7 @@ void Verifier::settle(const Question& question, const Ages& ages, Finding& findi
     finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
     return;
   }
-  const std::int64_t age_ns = finding.record != nullptr ? ages.ns[finding.route] : oldest_ns;
+  const std::int64_t age_ns = finding.record != nullptr ? oldest_holder_ns : oldest_ns;
   finding.age_ms = saturated_ms(age_ns);
   finding.age_if_unknown_ms = saturated_ms(oldest_ns);
   finding.fresh_if_unknown = oldest_ns <= limits_.bound_ns;

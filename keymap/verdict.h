@@ -79,7 +79,8 @@ struct Finding {
   bool fresh_if_unknown = false;
   std::uint32_t age_if_unknown_ms = 0;
   const Record* record = nullptr;  // null: no row spoke
-  std::size_t route = 0;           // that it came by
+  SourceMask held_by = 0;          // every source that knows the key
+  std::size_t route = 0;           // that the record came by
   std::size_t digester = 0;
 };
 

@@ -213,6 +213,9 @@ void Loader::act() {
          ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the server runs "
          "and"
          " accepts this role, and that it is not a standby.");
+  } catch (const PgQueryError& error) {
+    // What the catalogue does not like now, it will not like in a second either.
+    fail(error.what(), "", /*final=*/inspecting_);
   } catch (const PgError& error) {
     fail(error.what());
   } catch (const std::exception& error) {
@@ -249,10 +252,8 @@ void Loader::turn() {
   const bool was_connected = work_->connected();
   try {
     work_->advance();
-  } catch (const PgConnectError&) {
-    throw;
-  } catch (const PgError& error) {
-    throw PgError(work_step_ + ": " + error.what());
+  } catch (const PgQueryError& error) {
+    throw PgQueryError(work_step_ + ": " + error.what());
   }
   if (!was_connected && work_->connected()) {
     work_->send(kSessionSettings, {.copy_data = {}, .rows = {}, .done = [this] { inspect(0); }});
@@ -287,6 +288,7 @@ void Loader::connect() {
   nonce_back_ = false;
   listen_deadline_ns_ = work_deadline_ns_ = now_ns + kStepDeadline;
   work_step_ = "connecting";
+  inspecting_ = true;
   listen_ = std::make_unique<PgConnection>(database_.target);
   work_ = std::make_unique<PgConnection>(database_.target);
 }
@@ -318,10 +320,19 @@ void Loader::inspect(std::size_t index) {
       unready_ = Unready{found, /*final=*/true};
     }
     if (!found.empty()) throw PgError(found.front());
+    inspecting_ = false;
     work_deadline_ns_ = kNoDeadline;
     refresh_.work_ready(boot_ns());
     return;
   }
+  Source& source = *sources_[index];
+  work_step_ = "`time_zone` of source \"" + source.status.name +
+               "\" must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
+  work_->send(time_zone_sql(source.settings.config),
+              {.copy_data = {}, .rows = {}, .done = [this, index] { look_up_table(index); }});
+}
+
+void Loader::look_up_table(std::size_t index) {
   Source& source = *sources_[index];
   work_step_ = "looking up the table of source \"" + source.status.name + "\"";
   work_->send(inspect_sql(source.settings.config),
@@ -537,7 +548,7 @@ void Loader::prove(const Refresh::Prove& prove) {
   changed_.notify_all();
 }
 
-void Loader::fail(const std::string& why, const std::string& advice) {
+void Loader::fail(const std::string& why, const std::string& advice, bool final) {
   disconnect();
   refresh_.failed(boot_ns());
   {
@@ -549,7 +560,7 @@ void Loader::fail(const std::string& why, const std::string& advice) {
     }
     status_.last_error = why;
     if (!ready_ && !(unready_ && unready_->final)) {
-      unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, false};
+      unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, final};
     }
   }
   changed_.notify_all();

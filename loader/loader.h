@@ -116,6 +116,7 @@ class Loader {
   void connect();
   void listen_connected();
   void inspect(std::size_t index);
+  void look_up_table(std::size_t index);
   void send_barrier(std::uint64_t number);
   void barrier_query_done();
   void load(std::size_t index);
@@ -124,7 +125,7 @@ class Loader {
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void prove(const Refresh::Prove& prove);
   // `advice` is for whoever starts the daemon, not for the log of a running one.
-  void fail(const std::string& why, const std::string& advice = "");
+  void fail(const std::string& why, const std::string& advice = "", bool final = false);
   void disconnect();
   void drain_notifications();
   void take_notification(const PgNotification& notification);
@@ -139,7 +140,8 @@ class Loader {
   std::unique_ptr<PgConnection> work_;
   std::int64_t listen_deadline_ns_ = 0;  // of the step under way
   std::int64_t work_deadline_ns_ = 0;
-  std::string work_step_;  // what the reading connection is doing, for messages
+  bool inspecting_ = false;  // from connecting until all tables have been looked up
+  std::string work_step_;    // what the reading connection is doing, for messages
   std::string heartbeat_channel_;
   std::string nonce_;
   std::uint64_t barrier_number_ = 0;

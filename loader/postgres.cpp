@@ -63,7 +63,15 @@ void discard_notice(void*, const PGresult*) {}
 
 std::optional<std::string> conninfo_problem(const std::string& conninfo) {
   std::string problem;
-  if (parse(conninfo, &problem) != nullptr) return std::nullopt;
+  if (parse(conninfo, &problem) != nullptr) {
+    // libpq looks at the port only when it connects, and then shows what stands there: in a URI
+    // with an unescaped password that is a part of it.
+    const auto port = option(conninfo, "port");
+    if (port && port->find_first_not_of("0123456789,") != port->npos) {
+      return "its port is no number. (A password does not belong into a URI.)";
+    }
+    return std::nullopt;
+  }
   return problem.empty() ? "libpq cannot read it" : problem;
 }
 
@@ -186,7 +194,7 @@ void PgConnection::read_results() {
         copying_ = true;
         if (!read_copy()) return;
         break;
-      default: throw PgError(one_line(PQresultErrorMessage(result)));
+      default: throw PgQueryError(one_line(PQresultErrorMessage(result)));
     }
   }
 }

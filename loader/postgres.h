@@ -29,6 +29,12 @@ class PgConnectError : public PgError {
   using PgError::PgError;
 };
 
+// The server understood and refused a query.
+class PgQueryError : public PgError {
+ public:
+  using PgError::PgError;
+};
+
 struct PgNotification {
   std::string channel;
   std::string payload;

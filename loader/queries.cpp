@@ -42,9 +42,15 @@ const std::string& type_of(const SourceConfig& source, const TableFacts& facts, 
 
 // ---- the catalogue
 
+std::string time_zone_sql(const SourceConfig& source) {
+  return "SELECT pg_catalog.timezone(" + quote_literal(source.time_zone) +
+         ", '2000-01-01'::timestamp)";
+}
+
 std::string inspect_sql(const SourceConfig& source) {
   return "SELECT coalesce((SELECT pg_catalog.json_build_object("
          "'is_table', c.relkind IN ('r', 'p'),"
+         "'schema_usable', pg_catalog.has_schema_privilege(n.oid, 'USAGE'),"
          "'rows_hidden', pg_catalog.row_security_active(c.oid),"
          "'columns', (SELECT pg_catalog.json_object_agg(a.attname,"
          " pg_catalog.format_type(a.atttypid, NULL)) FROM pg_catalog.pg_attribute a"
@@ -62,7 +68,9 @@ std::string inspect_sql(const SourceConfig& source) {
          " WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1"
          " AND i.indpred IS NULL),"
          "'triggers', (SELECT coalesce(pg_catalog.json_object_agg(t.tgname,"
-         " pg_catalog.json_build_object('enabled', t.tgenabled, 'fingerprint',"
+         " pg_catalog.json_build_object('enabled', t.tgenabled, 'type', t.tgtype,"
+         " 'whole', t.tgqual IS NULL AND pg_catalog.cardinality(t.tgattr::int2[]) = 0, "
+         "'fingerprint',"
          " pg_catalog.substring(p.prosrc, 'latchkey trigger ([0-9a-f]+)'))), '{}')"
          " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
          " WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)"
@@ -78,6 +86,7 @@ TableFacts TableFacts::from_json(std::string_view text) {
   if (from.empty()) return facts;
   facts.exists = true;
   facts.is_table = from.at("is_table").get<bool>();
+  facts.schema_usable = from.at("schema_usable").get<bool>();
   facts.rows_hidden = from.at("rows_hidden").get<bool>();
   if (!from.at("columns").is_null()) from.at("columns").get_to(facts.columns);
   from.at("unreadable").get_to(facts.unreadable);
@@ -86,6 +95,8 @@ TableFacts TableFacts::from_json(std::string_view text) {
   for (const auto& [name, trigger] : from.at("triggers").items()) {
     Trigger& known = facts.triggers[name];
     known.enabled = trigger.at("enabled").get<std::string>().at(0);
+    trigger.at("type").get_to(known.type);
+    trigger.at("whole").get_to(known.whole);
     if (!trigger.at("fingerprint").is_null()) trigger.at("fingerprint").get_to(known.fingerprint);
   }
   return facts;
@@ -168,7 +179,8 @@ void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
     const auto trigger = facts.triggers.find(name);
     if (trigger == facts.triggers.end()) {
       missing.push_back(name);
-    } else if (trigger->second.fingerprint != trigger_fingerprint(source)) {
+    } else if (trigger->second.fingerprint != trigger_fingerprint(source) ||
+               trigger->second.type != trigger_type(name) || !trigger->second.whole) {
       outdated.push_back(name);
     } else if (trigger->second.enabled != 'A') {
       disabled.push_back(name);
@@ -202,6 +214,10 @@ std::vector<std::string> problems(const SourceConfig& source, const TableFacts& 
             " is not a table. Triggers and unique ids need one: set `table` in [[source]]"
             " \"" +
             source.name + "\" to the table behind it."};
+  }
+  if (!facts.schema_usable) {
+    return {"the database role may not use schema " + source.table.schema +
+            ". Run what `latchkey sql grant --source " + source.name + "` prints, as a superuser."};
   }
   std::vector<std::string> found;
   add_column_problems(source, facts, found);

@@ -15,6 +15,7 @@ namespace latchkey {
 struct TableFacts {
   bool exists = false;
   bool is_table = false;                       // ordinary or partitioned
+  bool schema_usable = true;                   // this role has USAGE
   bool rows_hidden = false;                    // row level security applies to this role
   std::map<std::string, std::string> columns;  // name -> type, as format_type() spells it
   std::vector<std::string> unreadable;         // columns that this role may not select
@@ -23,6 +24,8 @@ struct TableFacts {
   struct Trigger {
     char enabled = 'D';       // pg_trigger.tgenabled: A = ALWAYS
     std::string fingerprint;  // of the function behind it; empty if it is not ours
+    int type = 0;             // pg_trigger.tgtype: row or statement, before or after, which event
+    bool whole = true;        // no WHEN, no list of columns
   };
   std::map<std::string, Trigger> triggers;
 
@@ -30,6 +33,8 @@ struct TableFacts {
   [[nodiscard]] static TableFacts from_json(std::string_view json);
 };
 
+// Fails if PostgreSQL does not know the source's time zone.
+[[nodiscard]] std::string time_zone_sql(const SourceConfig& source);
 // One row, one column of JSON text.
 [[nodiscard]] std::string inspect_sql(const SourceConfig& source);
 

@@ -134,12 +134,13 @@ struct TriggerShape {
   const char* name;
   const char* event;
   const char* tables;  // transition tables
+  int type;            // pg_trigger.tgtype; after each statement: the event's bit alone
 };
 constexpr std::array<TriggerShape, 4> kTriggers = {{
-    {"latchkey_insert", "INSERT", " REFERENCING NEW TABLE AS new_rows"},
-    {"latchkey_update", "UPDATE", " REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"},
-    {"latchkey_delete", "DELETE", " REFERENCING OLD TABLE AS old_rows"},
-    {"latchkey_truncate", "TRUNCATE", ""},
+    {"latchkey_insert", "INSERT", " REFERENCING NEW TABLE AS new_rows", 4},
+    {"latchkey_update", "UPDATE", " REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows", 16},
+    {"latchkey_delete", "DELETE", " REFERENCING OLD TABLE AS old_rows", 8},
+    {"latchkey_truncate", "TRUNCATE", "", 32},
 }};
 
 std::string header(const SourceConfig& source, std::string_view what, std::string_view who) {
@@ -156,6 +157,13 @@ const std::vector<std::string>& trigger_names() {
     return list;
   }();
   return names;
+}
+
+int trigger_type(std::string_view name) {
+  for (const TriggerShape& trigger : kTriggers) {
+    if (name == trigger.name) return trigger.type;
+  }
+  return 0;
 }
 
 std::string trigger_fingerprint(const SourceConfig& source) {
@@ -199,11 +207,10 @@ std::string uninstall_sql(const SourceConfig& source) {
   sql +=
       "DO $latchkey$ BEGIN\n"
       "  -- The schema goes with its last function.\n"
-      "  IF EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'latchkey') AND NOT "
-      "EXISTS\n"
-      "     (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = "
-      "'latchkey'::pg_catalog.regnamespace)"
-      " THEN\n"
+      "  IF pg_catalog.to_regnamespace('latchkey') IS NOT NULL AND NOT EXISTS\n"
+      "     (SELECT FROM pg_catalog.pg_depend WHERE refclassid = "
+      "'pg_catalog.pg_namespace'::regclass\n"
+      "         AND refobjid = pg_catalog.to_regnamespace('latchkey')) THEN\n"
       "    DROP SCHEMA latchkey;\n"
       "  END IF;\n"
       "END $latchkey$;\n";

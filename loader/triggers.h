@@ -21,6 +21,8 @@ namespace latchkey {
 constexpr const char* kChangeChannel = "latchkey";
 
 [[nodiscard]] const std::vector<std::string>& trigger_names();
+// What pg_trigger.tgtype says of the trigger of this name when it is as we made it.
+[[nodiscard]] int trigger_type(std::string_view name);
 // Changes with anything that changes what the triggers do for this source; stands in the function's
 // text, so that an outdated installation is recognised.
 [[nodiscard]] std::string trigger_fingerprint(const SourceConfig& source);

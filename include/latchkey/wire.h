@@ -23,7 +23,7 @@ enum {
   /* One presented key; a longer one (or an empty one) is answered `malformed`. */
   LATCHKEY_KEY_BYTES_MAX = 4096,
   LATCHKEY_BATCH_KEYS_MAX = 256,
-  LATCHKEY_SCOPES_MAX = 32,      /* in each of the two lists of one request */
+  LATCHKEY_SCOPES_MAX = 32, /* in each of the two lists of one request */
   LATCHKEY_SCOPE_BYTES_MAX = 255,
   LATCHKEY_SOURCE_BYTES_MAX = 63,
   /* All claims of one key, encoded. A row with more is served without the surplus metadata,

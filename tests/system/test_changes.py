@@ -577,7 +577,8 @@ STORMS = {
                                json_build_object('t', 'public.api_keys', 'ids', ids)::text)
               FROM (SELECT json_agg(i::text) AS ids FROM generate_series(1, 30000) AS i
                     GROUP BY i / 500) AS parts""",
-    "garbage": "SELECT pg_notify('latchkey', i || repeat('[', 2000)) FROM generate_series(1, 200) i",
+    "garbage": """SELECT pg_notify('latchkey', i || repeat('[', 2000))
+                  FROM generate_series(1, 200) AS i""",
 }
 
 

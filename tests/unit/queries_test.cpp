@@ -45,7 +45,7 @@ TableFacts good_facts(const SourceConfig& source) {
   }
   facts.unique = facts.not_null = {*source.column(Role::kId)};
   for (const std::string& name : trigger_names()) {
-    facts.triggers[name] = {'A', trigger_fingerprint(source)};
+    facts.triggers[name] = {'A', trigger_fingerprint(source), trigger_type(name), true};
   }
   return facts;
 }
@@ -175,6 +175,14 @@ TEST_F(Queries, SayWhatIsWrongWithTriggers) {
   EXPECT_THAT(problem(), AllOf(HasSubstr("latchkey_update made for another"), advice));
   facts_.triggers["latchkey_update"].fingerprint = "";
   EXPECT_THAT(problem(), HasSubstr("latchkey_update"));
+
+  // Our function, but called for something else.
+  facts_ = good_facts(source_);
+  facts_.triggers["latchkey_update"].type = trigger_type("latchkey_insert");
+  EXPECT_THAT(problem(), AllOf(HasSubstr("latchkey_update made for another"), advice));
+  facts_ = good_facts(source_);
+  facts_.triggers["latchkey_update"].whole = false;
+  EXPECT_THAT(problem(), AllOf(HasSubstr("latchkey_update made for another"), advice));
 }
 
 TEST_F(Queries, SaySeveralThingsAtOnce) {
@@ -188,11 +196,12 @@ TEST_F(Queries, SaySeveralThingsAtOnce) {
 
 TEST_F(Queries, ReadTheCatalogueFromJson) {
   const TableFacts facts = TableFacts::from_json(R"({
-      "is_table": true, "rows_hidden": true,
+      "is_table": true, "schema_usable": true, "rows_hidden": true,
       "columns": {"id": "bigint", "weird \"name\"": "text[]"},
       "unreadable": ["secret"], "not_null": ["id"], "unique": ["id", "b"],
-      "triggers": {"latchkey_insert": {"enabled": "A", "fingerprint": "00ff"},
-                   "audit": {"enabled": "O", "fingerprint": null}}})");
+      "triggers": {"latchkey_insert": {"enabled": "A", "type": 4, "whole": true, "fingerprint": "00ff"},
+                   "audit": {"enabled": "O", "type": 17, "whole": false,
+                             "fingerprint": null}}})");
   EXPECT_TRUE(facts.exists && facts.is_table && facts.rows_hidden);
   EXPECT_EQ(facts.columns.at("weird \"name\""), "text[]");
   EXPECT_THAT(facts.unreadable, ElementsAre("secret"));
@@ -203,9 +212,11 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
   EXPECT_EQ(facts.triggers.at("audit").fingerprint, "");
 
   EXPECT_FALSE(TableFacts::from_json("{}").exists);
-  EXPECT_TRUE(TableFacts::from_json(R"({"is_table": false, "rows_hidden": false, "columns": null,
+  EXPECT_TRUE(
+      TableFacts::from_json(
+          R"({"is_table": false, "schema_usable": false, "rows_hidden": false, "columns": null,
       "unreadable": [], "not_null": [], "unique": [], "triggers": {}})")
-                  .columns.empty());
+          .columns.empty());
   for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
     EXPECT_THROW((void)TableFacts::from_json(bad), nlohmann::json::exception) << bad;
   }
