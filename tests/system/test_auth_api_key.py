@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -55,6 +56,30 @@ def test_a_revoked_token_is_revoked(site: Installation, user: int) -> None:
     site.sql("SELECT public.revoke_api_key(%s)", key.jti)
     assert site.ask(key.token).exit_code == 1
     assert site.claims(key.token) == claims_of(site, key, user, "revoked")
+
+
+def test_what_a_plain_role_does_under_row_level_security_is_in_force(
+    site: Installation, user: int
+) -> None:
+    """The triggers run as whoever changes the table, who may use neither our schema nor much else."""
+    mine = seeds.insert_auth_key(site.conn, user)
+    stranger = seeds.insert_auth_user(site.conn, "stranger@example.com")
+    theirs = seeds.insert_auth_key(site.conn, stranger)
+    site.sql("SELECT set_config('request.jwt.claims', %s, false)", json.dumps({"uid": user}))
+    site.sql("SET ROLE authenticated")
+    try:
+        site.sql("UPDATE auth.api_key SET revoked_at = now() WHERE id = %s", mine.id)
+        site.sql("UPDATE auth.api_key SET revoked_at = now() WHERE id = %s", theirs.id)
+    finally:
+        site.sql("RESET ROLE")
+    assert site.ask(mine.token, theirs.token).names == ["revoked", "valid"]
+    site.sql("SET ROLE authenticated")
+    try:
+        site.sql("DELETE FROM auth.api_key WHERE id = %s", mine.id)
+    finally:
+        site.sql("RESET ROLE")
+        site.sql("SELECT set_config('request.jwt.claims', '', false)")
+    assert site.verdict(mine.token) == "unknown"
 
 
 def test_an_expired_token_is_expired(site: Installation, user: int) -> None:
