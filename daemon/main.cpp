@@ -16,8 +16,8 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "daemon/assembly.h"
 #include "daemon/options.h"
-#include "daemon/secrets.h"
 #include "daemon/server.h"
 #include "daemon/status.h"
 #include "keymap/clock.h"
@@ -45,110 +45,6 @@ void start_log(const std::string& level) {
   log->set_level(spdlog::level::from_str(level));
   log->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(log);
-}
-
-// ---- from options to parts
-
-struct Secrets {
-  std::map<std::string, std::vector<Pepper>> peppers_of_folder;
-
-  explicit Secrets(const Options& options) {
-    for (const SourceConfig& source : options.sources) {
-      if (source.scheme != Scheme::kHmac || peppers_of_folder.contains(source.peppers)) continue;
-      peppers_of_folder[source.peppers] = read_peppers(source.peppers);
-    }
-  }
-  Secrets(const Secrets&) = delete;
-  Secrets& operator=(const Secrets&) = delete;
-  ~Secrets() {
-    for (auto& [folder, peppers] : peppers_of_folder) {
-      for (Pepper& pepper : peppers) OPENSSL_cleanse(pepper.secret.data(), pepper.secret.size());
-    }
-  }
-};
-
-// All spellings by which a row may name a pepper: the file's name with or without its ending.
-std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
-  std::unordered_set<std::string> names;
-  for (const Pepper& pepper : peppers) {
-    const std::string stem = pepper.version.substr(0, pepper.version.rfind('.'));
-    for (const char* ending : {"", ".key", ".hex", ".b64"}) names.insert(stem + ending);
-  }
-  return names;
-}
-
-// Where the successes of each pepper version are counted. A version keeps its counter when a reload
-// brings others: operators decide by these figures which version they can do without.
-class PepperCounters {
- public:
-  std::size_t of(const std::string& folder, const std::string& version) {
-    const auto [found, added] = counters_.emplace(std::pair(folder, version), counters_.size() + 1);
-    if (found->second >= kDigestersMax) {
-      throw ConfigError(
-          "more pepper versions than can be counted have come since the start; restart latchkeyd.");
-    }
-    return found->second;
-  }
-
- private:
-  std::map<std::pair<std::string, std::string>, std::size_t> counters_;  // 0 is SHA-256
-};
-
-std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets& secrets,
-                                          PepperCounters& counters,
-                                          const std::vector<std::unique_ptr<KeySet>>& key_sets) {
-  std::vector<Digester> digesters(1);  // SHA-256, for all schemes but HMAC
-  std::map<std::string, std::vector<std::size_t>> of_folder;
-  for (const auto& [folder, peppers] : secrets.peppers_of_folder) {
-    for (const Pepper& pepper : peppers) {
-      of_folder[folder].push_back(digesters.size());
-      digesters.emplace_back(pepper.version,
-                             std::span(reinterpret_cast<const std::uint8_t*>(pepper.secret.data()),
-                                       pepper.secret.size()),
-                             counters.of(folder, pepper.version));
-    }
-  }
-  std::vector<Route> routes;
-  std::vector<std::string> names;
-  for (std::size_t i = 0; i < options.sources.size(); ++i) {
-    const SourceConfig& source = options.sources[i];
-    routes.push_back({key_sets[i].get(), source.scheme == Scheme::kHmac
-                                             ? of_folder[source.peppers]
-                                             : std::vector<std::size_t>{0}});
-    names.push_back(source.name);
-  }
-  return std::make_shared<const Policy>(
-      Policy{Verifier(std::move(digesters), std::move(routes), options.freshness.limits()),
-             CallerRules(options.allow, names, geteuid())});
-}
-
-std::vector<std::unique_ptr<Loader>> make_loaders(
-    const Options& options, const Secrets& secrets, Quiescence& quiescence,
-    const std::vector<std::unique_ptr<KeySet>>& key_sets) {
-  std::vector<std::unique_ptr<Loader>> loaders;
-  for (const DatabaseOptions& database : options.databases) {
-    DatabaseConfig config;
-    config.name = database.name;
-    config.target.conninfo = database.conninfo;
-    if (!database.password_file.empty()) {
-      config.target.password = read_password(database.password_file);
-    }
-    config.refresh.heartbeat_ns = options.freshness.heartbeat.count();
-    config.refresh.barrier_deadline_ns = options.freshness.bound.count();
-    config.refresh.audit_ns = options.freshness.audit.count();
-    std::vector<LoaderSource> sources;
-    for (std::size_t i = 0; i < options.sources.size(); ++i) {
-      const SourceConfig& source = options.sources[i];
-      if (source.database != database.name) continue;
-      const auto peppers = secrets.peppers_of_folder.find(source.peppers);
-      sources.push_back({source, key_sets[i].get(),
-                         peppers == secrets.peppers_of_folder.end()
-                             ? std::unordered_set<std::string>{}
-                             : spellings(peppers->second)});
-    }
-    loaders.push_back(std::make_unique<Loader>(std::move(config), std::move(sources), quiescence));
-  }
-  return loaders;
 }
 
 // ---- waiting for the first load

@@ -1,0 +1,76 @@
+#include "daemon/assembly.h"
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <span>
+
+namespace latchkey {
+
+std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
+  std::unordered_set<std::string> names;
+  for (const Pepper& pepper : peppers) {
+    const std::string stem = pepper.version.substr(0, pepper.version.rfind('.'));
+    for (const char* ending : {"", ".key", ".hex", ".b64"}) names.insert(stem + ending);
+  }
+  return names;
+}
+
+std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets& secrets,
+                                          PepperCounters& counters,
+                                          const std::vector<std::unique_ptr<KeySet>>& key_sets) {
+  std::vector<Digester> digesters(1);  // SHA-256, for all schemes but HMAC
+  std::map<std::string, std::vector<std::size_t>> of_folder;
+  for (const auto& [folder, peppers] : secrets.peppers_of_folder) {
+    for (const Pepper& pepper : peppers) {
+      of_folder[folder].push_back(digesters.size());
+      digesters.emplace_back(pepper.version,
+                             std::span(reinterpret_cast<const std::uint8_t*>(pepper.secret.data()),
+                                       pepper.secret.size()),
+                             counters.of(folder, pepper.version));
+    }
+  }
+  std::vector<Route> routes;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < options.sources.size(); ++i) {
+    const SourceConfig& source = options.sources[i];
+    routes.push_back({key_sets[i].get(), source.scheme == Scheme::kHmac
+                                             ? of_folder[source.peppers]
+                                             : std::vector<std::size_t>{0}});
+    names.push_back(source.name);
+  }
+  return std::make_shared<const Policy>(
+      Policy{Verifier(std::move(digesters), std::move(routes), options.freshness.limits()),
+             CallerRules(options.allow, names, geteuid())});
+}
+
+std::vector<std::unique_ptr<Loader>> make_loaders(
+    const Options& options, const Secrets& secrets, Quiescence& quiescence,
+    const std::vector<std::unique_ptr<KeySet>>& key_sets) {
+  std::vector<std::unique_ptr<Loader>> loaders;
+  for (const DatabaseOptions& database : options.databases) {
+    DatabaseConfig config;
+    config.name = database.name;
+    config.target.conninfo = database.conninfo;
+    if (!database.password_file.empty()) {
+      config.target.password = read_password(database.password_file);
+    }
+    config.refresh.heartbeat_ns = options.freshness.heartbeat.count();
+    config.refresh.barrier_deadline_ns = options.freshness.bound.count();
+    config.refresh.audit_ns = options.freshness.audit.count();
+    std::vector<LoaderSource> sources;
+    for (std::size_t i = 0; i < options.sources.size(); ++i) {
+      const SourceConfig& source = options.sources[i];
+      if (source.database != database.name) continue;
+      const auto peppers = secrets.peppers_of_folder.find(source.peppers);
+      sources.push_back({source, key_sets[i].get(),
+                         peppers == secrets.peppers_of_folder.end()
+                             ? std::unordered_set<std::string>{}
+                             : spellings(peppers->second)});
+    }
+    loaders.push_back(std::make_unique<Loader>(std::move(config), std::move(sources), quiescence));
+  }
+  return loaders;
+}
+
+}  // namespace latchkey

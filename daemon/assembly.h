@@ -1,0 +1,69 @@
+// From options to parts: what `main` puts together, and a reload makes anew.
+#pragma once
+
+#include <openssl/crypto.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "daemon/options.h"
+#include "daemon/secrets.h"
+#include "daemon/server.h"
+#include "loader/loader.h"
+
+namespace latchkey {
+
+// All pepper files of a configuration; wiped with the object.
+struct Secrets {
+  std::map<std::string, std::vector<Pepper>> peppers_of_folder;
+
+  explicit Secrets(const Options& options) {
+    for (const SourceConfig& source : options.sources) {
+      if (source.scheme != Scheme::kHmac || peppers_of_folder.contains(source.peppers)) continue;
+      peppers_of_folder[source.peppers] = read_peppers(source.peppers);
+    }
+  }
+  Secrets(const Secrets&) = delete;
+  Secrets& operator=(const Secrets&) = delete;
+  ~Secrets() {
+    for (auto& [folder, peppers] : peppers_of_folder) {
+      for (Pepper& pepper : peppers) OPENSSL_cleanse(pepper.secret.data(), pepper.secret.size());
+    }
+  }
+};
+
+// All spellings by which a row may name one of these peppers: the file's name with or without its
+// ending.
+[[nodiscard]] std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers);
+
+// Where the successes of each pepper version are counted. A version keeps its counter when a reload
+// brings others: operators decide by these figures which version they can do without.
+class PepperCounters {
+ public:
+  std::size_t of(const std::string& folder, const std::string& version) {
+    const auto [found, added] = counters_.emplace(std::pair(folder, version), counters_.size() + 1);
+    if (found->second >= kDigestersMax) {
+      throw ConfigError(
+          "more pepper versions than can be counted have come since the start; restart latchkeyd.");
+    }
+    return found->second;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, std::size_t> counters_;  // 0 is SHA-256
+};
+
+// `key_sets` in the order of the options' sources; they outlive what is made here.
+[[nodiscard]] std::shared_ptr<const Policy> make_policy(
+    const Options& options, const Secrets& secrets, PepperCounters& counters,
+    const std::vector<std::unique_ptr<KeySet>>& key_sets);
+
+[[nodiscard]] std::vector<std::unique_ptr<Loader>> make_loaders(
+    const Options& options, const Secrets& secrets, Quiescence& quiescence,
+    const std::vector<std::unique_ptr<KeySet>>& key_sets);
+
+}  // namespace latchkey
