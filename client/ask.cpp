@@ -255,6 +255,16 @@ int run_ping(const CommonSettings& common) {
 
 namespace {
 
+// What a caller without all rights is told.
+void print_brief_status(const ordered_json& status) {
+  std::printf("latchkeyd %s, up %.0f s\n", status.value("version", std::string()).c_str(),
+              status.value("uptime_s", 0.0));
+  for (const ordered_json& source : status.at("sources")) {
+    std::printf("source   %-20s %-10s age %lld ms\n", source.at("name").get<std::string>().c_str(),
+                source.at("state").get<std::string>().c_str(), source.value("age_ms", -1LL));
+  }
+}
+
 void print_status(const ordered_json& status) {
   std::printf("latchkeyd %s, pid %d, up %.0f s, %d worker(s)\n",
               status.at("version").get<std::string>().c_str(), status.at("pid").get<int>(),
@@ -274,6 +284,9 @@ void print_status(const ordered_json& status) {
                 source.value("age_ms", -1LL), source.value("accepted", 0LL));
     for (const auto& [name, count] : source.at("odd_rows").items()) {
       std::printf("         %lld rows: %s\n", count.get<long long>(), name.c_str());
+    }
+    for (const ordered_json& problem : source.value("problems", ordered_json::array())) {
+      std::printf("         PROBLEM: %s\n", printable(problem.get<std::string>()).c_str());
     }
     if (source.value("keys_in_several_rows", 0LL) > 0) {
       std::printf("         %lld keys stand in several rows and are refused\n",
@@ -308,8 +321,10 @@ int run_status(const CommonSettings& common) {
   if (!status.is_object()) throw NoAnswer("the daemon's reply cannot be understood");
   if (common.json) {
     std::cout << text << '\n';
-  } else {
+  } else if (status.contains("databases")) {
     print_status(status);
+  } else {
+    print_brief_status(status);
   }
   return kExitAllActive;
 }

@@ -82,14 +82,17 @@ int run(int argc, char** argv) {
     throw UsageError{
         "an argument was not expected here. Keys come on standard input, one a line. --help tells"
         " what there is."};
+  } catch (const CLI::RequiredError& error) {
+    if (app.get_subcommands().empty()) {
+      throw UsageError{
+          "no such command. Choose verify, sync, ping, status, mint or sql; --help tells more."};
+    }
+    throw UsageError{std::string(error.what()) + ". --help tells what there is."};
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    // Most messages repeat what was typed, which may be a key; that something is missing does not.
-    const bool harmless = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
-    throw UsageError{(harmless
-                          ? std::string(error.what())
-                          : "the command line cannot be understood (" + error.get_name() + ")") +
-                     ". --help tells what there is."};
+    // Its message would repeat what was typed, which may be a key.
+    throw UsageError{"the command line cannot be understood (" + error.get_name() +
+                     "). --help tells what there is."};
   }
   if (verify_command->parsed()) {
     if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");

@@ -48,7 +48,9 @@ class PepperCounters {
     const auto [found, added] = counters_.emplace(std::pair(folder, version), counters_.size() + 1);
     if (found->second >= kDigestersMax) {
       throw ConfigError(
-          "more pepper versions than can be counted have come since the start; restart latchkeyd.");
+          "more than 63 pepper versions in all `peppers` folders, those counted that"
+          " have gone since the start. Remove files that no row names any more, and"
+          " restart.");
     }
     return found->second;
   }

@@ -67,7 +67,7 @@ Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
       if (const DecodeError error = decode_empty(frame.body)) {
         return refuse(frame, *error, out, context);
       }
-      encode_status_reply(out, frame.header.request_id, context.status_json());
+      encode_status_reply(out, frame.header.request_id, context.status_json(rights_));
       break;
     case LATCHKEY_SYNC:
       if (const DecodeError error = decode_sync(frame.body, sync_.timeout_ms)) {

@@ -27,7 +27,7 @@ struct ConversationContext {
   Quiescence::Reader* reader = nullptr;
   WorkerStats* stats = nullptr;
   std::function<Now()> clock;
-  std::function<std::string()> status_json;
+  std::function<std::string(const Rights&)> status_json;  // what this caller may know
 };
 
 // Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
@@ -72,6 +72,8 @@ class Conversation {
 
   [[nodiscard]] Next answer(FrameBuffer& in, OutBuffer& out, const ConversationContext& context,
                             BatchScratch& scratch);
+  // A reload may have changed them.
+  void set_rights(const Rights& rights) { rights_ = rights; }
   // The sync that answer() stopped at.
   [[nodiscard]] const Sync& sync() const { return sync_; }
 

@@ -113,6 +113,7 @@ class Syncs {
 int report_check(const std::vector<std::string>& trouble,
                  const std::vector<std::unique_ptr<Loader>>& loaders) {
   std::size_t number = 0;
+  bool unusable = false;
   for (const std::string& paragraph : trouble) {
     std::cout << ++number << ". error: " << paragraph << "\n\n";
   }
@@ -131,14 +132,21 @@ int report_check(const std::vector<std::string>& trouble,
                      " holds it: delete or change the others.\n\n";
       }
       if (trouble.empty()) {
-        std::cout << "source \"" << source.name << "\": " << source.rows << " rows read, "
+        std::cout << "source \"" << source.name << "\": " << source.load_rows << " rows read, "
                   << source.keys << " keys.\n";
       }
+      unusable = unusable || (source.load_rows > 0 && source.rows == 0);
     }
   }
-  std::cout << (trouble.empty() ? "The configuration and its tables are in order.\n"
-                                : "latchkeyd would not start.\n");
-  return trouble.empty() ? 0 : kExitFailure;
+  if (!trouble.empty()) {
+    std::cout << "latchkeyd would not start.\n";
+  } else if (unusable) {
+    std::cout
+        << "Not one row of a source can be used: its `scheme`, `encoding` or `key` is wrong.\n";
+  } else {
+    std::cout << "The configuration and its tables are in order.\n";
+  }
+  return trouble.empty() && !unusable ? 0 : kExitFailure;
 }
 
 // ---- reload
@@ -236,7 +244,7 @@ int run(const std::string& config_path, bool check) {
 
   Syncs syncs(options, loaders);
   Server* server_for_status = nullptr;
-  const auto current_status = [&] {
+  const auto current_status = [&](const Rights& rights) {
     StatusInputs inputs;
     inputs.now_boot_ns = boot_ns();
     inputs.started_boot_ns = started_ns;
@@ -250,7 +258,7 @@ int run(const std::string& config_path, bool check) {
       held = policy;
     }
     inputs.policy = held.get();
-    return status_json(inputs);
+    return status_json(inputs, rights);
   };
   Server server(options, policy, quiescence,
                 {.start_sync =

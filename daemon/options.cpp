@@ -157,6 +157,7 @@ void read_choice(Section& section, const std::string& key,
 
 SourceConfig read_source(Section& section) {
   SourceConfig source;
+  const bool has_preset = section.find("preset") != nullptr;
   if (const auto name = section.text("preset")) {
     const auto known = preset(*name);
     if (!known) {
@@ -231,6 +232,20 @@ SourceConfig read_source(Section& section) {
     section.refuse("source \"" + source.name +
                    "\" stores HMACs, so `peppers` must name the folder that holds the secret of"
                    " each version.");
+  }
+  // Guessing "plain" would make every stored hash a working key.
+  if (!has_preset && section.find("scheme") == nullptr) {
+    section.refuse(
+        "`scheme` is missing: plain (the column holds the key itself), sha256, hmac-sha256"
+        " or jwt.");
+  }
+  const bool digests = source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac;
+  if (!digests && section.find("encoding") != nullptr) {
+    section.refuse("`encoding` says how a digest is written down, but scheme = \"" +
+                       std::string(source.scheme == Scheme::kJwt ? "jwt" : "plain") +
+                       "\" stores the key itself. Set `scheme` to sha256 or hmac-sha256, or leave"
+                       " `encoding` out.",
+                   section.find("encoding"));
   }
   if (source.scheme != Scheme::kHmac && !source.peppers.empty()) {
     section.refuse("`peppers` is only for scheme = \"hmac-sha256\".", section.find("peppers"));

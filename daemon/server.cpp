@@ -64,10 +64,15 @@ class Server::Worker : public SessionHost {
   void adopt(std::shared_ptr<const Policy> policy) {
     policy_ = std::move(policy);
     context_.verifier = &policy_->verifier;
+    for (const auto& session : all()) session->apply(policy_->callers);
   }
 
-  void open(Protocol::socket socket, Rights rights, std::optional<latchkey_error> refusal) {
-    const auto session = std::make_shared<Session>(std::move(socket), *this, rights);
+  void open(Protocol::socket socket, const Peer& peer, std::optional<latchkey_error> refusal) {
+    // By this worker's rules, which a reload may have changed since the connection was accepted.
+    const auto rights = policy_->callers.rights_of(peer);
+    if (!rights && !refusal) refusal = LATCHKEY_NOT_ALLOWED;
+    const auto session =
+        std::make_shared<Session>(std::move(socket), *this, peer, rights.value_or(Rights{}));
     sessions_.emplace(session.get(), session);
     stats_.connections_opened.add();
     if (refusal) {
@@ -205,7 +210,10 @@ void Server::start() {
   umask(old_mask);
   if (!error && options_.listen.group &&
       chown(path.c_str(), static_cast<uid_t>(-1), *options_.listen.group) != 0) {
-    error.assign(errno, boost::system::system_category());
+    throw std::runtime_error(
+        "cannot give " + path +
+        " to the `group` of the configuration: " + std::generic_category().message(errno) +
+        ". The daemon's user must be a member (systemd: SupplementaryGroups=).");
   }
   if (!error && chmod(path.c_str(), options_.listen.mode) != 0) {
     error.assign(errno, boost::system::system_category());
@@ -287,11 +295,11 @@ void Server::accepted(Protocol::socket socket, Worker& worker) {
     accept_stats_.accepted.add();
   }
   worker.promise();
-  asio::post(worker.io(), [&worker, socket = std::move(socket), rights = rights.value_or(Rights{}),
-                           refusal]() mutable { worker.open(std::move(socket), rights, refusal); });
+  asio::post(worker.io(), [&worker, socket = std::move(socket), peer = peer.value_or(Peer{}),
+                           refusal]() mutable { worker.open(std::move(socket), peer, refusal); });
 }
 
-void Server::publish(std::shared_ptr<const Policy> policy) {
+void Server::publish(const std::shared_ptr<const Policy>& policy) {
   for (const auto& worker : workers_) {
     asio::post(worker->io(), [this, &worker, policy] {
       worker->adopt(policy);

@@ -36,7 +36,7 @@ using SyncStarter =
 
 struct ServerHooks {
   SyncStarter start_sync;
-  std::function<std::string()> status_json;
+  std::function<std::string(const Rights&)> status_json;
 };
 
 class Server {
@@ -53,7 +53,7 @@ class Server {
   // `limits.drain_timeout` is over.
   void stop();
   // From now on answers follow `policy`.
-  void publish(std::shared_ptr<const Policy> policy);
+  void publish(const std::shared_ptr<const Policy>& policy);
 
   [[nodiscard]] std::vector<const WorkerStats*> worker_stats() const;
   [[nodiscard]] const AcceptStats& accept_stats() const { return accept_stats_; }

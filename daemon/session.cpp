@@ -14,8 +14,14 @@ constexpr std::int64_t kLingerNs = 1'000'000'000;
 
 }  // namespace
 
-Session::Session(Socket socket, SessionHost& host, Rights rights)
-    : socket_(std::move(socket)), host_(host), conversation_(rights) {}
+Session::Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights)
+    : socket_(std::move(socket)), host_(host), peer_(peer), conversation_(rights) {}
+
+void Session::apply(const CallerRules& rules) {
+  const auto rights = rules.rights_of(peer_);
+  if (!rights) return close();
+  conversation_.set_rights(*rights);
+}
 
 void Session::start() {
   enter(State::kReading);

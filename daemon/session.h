@@ -36,13 +36,15 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   using Socket = boost::asio::local::stream_protocol::socket;
 
-  Session(Socket socket, SessionHost& host, Rights rights);
+  Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights);
 
   void start();
   // Says why not, and closes.
   void refuse(latchkey_error code);
   // Answers what has arrived, then closes.
   void drain();
+  // The rules have changed: whoever is not allowed any more is closed.
+  void apply(const CallerRules& rules);
   void close();
   // Ends the session if it has outstayed one of its deadlines.
   void check_deadline(std::int64_t now_ns);
@@ -62,6 +64,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   Socket socket_;
   SessionHost& host_;
+  const Peer peer_;
   Conversation conversation_;
   FrameBuffer in_{LATCHKEY_REQUEST_BYTES_MAX};
   OutBuffer out_;

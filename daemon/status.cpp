@@ -43,6 +43,21 @@ std::uint64_t sum(const StatusInputs& inputs, Total total) {
   return value;
 }
 
+// The part that tells nothing of keys but how many and how fresh.
+ordered_json restricted_sources(const StatusInputs& inputs, SourceMask allowed) {
+  ordered_json list = ordered_json::array();
+  const auto& routes = inputs.policy->verifier.routes();
+  for (std::size_t route = 0; route < routes.size(); ++route) {
+    if ((allowed & (SourceMask{1} << route)) == 0) continue;
+    const std::int64_t age_ns = routes[route].keys->freshness.age_ns(inputs.now_boot_ns);
+    ordered_json source = {{"name", routes[route].keys->name},
+                           {"state", source_state(age_ns, inputs.policy->verifier.limits())}};
+    if (routes[route].keys->freshness.ever_proven()) source["age_ms"] = age_ns / 1'000'000;
+    list.push_back(source);
+  }
+  return list;
+}
+
 ordered_json sources(const StatusInputs& inputs) {
   ordered_json list = ordered_json::array();
   const auto& routes = inputs.policy->verifier.routes();
@@ -69,6 +84,7 @@ ordered_json sources(const StatusInputs& inputs) {
           if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];
         }
         source["odd_rows"] = odd;
+        if (!status.problems.empty()) source["problems"] = status.problems;
       }
     }
     source["accepted"] = sum(inputs, [route](const WorkerStats& worker) -> const Counter& {
@@ -91,7 +107,14 @@ ordered_json sources(const StatusInputs& inputs) {
 
 }  // namespace
 
-std::string status_json(const StatusInputs& inputs) {
+std::string status_json(const StatusInputs& inputs, const Rights& rights) {
+  if (!rights.all_sources || !rights.reasons) {
+    const ordered_json restricted = {
+        {"version", LATCHKEY_VERSION_TEXT},
+        {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
+        {"sources", restricted_sources(inputs, rights.sources)}};
+    return restricted.dump();
+  }
   ordered_json verdicts = ordered_json::object();
   for (int verdict = 0; verdict < LATCHKEY_VERDICTS; ++verdict) {
     verdicts[verdict_name(static_cast<latchkey_verdict>(verdict))] =

@@ -20,6 +20,8 @@ struct StatusInputs {
   const Policy* policy = nullptr;
 };
 
-[[nodiscard]] std::string status_json(const StatusInputs& inputs);
+// Callers who may not know reasons, or not use all sources, are told how the sources that they may
+// use stand, and nothing of others, of databases, or of what other callers got.
+[[nodiscard]] std::string status_json(const StatusInputs& inputs, const Rights& rights);
 
 }  // namespace latchkey

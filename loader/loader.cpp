@@ -212,7 +212,8 @@ void Loader::act() {
     fail(std::string("cannot connect: ") + error.what(),
          ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the server runs "
          "and"
-         " accepts this role, and that it is not a standby.");
+         " accepts this role (`latchkey sql grant` prints what makes it), and that it is not a "
+         "standby.");
   } catch (const PgQueryError& error) {
     // What the catalogue does not like now, it will not like in a second either.
     fail(error.what(), "", /*final=*/inspecting_);
@@ -418,8 +419,35 @@ RowView row_view(const PgRows& rows, int index) {
 
 }  // namespace
 
+// Before each load the table is looked up again: a trigger that somebody dropped while we ran is
+// reported by the next audit, not by silence.
 void Loader::load(std::size_t index) {
   Source& source = *sources_[index];
+  work_step_ = "looking up the table of source \"" + source.status.name + "\"";
+  work_deadline_ns_ = boot_ns() + kStepDeadline;
+  work_->send(inspect_sql(source.settings.config),
+              {.copy_data = {},
+               .rows =
+                   [this, &source](const PgRows& rows) {
+                     source.facts = TableFacts::from_json(rows.field(0, 0).value_or("{}"));
+                     report_problems(source);
+                     if (source.facts.exists) source.make_reader();
+                   },
+               .done = [this, index] { copy(index); }});
+}
+
+void Loader::report_problems(Source& source) {
+  std::vector<std::string> found = problems(source.settings.config, source.facts);
+  if (found == source.status.problems) return;
+  for (const std::string& problem : found) {
+    spdlog::error("source \"{}\": {}", source.status.name, problem);
+  }
+  source.status.problems = std::move(found);
+}
+
+void Loader::copy(std::size_t index) {
+  Source& source = *sources_[index];
+  if (!source.facts.exists) throw PgError(source.status.problems.front());
   work_step_ = "loading source \"" + source.status.name + "\"";
   source.writer.begin_load();
   source.copy.emplace(std::size_t{kRowFields});

@@ -51,7 +51,8 @@ struct SourceStatus {
   double load_seconds = 0;
   std::uint64_t rereads = 0;  // rows asked for by id
   std::uint64_t malformed_ids = 0;
-  OddityCounts oddities{};  // of the last load
+  OddityCounts oddities{};            // of the last load
+  std::vector<std::string> problems;  // of the table, as the last load found it
 };
 
 struct LoaderStatus {
@@ -120,6 +121,8 @@ class Loader {
   void send_barrier(std::uint64_t number);
   void barrier_query_done();
   void load(std::size_t index);
+  void copy(std::size_t index);
+  void report_problems(Source& source);
   void load_done(std::size_t index);
   void reread(std::size_t index, std::vector<std::string> ids);
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);

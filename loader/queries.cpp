@@ -119,7 +119,8 @@ void add_column_problems(const SourceConfig& source, const TableFacts& facts,
                       ". Set the right one in [[source]] \"" + source.name + "\".");
     } else if (contains(facts.unreadable, column)) {
       found.push_back("the database role may not read column \"" + column + "\" of " + table +
-                      ". Run what `latchkey sql grant` prints, as the table's owner.");
+                      ". Run what `latchkey sql grant --source " + source.name +
+                      "` prints, as a superuser.");
     }
   }
 }
@@ -192,7 +193,7 @@ void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
                     (names.size() == 1 ? "trigger " : "triggers ") + joined(names, ", ") + " " +
                     state +
                     ", so changes would go unnoticed. Run what `latchkey sql install --source " +
-                    source.name + "` prints, as the table's owner.");
+                    source.name + "` prints (with --config), as a superuser or the table's owner.");
   };
   report(missing, "missing");
   report(outdated, "made for another mapping or version");

@@ -79,7 +79,7 @@ const char* oddity_sentence(Oddity oddity) {
     case Oddity::kNoKey: return "the key column is NULL; nobody can present such a key";
     case Oddity::kBadDigest:
       return "the stored digest is not 32 bytes in the configured encoding, so no key can match it;"
-             " issue these keys anew";
+             " if it is most rows, `encoding` or `scheme` is wrong, else issue these keys anew";
     case Oddity::kUnknownPepper:
       return "the pepper version of the row is not in the `peppers` folder, so no key can match it;"
              " put the file back or issue these keys anew";

@@ -176,9 +176,16 @@ std::string trigger_fingerprint(const SourceConfig& source) {
 
 std::string install_sql(const SourceConfig& source) {
   const std::string table = source.table.quoted();
-  std::string sql = header(source, "triggers that tell of changes",
-                           "as the owner of the table (who needs CREATE on the database)");
-  sql += "BEGIN;\nCREATE SCHEMA IF NOT EXISTS latchkey;\n";
+  std::string sql =
+      header(source, "triggers that tell of changes",
+             "as a superuser, or as the table's owner if he may create schema latchkey");
+  sql +=
+      "BEGIN;\nSET LOCAL client_min_messages = warning;\n"
+      "DO $latchkey$ BEGIN\n"
+      "  IF pg_catalog.to_regnamespace('latchkey') IS NULL THEN\n"
+      "    CREATE SCHEMA latchkey;\n"
+      "  END IF;\n"
+      "END $latchkey$;\n";
   sql += "CREATE OR REPLACE FUNCTION " + function_name(source) +
          "() RETURNS trigger\n"
          "LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $latchkey$\n"
@@ -199,7 +206,7 @@ std::string uninstall_sql(const SourceConfig& source) {
   const std::string table = source.table.quoted();
   std::string sql =
       header(source, "removes the triggers and their function", "as the owner of the table");
-  sql += "BEGIN;\n";
+  sql += "BEGIN;\nSET LOCAL client_min_messages = warning;\n";
   for (const TriggerShape& trigger : kTriggers) {
     sql += "DROP TRIGGER IF EXISTS " + std::string(trigger.name) + " ON " + table + ";\n";
   }

@@ -91,6 +91,8 @@ class Installation:
 
     def source(self, name: str, **settings: Setting) -> None:
         """Add a [[source]], or replace the one of this name."""
+        if "preset" not in settings:
+            settings.setdefault("scheme", "plain")  # which the configuration does not guess
         self._sources = [known for known in self._sources if known["name"] != name]
         self._sources.append({"name": name} | settings)
 

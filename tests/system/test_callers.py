@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import seeds, wire
+from harness.wait import until
 from harness.wire import Raw
 from installation import Databases, Installation
 
@@ -106,9 +107,21 @@ def test_root_may_ask_everything_unless_a_rule_names_it(served: Installation) ->
     assert served.cli.verify(["sk_gone"]).names == ["deleted"]
 
 
+def test_status_tells_no_more_than_verdicts_do(served: Installation) -> None:
+    for uid, names in ((ALLOWED, ["main", "other"]), (RESTRICTED, ["other"])):
+        status = served.cli.status(uid=uid)
+        assert set(status) == {"version", "uptime_s", "sources"}
+        assert [source["name"] for source in status["sources"]] == names
+        assert all(set(source) == {"name", "state", "age_ms"} for source in status["sources"])
+        brief = served.cli.run("--socket", str(served.socket), "status", uid=uid).expect(0)
+        assert "fresh" in brief.stdout
+    assert "verdicts" in served.cli.status(uid=CURIOUS)
+
+
 def test_a_reload_changes_who_may_ask(cluster, databases: Databases) -> None:
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("main", preset="external_credentials")
+    there.source("second", preset="external_credentials")
     there.listen["mode"] = "0666"
     seeds.insert_external(there.conn, "sk_good", 42)
     with there.serve() as daemon:
@@ -119,9 +132,24 @@ def test_a_reload_changes_who_may_ask(cluster, databases: Databases) -> None:
         daemon.wait_notified("READY=1", 2)
         assert there.cli.verify(["sk_good"], uid=STRANGER).names == ["valid"]
 
+        there.more = f"[[allow]]\nuid = {STRANGER}\nsources = [\"main\"]\n"
+        with Raw(there.socket) as ours:  # root's, whom no rule names
+            assert ours.ask(wire.verify([b"sk_good"])).verdicts == ["valid"]
+            there.more = "[[allow]]\nuid = 0\nsources = [\"second\"]\n" + there.more
+            daemon.write_config(there.config)
+            daemon.sighup()
+            daemon.wait_notified("READY=1", 3)
+            # An open connection follows the new rules, too.
+            until(
+                lambda: ours.ask(wire.verify([b"sk_good"], source=b"main")).verdicts
+                == ["forbidden"],
+                10,
+                "the rules reach open connections",
+            )
+
         daemon.write_config("this is not TOML")
         daemon.sighup()
-        daemon.wait_notified("READY=1", 3)
+        daemon.wait_notified("READY=1", 4)
         assert there.cli.verify(["sk_good"], uid=STRANGER).names == ["valid"]
         assert "everything stays as it was" in daemon.log()
     there.close()

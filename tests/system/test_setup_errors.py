@@ -389,7 +389,7 @@ TROUBLE: dict[str, tuple[Callable[[Keys], None], tuple[str, ...]]] = {
     ),
     "a column that the role may not read": (
         sql("REVOKE SELECT (scopes) ON public.api_keys FROM latchkey"),
-        ("may not read", '"scopes"', GRANT, "owner"),
+        ("may not read", '"scopes"', GRANT, "superuser"),
     ),
     "a schema that the role may not use": (
         sql("REVOKE USAGE ON SCHEMA public FROM PUBLIC, latchkey"),

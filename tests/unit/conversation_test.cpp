@@ -138,7 +138,7 @@ class ConversationTest : public test::VerifierTest {
       ++clock_readings_;
       return now_;
     };
-    context_.status_json = [] { return std::string("{}"); };
+    context_.status_json = [](const Rights&) { return std::string("{}"); };
     const ScopeSet* scopes = in_a_.intern_scopes("read write", {"read", "write"});
     RecordFacts good = facts("17", "good");
     good.subject = "42";
@@ -480,7 +480,7 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
 }
 
 TEST_F(ConversationTest, SendsWhatItHasBeforeRepliesGrowTooMany) {
-  context_.status_json = [] { return std::string(100'000, 'x'); };
+  context_.status_json = [](const Rights&) { return std::string(100'000, 'x'); };
   FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
   Conversation conversation(everything());
   std::string talk;

@@ -391,7 +391,7 @@ TEST(OptionsFile, TakesAtMost32Sources) {
   std::string text = kDatabase;
   for (int i = 0; i < 33; ++i) {
     text += "[[source]]\nname = \"s" + std::to_string(i) + "\"\ntable = \"a.t" + std::to_string(i) +
-            "\"\nid = \"id\"\nkey = \"k\"\n";
+            "\"\nscheme = \"plain\"\nid = \"id\"\nkey = \"k\"\n";
     if (i == 31) {
       EXPECT_EQ(parse(text).sources.size(), 32U);
     }
@@ -399,7 +399,8 @@ TEST(OptionsFile, TakesAtMost32Sources) {
   EXPECT_THROW((void)parse(text), ConfigError);
 }
 
-// One table has one set of triggers: a second mapping would for ever find the first one's outdated.
+// One table has one set of triggers: made for one mapping only, they would be outdated for the
+// other.
 TEST(OptionsFile, LetsSourcesOfOneTableShareItsTriggers) {
   std::string second = kSource;
   second.replace(second.find("\"s\""), 3, "\"t\"");
