@@ -261,6 +261,7 @@ void Server::claim_path() {
 }
 
 void Server::accept() {
+  if (!acceptor_->is_open()) return;  // stop() has closed it
   Worker& worker = **std::ranges::min_element(
       workers_, {}, [](const auto& candidate) { return candidate->load(); });
   acceptor_->async_accept(worker.io(), [this, &worker](const boost::system::error_code& error,

@@ -126,6 +126,8 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
     return sum(inputs,
                [counter](const WorkerStats& worker) -> const Counter& { return worker.*counter; });
   };
+  // In this order: a connection that ends in between must not make the difference negative.
+  const std::uint64_t closed = total(&WorkerStats::connections_closed);
   const std::uint64_t opened = total(&WorkerStats::connections_opened);
   const ordered_json status = {
       {"version", LATCHKEY_VERSION_TEXT},
@@ -138,7 +140,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
       {"verdicts", verdicts},
       {"protocol_errors", total(&WorkerStats::protocol_errors)},
       {"connections",
-       {{"open", opened - total(&WorkerStats::connections_closed)},
+       {{"open", opened - closed},
         {"accepted", inputs.accepts->accepted.get()},
         {"refused_not_allowed", inputs.accepts->refused_not_allowed.get()},
         {"refused_overloaded", inputs.accepts->refused_overloaded.get()},

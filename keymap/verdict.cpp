@@ -93,7 +93,8 @@ bool is_valid(const Finding& finding) { return finding.verdict == LATCHKEY_VALID
 
 // Two good rows of one source, found by two pepper versions: nobody can say whose key it is.
 bool is_ambiguous(const Finding& b, const Finding& a) {
-  return a.record != nullptr && a.route == b.route && is_valid(a) && is_valid(b);
+  return a.record != nullptr && a.record != b.record && a.route == b.route && is_valid(a) &&
+         is_valid(b);
 }
 
 // Does `b` speak, where `a` has spoken?

@@ -104,6 +104,11 @@ void Loader::stop() {
   stopping_ = true;
   post([] {});
   if (thread_.joinable()) thread_.join();
+  // Whoever waited for a sync waits in vain. What its callback holds belongs to a worker, and must
+  // go before that worker does.
+  syncs_.clear();
+  const std::lock_guard lock(mutex_);
+  posted_.clear();
 }
 
 // ---- other threads

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from harness import seeds, wire
+from harness.postgres import PrivateCluster
 from harness.wait import until
 from harness.wire import Raw
-from installation import Databases, Installation
+from installation import PASSWORD, Databases, Installation
 
 pytestmark = pytest.mark.threads
 
@@ -168,3 +169,23 @@ def test_a_caller_that_never_reads_does_not_keep_the_daemon_from_ending(
                 pass
             assert daemon.stop() == 0
     there.close()
+
+
+def test_a_sync_that_cannot_end_does_not_outlive_the_daemon() -> None:
+    with PrivateCluster() as hung:
+        with hung.connect() as conn, conn.cursor() as cursor:
+            cursor.execute(f"CREATE ROLE latchkey LOGIN PASSWORD '{PASSWORD}'")
+        there = Installation(hung, "postgres")
+        seeds.create_schema(there.conn, "external_credentials")
+        there.source("plain", preset="external_credentials")
+        there.more = '[limits]\ndrain_timeout = "300ms"\n'
+        with there.serve() as daemon:
+            hung.freeze()
+            with Raw(there.socket) as raw:
+                raw.send(wire.frame(wire.SYNC, 1, (60_000).to_bytes(4, "little")))
+                until(
+                    lambda: there.cli.status()["requests"] >= 2, 10, "the sync has been taken in"
+                )
+                assert daemon.stop() == 0
+            hung.thaw()
+        there.close()
