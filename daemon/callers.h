@@ -15,8 +15,9 @@
 namespace latchkey {
 
 struct Peer {
-  uid_t uid = 0;
-  gid_t gid = 0;
+  // Nobody, until the kernel has said who.
+  uid_t uid = static_cast<uid_t>(-1);
+  gid_t gid = static_cast<gid_t>(-1);
   pid_t pid = 0;
   std::vector<gid_t> groups;  // supplementary
 };

@@ -249,7 +249,6 @@ int run(const std::string& config_path, bool check) {
     inputs.now_boot_ns = boot_ns();
     inputs.started_boot_ns = started_ns;
     for (const auto& loader : loaders) inputs.loaders.push_back(loader->status());
-    inputs.key_sets = key_sets;
     inputs.workers = server_for_status->worker_stats();
     inputs.accepts = &server_for_status->accept_stats();
     std::shared_ptr<const Policy> held;

@@ -112,19 +112,24 @@ class Server::Worker : public SessionHost {
       std::function<void(bool)> done;
     };
     const auto wait = std::make_shared<Wait>(Wait{asio::steady_timer(io_), {}, std::move(done)});
-    const auto finish = [wait](bool in_force) {
-      if (!wait->done) return;
-      wait->timer.cancel();
-      std::exchange(wait->done, nullptr)(in_force);
+    const auto finish = [](Wait& ended, bool in_force) {
+      if (!ended.done) return;
+      ended.timer.cancel();
+      std::exchange(ended.done, nullptr)(in_force);
     };
+    // The timer's handler is what keeps the wait alive. The loader must not: what it holds may
+    // outlive this worker, and the timer with it.
     wait->timer.expires_after(std::chrono::milliseconds(sync.timeout_ms));
     wait->timer.async_wait([wait, finish](const boost::system::error_code& error) {
       if (error) return;
       if (wait->give_up) wait->give_up();
-      finish(false);
+      finish(*wait, false);
     });
-    wait->give_up = hooks_.start_sync(
-        sync.sources, [this, finish] { asio::post(io_, [finish] { finish(true); }); });
+    wait->give_up = hooks_.start_sync(sync.sources, [this, finish, weak = std::weak_ptr(wait)] {
+      asio::post(io_, [finish, weak] {
+        if (const auto waiting = weak.lock()) finish(*waiting, true);
+      });
+    });
   }
 
   void closed(Session& session) override {

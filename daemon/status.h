@@ -1,7 +1,6 @@
 // The status reply: one JSON object, for `latchkey status`, dashboards and tests.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
@@ -14,7 +13,6 @@ struct StatusInputs {
   std::int64_t now_boot_ns = 0;
   std::int64_t started_boot_ns = 0;
   std::vector<LoaderStatus> loaders;
-  std::span<const std::unique_ptr<KeySet>> key_sets;
   std::vector<const WorkerStats*> workers;
   const AcceptStats* accepts = nullptr;
   const Policy* policy = nullptr;

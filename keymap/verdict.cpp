@@ -80,7 +80,10 @@ void Verifier::verify(std::span<const Question> questions, const Now& now,
                       std::span<Finding> findings) const {
   assert(questions.size() <= kBatchMax && findings.size() >= questions.size());
   const Ages ages(routes_, now.boot_ns);
-  for (std::size_t i = 0; i < questions.size(); ++i) findings[i] = Finding{};
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    findings[i] = Finding{};
+    if (!is_well_formed(questions[i].key)) findings[i].verdict = LATCHKEY_MALFORMED;
+  }
   for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
     look_up(digester, questions, now, findings);
   }
@@ -118,7 +121,7 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
   std::size_t count = 0;
   for (std::size_t i = 0; i < questions.size(); ++i) {
     if ((questions[i].terms->sources & interested) == 0) continue;
-    if (!is_well_formed(questions[i].key)) continue;
+    if (findings[i].verdict == LATCHKEY_MALFORMED) continue;
     digests[count] = digesters_[digester](questions[i].key);
     asked[count++] = i;
   }
@@ -164,8 +167,7 @@ void Verifier::settle(const Question& question, const Ages& ages, Finding& findi
     finding.age_ms = finding.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
     return;
   }
-  if (!is_well_formed(question.key)) {
-    finding.verdict = LATCHKEY_MALFORMED;
+  if (finding.verdict == LATCHKEY_MALFORMED) {
     finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
     return;
   }

@@ -79,7 +79,6 @@ struct Loader::Source {
 
 Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quiescence& quiescence)
     : database_(std::move(database)),
-      quiescence_(quiescence),
       refresh_(sources.size(), database_.refresh, random_seed()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -104,11 +103,6 @@ void Loader::stop() {
   stopping_ = true;
   post([] {});
   if (thread_.joinable()) thread_.join();
-  // Whoever waited for a sync waits in vain. What its callback holds belongs to a worker, and must
-  // go before that worker does.
-  syncs_.clear();
-  const std::lock_guard lock(mutex_);
-  posted_.clear();
 }
 
 // ---- other threads
@@ -215,10 +209,9 @@ void Loader::act() {
     turn();
   } catch (const PgConnectError& error) {
     fail(std::string("cannot connect: ") + error.what(),
-         ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the server runs "
-         "and"
-         " accepts this role (`latchkey sql grant` prints what makes it), and that it is not a "
-         "standby.");
+         ". Check `conninfo` (host, port, dbname, user) and `password_file`, that the server runs"
+         " and accepts this role (`latchkey sql grant` prints what makes it), and that it is not a"
+         " standby.");
   } catch (const PgQueryError& error) {
     // What the catalogue does not like now, it will not like in a second either.
     fail(error.what(), "", /*final=*/inspecting_);
@@ -334,12 +327,15 @@ void Loader::inspect(std::size_t index) {
   Source& source = *sources_[index];
   work_step_ = "`time_zone` of source \"" + source.status.name +
                "\" must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
+  const auto look_up = [this, index] {
+    look_up_table(*sources_[index], [this, index] { inspect(index + 1); });
+  };
   work_->send(time_zone_sql(source.settings.config),
-              {.copy_data = {}, .rows = {}, .done = [this, index] { look_up_table(index); }});
+              {.copy_data = {}, .rows = {}, .done = look_up});
 }
 
-void Loader::look_up_table(std::size_t index) {
-  Source& source = *sources_[index];
+// What the catalogue says of the table now, then `done`.
+void Loader::look_up_table(Source& source, std::function<void()> done) {
   work_step_ = "looking up the table of source \"" + source.status.name + "\"";
   work_->send(inspect_sql(source.settings.config),
               {.copy_data = {},
@@ -347,7 +343,7 @@ void Loader::look_up_table(std::size_t index) {
                    [&source](const PgRows& rows) {
                      source.facts = TableFacts::from_json(rows.field(0, 0).value_or("{}"));
                    },
-               .done = [this, index] { inspect(index + 1); }});
+               .done = std::move(done)});
 }
 
 // ---- the barrier
@@ -416,6 +412,15 @@ RowView row_view(const CopyReader::Fields& fields) {
   return row;
 }
 
+void log_oddities(const std::string& source, const char* rows, const OddityCounts& counts) {
+  for (std::size_t i = 0; i < kOddities; ++i) {
+    if (counts[i] == 0) continue;
+    const auto oddity = static_cast<Oddity>(i);
+    spdlog::warn("source \"{}\": {} {}: {}: {}", source, counts[i], rows, oddity_name(oddity),
+                 oddity_sentence(oddity));
+  }
+}
+
 RowView row_view(const PgRows& rows, int index) {
   RowView row;
   for (std::size_t i = 0; i < kRowFields; ++i) row[i] = rows.field(index, static_cast<int>(i));
@@ -428,17 +433,14 @@ RowView row_view(const PgRows& rows, int index) {
 // reported by the next audit, not by silence.
 void Loader::load(std::size_t index) {
   Source& source = *sources_[index];
-  work_step_ = "looking up the table of source \"" + source.status.name + "\"";
   work_deadline_ns_ = boot_ns() + kStepDeadline;
-  work_->send(inspect_sql(source.settings.config),
-              {.copy_data = {},
-               .rows =
-                   [this, &source](const PgRows& rows) {
-                     source.facts = TableFacts::from_json(rows.field(0, 0).value_or("{}"));
-                     report_problems(source);
-                     if (source.facts.exists) source.make_reader();
-                   },
-               .done = [this, index] { copy(index); }});
+  look_up_table(source, [this, index] {
+    Source& looked_up = *sources_[index];
+    report_problems(looked_up);
+    if (!looked_up.facts.exists) throw PgError(looked_up.status.problems.front());
+    looked_up.make_reader();
+    copy(index);
+  });
 }
 
 void Loader::report_problems(Source& source) {
@@ -452,7 +454,6 @@ void Loader::report_problems(Source& source) {
 
 void Loader::copy(std::size_t index) {
   Source& source = *sources_[index];
-  if (!source.facts.exists) throw PgError(source.status.problems.front());
   work_step_ = "loading source \"" + source.status.name + "\"";
   source.writer.begin_load();
   source.copy.emplace(std::size_t{kRowFields});
@@ -490,12 +491,7 @@ void Loader::load_done(std::size_t index) {
     spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now", source.status.name,
                  source.settings.config.table.display());
   }
-  for (std::size_t i = 0; i < kOddities; ++i) {
-    if (source.load_oddities[i] == 0) continue;
-    const auto oddity = static_cast<Oddity>(i);
-    spdlog::warn("source \"{}\": {} rows: {}: {}", source.status.name, source.load_oddities[i],
-                 oddity_name(oddity), oddity_sentence(oddity));
-  }
+  log_oddities(source.status.name, "rows", source.load_oddities);
   if (source.writer.ambiguous_digests() > 0) {
     spdlog::warn(
         "source \"{}\": {} keys stand in several rows each. Such a key is refused unless a single"
@@ -552,11 +548,7 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   upsert_all(false);
   for (const std::string& id : gone) source.writer.remove(id);
   upsert_all(true);
-  for (std::size_t i = 0; i < kOddities; ++i) {
-    if (oddities[i] == 0) continue;
-    spdlog::warn("source \"{}\": {} changed rows: {}: {}", source.status.name, oddities[i],
-                 oddity_name(static_cast<Oddity>(i)), oddity_sentence(static_cast<Oddity>(i)));
-  }
+  log_oddities(source.status.name, "changed rows", oddities);
 }
 
 // ---- proofs, failures, status

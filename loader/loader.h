@@ -82,7 +82,6 @@ class Loader {
   void start();
   void stop();
 
-  struct Ready {};
   // Why it cannot get ready, one paragraph each. `final` if trying again cannot help.
   struct Unready {
     std::vector<std::string> why;
@@ -117,7 +116,7 @@ class Loader {
   void connect();
   void listen_connected();
   void inspect(std::size_t index);
-  void look_up_table(std::size_t index);
+  void look_up_table(Source& source, std::function<void()> done);
   void send_barrier(std::uint64_t number);
   void barrier_query_done();
   void load(std::size_t index);
@@ -135,7 +134,6 @@ class Loader {
   void publish_status();
 
   DatabaseConfig database_;
-  Quiescence& quiescence_;
   std::vector<std::unique_ptr<Source>> sources_;
   Refresh refresh_;
 
