@@ -276,12 +276,23 @@ void print_status(const ordered_json& status) {
     if (database.at("state") != "live" && !database.at("last_error").get<std::string>().empty()) {
       std::printf("         %s\n", printable(database.at("last_error").get<std::string>()).c_str());
     }
+    for (const ordered_json& reader : database.value("stalled_readers", ordered_json::array())) {
+      std::printf("         PROBLEM: %s stuck in one batch for %.0f s: memory cannot be freed\n",
+                  printable(reader.get<std::string>()).c_str(), database.value("stalled_s", 0.0));
+    }
   }
   for (const ordered_json& source : status.at("sources")) {
     std::printf("source   %-20s %-10s %lld keys, age %lld ms, accepted %lld\n",
                 source.at("name").get<std::string>().c_str(),
                 source.at("state").get<std::string>().c_str(), source.value("keys", 0LL),
                 source.value("age_ms", -1LL), source.value("accepted", 0LL));
+    if (const auto memory = source.find("memory_bytes"); memory != source.end()) {
+      std::printf("        ");
+      for (const auto& [name, bytes] : memory->items()) {
+        std::printf(" %s %.1f MiB", name.c_str(), bytes.get<double>() / (1 << 20));
+      }
+      std::printf("\n");
+    }
     for (const auto& [name, count] : source.at("odd_rows").items()) {
       std::printf("         %lld rows: %s\n", count.get<long long>(), name.c_str());
     }

@@ -166,7 +166,7 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
         .add();
   }
   const latchkey_verdict told = rights_.reasons ? finding.verdict : without_reason(finding.verdict);
-  std::array<Bytes, 5> parts;
+  std::array<Bytes, 6> parts;
   std::size_t count = 0;
   std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires;
   // Whose key it is, is told of a good key, and of a bad one only with its reason.
@@ -175,6 +175,7 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
     const Record& record = *finding.record;
     parts[count++] = context.verifier->routes()[finding.route].keys->name_claim;
     parts[count++] = record.claims();
+    if (record.tenant() != nullptr) parts[count++] = record.tenant()->encoded();
     // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
     if (record.expires_us() != kNeverExpires && record.expires_us() != kAlwaysValid) {
       put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(record.expires_us()));

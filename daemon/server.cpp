@@ -1,6 +1,7 @@
 #include "daemon/server.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -35,10 +36,12 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 
 class Server::Worker : public SessionHost {
  public:
-  Worker(const Options& options, Quiescence& quiescence, ServerHooks& hooks)
+  Worker(const Options& options, const std::string& name, Quiescence& quiescence,
+         ServerHooks& hooks)
       : options_(options),
         hooks_(hooks),
-        reader_(quiescence),
+        name_(name),
+        reader_(quiescence, name),
         work_(asio::make_work_guard(io_)),
         sweep_(io_) {
     context_.reader = &reader_;
@@ -49,7 +52,10 @@ class Server::Worker : public SessionHost {
 
   void start() {
     sweep();
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] {
+      pthread_setname_np(pthread_self(), name_.c_str());  // for `top -H` and debuggers
+      io_.run();
+    });
   }
   void join() {
     if (thread_.joinable()) thread_.join();
@@ -162,6 +168,7 @@ class Server::Worker : public SessionHost {
   // Fixed for the worker's life:
   const Options& options_;
   ServerHooks& hooks_;
+  std::string name_;
   Quiescence::Reader reader_;
   ConversationContext context_;
   // Changing, on this thread only:
@@ -187,7 +194,8 @@ Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Qui
       quiescence_(quiescence),
       hooks_(std::move(hooks)) {
   for (unsigned i = 0; i < options_.listen.workers; ++i) {
-    workers_.push_back(std::make_unique<Worker>(options_, quiescence_, hooks_));
+    const std::string name = "worker " + std::to_string(i);
+    workers_.push_back(std::make_unique<Worker>(options_, name, quiescence_, hooks_));
     workers_.back()->adopt(policy_);
   }
 }

@@ -1,5 +1,7 @@
 #include "daemon/session.h"
 
+#include <openssl/crypto.h>
+
 #include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/write.hpp>

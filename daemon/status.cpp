@@ -30,6 +30,8 @@ ordered_json databases(const StatusInputs& inputs) {
                     {"notifications", loader.notifications},
                     {"malformed_notifications", loader.malformed_notifications},
                     {"pending_ids", loader.pending_ids},
+                    {"stalled_readers", loader.stalled_readers},
+                    {"stalled_s", seconds(loader.stalled_ns)},
                     {"heartbeats", loader.barriers},
                     {"heartbeat_us", loader.barrier_us}});
   }
@@ -79,6 +81,11 @@ ordered_json sources(const StatusInputs& inputs) {
         source["load_s"] = status.load_seconds;
         source["rereads"] = status.rereads;
         source["malformed_ids"] = status.malformed_ids;
+        source["memory_bytes"] = {{"records", status.memory.records},
+                                  {"map", status.memory.map},
+                                  {"index", status.memory.index},
+                                  {"waiting", status.memory.waiting}};
+        source["waiting_records"] = status.memory.waiting_records;
         ordered_json odd = ordered_json::object();
         for (std::size_t i = 0; i < kOddities; ++i) {
           if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];

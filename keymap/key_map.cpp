@@ -1,6 +1,7 @@
 #include "keymap/key_map.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cassert>
 
@@ -9,150 +10,369 @@ namespace {
 
 constexpr std::uint64_t kEmpty = 0;
 constexpr std::uint64_t kTombstone = 1;  // no record stands at address 1
-constexpr int kTagShift = 48;            // user addresses on x86-64 and arm64 fit 48 bits
-constexpr std::uint64_t kPointerMask = (std::uint64_t{1} << kTagShift) - 1;
-constexpr std::size_t kSlotsMin = 64;
+constexpr int kAddressBits = 48;         // user addresses on x86-64 and arm64 fit
+constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kAddressBits) - 1;
+
+constexpr std::size_t kSegmentSlotsMin = 8;  // one cache line
+constexpr unsigned kDepthMax = 32;           // bits of the hash that choose a segment
+
+// Never zero, so that neither an empty word nor a tombstone has anybody's tag.
+std::uint64_t tag_of(std::uint64_t hash) {
+  return (hash << 32 & ~kAddressMask) | std::uint64_t{1} << 63;
+}
+bool has_tag(std::uint64_t word, std::uint64_t tag) { return (word ^ tag) >> kAddressBits == 0; }
 
 std::uint64_t word_of(std::uint64_t hash, const Record* record) {
   const auto address = reinterpret_cast<std::uint64_t>(record);
-  assert((address & ~kPointerMask) == 0);
-  return (hash & ~kPointerMask) | address;
+  assert((address & ~kAddressMask) == 0);
+  return tag_of(hash) | address;
 }
 
 const Record* record_of(std::uint64_t word) {
-  return reinterpret_cast<const Record*>(word & kPointerMask);  // NOLINT(performance-no-int-to-ptr)
+  return reinterpret_cast<const Record*>(word & kAddressMask);  // NOLINT(performance-no-int-to-ptr)
 }
 
-bool is_record(std::uint64_t word) { return (word & kPointerMask) > kTombstone; }
+bool is_record(std::uint64_t word) { return (word & kAddressMask) > kTombstone; }
 
-// Only words whose tag agrees are worth a look at the record: 1 in 65536 others gets one in vain.
-bool tag_matches(std::uint64_t word, std::uint64_t hash) {
-  return ((word ^ hash) & ~kPointerMask) == 0 && is_record(word);
+// The entry of a directory with 2^depth of them. Two shifts, because one by 64 is undefined.
+std::size_t entry_of(std::uint64_t hash, unsigned depth) { return hash >> 1 >> (63 - depth); }
+
+bool overfull(std::size_t used, std::size_t slots) {
+  return used * KeyMap::kLoadDenominator > slots * KeyMap::kLoadNumerator;
+}
+
+// For so many keys and a third more, so that moving them pays for a while.
+std::size_t slots_for(std::size_t keys) {
+  const std::size_t in_use = keys + keys / 3;
+  std::size_t slots = kSegmentSlotsMin;
+  while (overfull(in_use, slots)) slots *= 2;
+  return slots;
 }
 
 }  // namespace
 
+// [8 bits: depth | 8 bits: log2 of the number of words | 48 bits: address]
+//
+// A segment's depth is the number of the hash's highest bits that its keys have in common: in a
+// directory of depth D, 2^(D - depth) entries lead to it. A directory's depth is its log2.
 struct KeyMap::Table {
-  explicit Table(std::size_t slots)
-      : mask(slots - 1), words(std::make_unique<std::atomic<std::uint64_t>[]>(slots)) {
-    assert(std::has_single_bit(slots));
-  }
-  // The slot comes from the hash's low bits, the tag from its high ones: they are independent.
-  [[nodiscard]] std::size_t slot(std::uint64_t hash) const { return hash & mask; }
-  [[nodiscard]] std::size_t next(std::size_t slot) const { return (slot + 1) & mask; }
+  std::uint64_t packed;
 
-  std::size_t mask;
-  std::unique_ptr<std::atomic<std::uint64_t>[]> words;
+  [[nodiscard]] Word* words() const {
+    return reinterpret_cast<Word*>(packed & kAddressMask);  // NOLINT(performance-no-int-to-ptr)
+  }
+  [[nodiscard]] std::size_t size() const {
+    return std::size_t{1} << (packed >> kAddressBits & 0xFF);
+  }
+  [[nodiscard]] std::size_t mask() const { return size() - 1; }
+  [[nodiscard]] unsigned depth() const { return static_cast<unsigned>(packed >> 56); }
 };
 
-KeyMap::KeyMap(Quiescence& quiescence, Hash hash)
-    : quiescence_(quiescence), hash_(hash), table_(new Table(kSlotsMin)) {}
-
-KeyMap::~KeyMap() { delete table_.load(); }
-
-const Record* KeyMap::probe(const Table& table, std::uint64_t hash, const Digest& digest) {
-  // Ends: at least half of the words are empty.
-  for (std::size_t slot = table.slot(hash);; slot = table.next(slot)) {
-    const std::uint64_t word = table.words[slot].load();
-    if (word == kEmpty) return nullptr;
-    if (tag_matches(word, hash) && record_of(word)->digest() == digest) return record_of(word);
+// One look-up on its way through a segment.
+class KeyMap::Probe {
+ public:
+  Probe() = default;
+  Probe(const Table& directory, std::uint64_t hash) : tag_(tag_of(hash)) {
+    const Table segment{directory.words()[entry_of(hash, directory.depth())].load()};
+    words_ = segment.words();
+    mask_ = static_cast<std::uint32_t>(segment.mask());
+    slot_ = static_cast<std::uint32_t>(hash) & mask_;
+    left_ = mask_ + 1;
   }
-}
+  void prefetch() const { __builtin_prefetch(&words_[slot_]); }
+
+  // The next record whose tag agrees, or null: one that is the key's own, or (1 in 32768) is not.
+  const Record* next() {
+    // The count makes it wait-free: a writer that puts words ahead of us for ever would find us
+    // gone after one round. The key's word, had it been there all the time, would have been met.
+    while (left_-- > 0) {
+      const std::uint64_t word = words_[slot_].load();
+      slot_ = (slot_ + 1) & mask_;
+      if (has_tag(word, tag_)) return record_of(word);
+      if (word == kEmpty) break;
+    }
+    left_ = 0;
+    return nullptr;
+  }
+  // `candidate` came from next(); looks on until one has the digest.
+  const Record* settle(const Record* candidate, const Digest& digest) {
+    while (candidate != nullptr && !(candidate->digest() == digest)) candidate = next();
+    return candidate;
+  }
+
+ private:
+  // Not initialised by default: a batch has room for 64 of them, and clearing that takes time.
+  const Word* words_;
+  std::uint64_t tag_;
+  std::uint32_t mask_;
+  std::uint32_t slot_;
+  std::uint32_t left_;
+};
+
+// ---- readers
 
 const Record* KeyMap::find(const Digest& digest) const {
-  return probe(*table_.load(), hash_(digest), digest);
+  Probe probe(Table{directory_.load()}, hash_of(digest));
+  return probe.settle(probe.next(), digest);
 }
 
+// Three passes, each of which waits for what the one before has asked the memory for.
 void KeyMap::find(std::span<const Digest> digests, std::span<const Record*> found) const {
   assert(digests.size() <= kBatchMax && found.size() >= digests.size());
-  const Table& table = *table_.load();
+  // Plain arrays: the library's checks at each index would cost a tenth of a look-up.
   std::uint64_t hashes[kBatchMax];
-  for (std::size_t i = 0; i < digests.size(); ++i) {
-    hashes[i] = hash_(digests[i]);
-    __builtin_prefetch(&table.words[table.slot(hashes[i])]);
+  Probe probes[kBatchMax];
+  const Record** const candidates = found.data();
+  const std::size_t count = digests.size();
+  hash_(digests, hashes);
+  const Table directory{directory_.load()};
+  for (std::size_t i = 0; i < count; ++i) {
+    probes[i] = Probe(directory, hashes[i]);
+    probes[i].prefetch();
   }
-  for (std::size_t i = 0; i < digests.size(); ++i) {
-    const std::uint64_t word = table.words[table.slot(hashes[i])].load();
-    // A wrong guess (the key stands further on) costs one useless prefetch, nothing else.
-    if (is_record(word)) __builtin_prefetch(record_of(word));
+  for (std::size_t i = 0; i < count; ++i) {
+    candidates[i] = probes[i].next();
+    __builtin_prefetch(candidates[i]);
   }
-  for (std::size_t i = 0; i < digests.size(); ++i) found[i] = probe(table, hashes[i], digests[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    candidates[i] = probes[i].settle(candidates[i], digests.data()[i]);
+  }
+}
+
+// ---- the writer
+
+KeyMap::KeyMap(Quiescence& quiescence, Hash hash, std::size_t segment_slots)
+    : quiescence_(quiescence),
+      hash_(hash),
+      segment_slots_(segment_slots),
+      directory_(make_table(1, 0).packed),
+      usage_(1) {
+  const Table first = make_table(kSegmentSlotsMin, 0);
+  slots_ = first.size();
+  segments_ = 1;
+  Table{directory_.load()}.words()[0].store(first.packed);
+}
+
+std::uint64_t KeyMap::hash_of(const Digest& digest) const {
+  std::uint64_t hash = 0;
+  hash_({&digest, 1}, &hash);
+  return hash;
+}
+
+// Where a digest stands, or could.
+struct KeyMap::Place {
+  std::uint64_t hash = 0;
+  Table segment{};
+  Word* word = nullptr;       // its own; null: it has none
+  Word* successor = nullptr;  // of its own
+  Word* free_word = nullptr;  // where a new one could go, if it has none
+  [[nodiscard]] const Record* record() const {
+    return record_of(word->load(std::memory_order_relaxed));
+  }
+};
+
+KeyMap::Place KeyMap::locate(const Digest& digest) const {
+  Place place;
+  place.hash = hash_of(digest);
+  const Table directory{directory_.load(std::memory_order_relaxed)};
+  Word& entry = directory.words()[entry_of(place.hash, directory.depth())];
+  place.segment = {entry.load(std::memory_order_relaxed)};
+  Word* const words = place.segment.words();
+  const std::size_t mask = place.segment.mask();
+  const std::uint64_t tag = tag_of(place.hash);
+  // Ends: three eighths of the words are empty.
+  for (std::size_t slot = place.hash & mask;; slot = (slot + 1) & mask) {
+    const std::uint64_t word = words[slot].load(std::memory_order_relaxed);
+    if (word <= kTombstone && place.free_word == nullptr) place.free_word = &words[slot];
+    if (word == kEmpty) return place;
+    if (!has_tag(word, tag) || !(record_of(word)->digest() == digest)) continue;
+    place.word = &words[slot];
+    place.successor = &words[(slot + 1) & mask];
+    return place;
+  }
+}
+
+KeyMap::Usage& KeyMap::usage_of(std::uint64_t hash) {
+  const Table directory{directory_.load(std::memory_order_relaxed)};
+  const std::size_t entry = entry_of(hash, directory.depth());
+  const Table segment{directory.words()[entry].load(std::memory_order_relaxed)};
+  const unsigned shared_bits = directory.depth() - segment.depth();
+  return usage_[entry >> shared_bits << shared_bits];
 }
 
 const Record* KeyMap::insert(const Record* record) {
-  if (2 * (used_ + 1) > slots()) rebuild(live_ + 1);
-  Table& table = *table_.load(std::memory_order_relaxed);
-  const std::uint64_t hash = hash_(record->digest());
-  std::atomic<std::uint64_t>* tombstone = nullptr;
-  for (std::size_t slot = table.slot(hash);; slot = table.next(slot)) {
-    const std::uint64_t word = table.words[slot].load(std::memory_order_relaxed);
-    if (tag_matches(word, hash) && record_of(word)->digest() == record->digest()) {
-      return record_of(word);
-    }
-    if (word == kTombstone && tombstone == nullptr) tombstone = &table.words[slot];
-    if (word != kEmpty) continue;
-    ++live_;
-    if (tombstone == nullptr) ++used_;
-    (tombstone != nullptr ? *tombstone : table.words[slot]).store(word_of(hash, record));
-    return nullptr;
+  Place place = locate(record->digest());
+  if (place.word != nullptr) return place.record();
+  const bool reuse = place.free_word->load(std::memory_order_relaxed) == kTombstone;
+  if (!reuse && overfull(usage_of(place.hash).used + std::size_t{1}, place.segment.size())) {
+    make_room(place.hash);
+    return insert(record);
   }
+  Usage& usage = usage_of(place.hash);
+  ++usage.live;
+  ++size_;
+  if (reuse) {
+    --tombstones_;
+  } else {
+    ++usage.used;
+  }
+  place.free_word->store(word_of(place.hash, record));
+  return nullptr;
 }
 
 const Record* KeyMap::replace(const Record* record) {
-  Table& table = *table_.load(std::memory_order_relaxed);
-  const std::uint64_t hash = hash_(record->digest());
-  for (std::size_t slot = table.slot(hash);; slot = table.next(slot)) {
-    const std::uint64_t word = table.words[slot].load(std::memory_order_relaxed);
-    assert(word != kEmpty && "replace() needs a record to replace");
-    if (!tag_matches(word, hash) || !(record_of(word)->digest() == record->digest())) continue;
-    table.words[slot].store(word_of(hash, record));
-    return record_of(word);
-  }
+  const Place place = locate(record->digest());
+  assert(place.word != nullptr && "replace() needs a record to replace");
+  const Record* old = place.record();
+  place.word->store(word_of(place.hash, record));
+  return old;
 }
 
 const Record* KeyMap::erase(const Digest& digest) {
-  Table& table = *table_.load(std::memory_order_relaxed);
-  const std::uint64_t hash = hash_(digest);
-  for (std::size_t slot = table.slot(hash);; slot = table.next(slot)) {
-    const std::uint64_t word = table.words[slot].load(std::memory_order_relaxed);
-    if (word == kEmpty) return nullptr;
-    if (!tag_matches(word, hash) || !(record_of(word)->digest() == digest)) continue;
-    // A probe that would end at the next word anyway needs no tombstone to be led past this one.
-    const bool last = table.words[table.next(slot)].load(std::memory_order_relaxed) == kEmpty;
-    table.words[slot].store(last ? kEmpty : kTombstone);
-    --live_;
-    if (last) --used_;
-    return record_of(word);
+  const Place place = locate(digest);
+  if (place.word == nullptr) return nullptr;
+  const Record* old = place.record();
+  // A probe that would end at the next word anyway needs no tombstone to be led past this one.
+  const bool last = place.successor->load(std::memory_order_relaxed) == kEmpty;
+  place.word->store(last ? kEmpty : kTombstone);
+  Usage& usage = usage_of(place.hash);
+  --usage.live;
+  --size_;
+  if (last) {
+    --usage.used;
+  } else {
+    ++tombstones_;
   }
+  // A sixteenth is in use: give the rest back.
+  if (place.segment.size() > kSegmentSlotsMin &&
+      usage.live * std::size_t{16} < place.segment.size()) {
+    move(place.hash, place.segment.depth());
+  }
+  return old;
 }
 
-void KeyMap::reserve(std::size_t count) {
-  if (2 * (count + tombstones()) > slots()) rebuild(count);
+// ---- growing
+
+KeyMap::Table KeyMap::make_table(std::size_t words, unsigned depth) {
+  auto* memory = static_cast<Word*>(slab_.allocate(words * sizeof(Word)));
+  for (std::size_t i = 0; i < words; ++i) new (&memory[i]) Word(kEmpty);
+  const auto log2 = static_cast<std::uint64_t>(std::countr_zero(words));
+  return {std::uint64_t{depth} << 56 | log2 << kAddressBits |
+          reinterpret_cast<std::uint64_t>(memory)};
 }
 
-void KeyMap::rebuild(std::size_t live_expected) {
-  const Table& old = *table_.load(std::memory_order_relaxed);
-  // A third full after the rebuild: room to grow by half before the next one.
-  auto fresh = std::make_unique<Table>(std::max(kSlotsMin, std::bit_ceil(3 * live_expected)));
-  for (std::size_t i = 0; i <= old.mask; ++i) {
-    const std::uint64_t word = old.words[i].load(std::memory_order_relaxed);
-    if (!is_record(word)) continue;
-    std::size_t slot = fresh->slot(hash_(record_of(word)->digest()));
-    while (fresh->words[slot].load(std::memory_order_relaxed) != kEmpty) slot = fresh->next(slot);
-    fresh->words[slot].store(word, std::memory_order_relaxed);
+// In the segment of `hash`, for one key more.
+void KeyMap::make_room(std::uint64_t hash) {
+  const Table directory{directory_.load(std::memory_order_relaxed)};
+  const Table segment{
+      directory.words()[entry_of(hash, directory.depth())].load(std::memory_order_relaxed)};
+  const unsigned depth = segment.depth();
+  // Digests whose hashes agree in their highest bits do not come apart by splitting: before the
+  // directory outgrows what it leads to, a segment grows beyond its usual size instead.
+  const bool splits =
+      depth < directory.depth() || (depth < kDepthMax && directory.size() <= 4 * segments_);
+  if (slots_for(usage_of(hash).live + std::size_t{1}) <= segment_slots_ || !splits) {
+    return move(hash, depth);
   }
-  used_ = live_;
-  std::unique_ptr<Table> outgrown(table_.exchange(fresh.release()));
-  retired_.push_back({quiescence_.stamp(), std::move(outgrown)});
-  collect();
+  if (depth == directory.depth()) double_directory();
+  move(hash, depth + 1);
+}
+
+// Replaces the segment of `hash` by one, or by two of a greater depth, without tombstones and of
+// the size that fits.
+void KeyMap::move(std::uint64_t hash, unsigned depth) {
+  const Table directory{directory_.load(std::memory_order_relaxed)};
+  const Table old{
+      directory.words()[entry_of(hash, directory.depth())].load(std::memory_order_relaxed)};
+  const std::size_t halves = std::size_t{1} << (depth - old.depth());
+  assert(halves <= 2);
+  // The hash that stands for each half: it differs in the last bit of the depth.
+  const std::uint64_t bit = halves == 2 ? std::uint64_t{1} << (64 - depth) : 0;
+  const Usage before = usage_of(hash);
+  tombstones_ -= before.used - before.live;
+
+  std::array<std::vector<const Record*>, 2> records;
+  std::array<std::vector<std::uint64_t>, 2> hashes;
+  std::vector<const Record*> all;
+  all.reserve(before.live);
+  for (std::size_t i = 0; i < old.size(); ++i) {
+    const std::uint64_t word = old.words()[i].load(std::memory_order_relaxed);
+    if (is_record(word)) all.push_back(record_of(word));
+  }
+  std::array<Digest, kBatchMax> digests;
+  std::array<std::uint64_t, kBatchMax> batch;
+  for (std::size_t from = 0; from < all.size(); from += kBatchMax) {
+    const auto part = std::span(all).subspan(from, std::min(kBatchMax, all.size() - from));
+    for (const Record* record : part) __builtin_prefetch(record);
+    for (std::size_t i = 0; i < part.size(); ++i) digests[i] = part[i]->digest();
+    hash_(std::span(digests).first(part.size()), batch.data());
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const std::size_t half = (batch[i] & bit) != 0 ? 1 : 0;
+      records[half].push_back(part[i]);
+      hashes[half].push_back(batch[i]);
+    }
+  }
+  for (std::size_t half = 0; half < halves; ++half) {
+    const std::size_t live = records[half].size();
+    const Table segment = make_table(slots_for(live + 1), depth);
+    for (std::size_t i = 0; i < live; ++i) {
+      std::size_t slot = hashes[half][i] & segment.mask();
+      Word* const words = segment.words();
+      while (words[slot].load(std::memory_order_relaxed) != kEmpty)
+        slot = (slot + 1) & segment.mask();
+      words[slot].store(word_of(hashes[half][i], records[half][i]), std::memory_order_relaxed);
+    }
+    const auto count = static_cast<std::uint32_t>(live);
+    publish(half == 0 ? hash & ~bit : hash | bit, segment, {count, count});
+    slots_ += segment.size();
+  }
+  segments_ += halves - 1;
+  slots_ -= old.size();
+  retire(old);
+}
+
+// Every entry of the segment's keys. A reader may find the old segment by one and the new one by
+// another: both say the same until all of them are stored, and only then is anything changed.
+void KeyMap::publish(std::uint64_t hash, const Table& segment, Usage usage) {
+  const Table directory{directory_.load(std::memory_order_relaxed)};
+  const unsigned shared_bits = directory.depth() - segment.depth();
+  const std::size_t first = entry_of(hash, directory.depth()) >> shared_bits << shared_bits;
+  for (std::size_t i = 0; i < std::size_t{1} << shared_bits; ++i) {
+    directory.words()[first + i].store(segment.packed);
+  }
+  usage_[first] = usage;
+}
+
+void KeyMap::double_directory() {
+  const Table old{directory_.load(std::memory_order_relaxed)};
+  const Table twice = make_table(2 * old.size(), old.depth() + 1);
+  std::vector<Usage> usage(twice.size());
+  for (std::size_t i = 0; i < twice.size(); ++i) {
+    twice.words()[i].store(old.words()[i / 2].load(std::memory_order_relaxed),
+                           std::memory_order_relaxed);
+    if (i % 2 == 0) usage[i] = usage_[i / 2];
+  }
+  usage_ = std::move(usage);
+  directory_.store(twice.packed);
+  retire(old);
+}
+
+// After it was unlinked.
+void KeyMap::retire(const Table& table) {
+  retired_.push_back({quiescence_.stamp(), table.words(), table.size() * sizeof(Word)});
 }
 
 void KeyMap::collect() {
   if (retired_.empty()) return;
   const std::uint64_t safe_before = quiescence_.safe_before();
-  while (!retired_.empty() && retired_.front().stamp < safe_before) retired_.pop_front();
+  for (; !retired_.empty() && retired_.front().stamp < safe_before; retired_.pop_front()) {
+    slab_.free(retired_.front().memory, retired_.front().bytes);
+  }
 }
 
-std::size_t KeyMap::slots() const { return table_.load(std::memory_order_relaxed)->mask + 1; }
+std::optional<std::uint64_t> KeyMap::oldest_retired() const {
+  if (retired_.empty()) return std::nullopt;
+  return retired_.front().stamp;
+}
 
 }  // namespace latchkey

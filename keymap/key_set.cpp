@@ -1,10 +1,7 @@
 #include "keymap/key_set.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
-#include <cassert>
+#include <utility>
 
 namespace latchkey {
 namespace {
@@ -13,16 +10,6 @@ std::vector<std::uint8_t> encoded(latchkey_claim tag, std::string_view value) {
   std::vector<std::uint8_t> claim(LATCHKEY_CLAIM_BYTES + value.size());
   put_claim(claim.data(), tag, value);
   return claim;
-}
-
-// A key that several active rows of one source hold is nobody's: to answer with one of them would
-// be to guess as whom its holder comes.
-Record::Owner refusal_of(const Record& row) {
-  RecordFacts facts;
-  facts.digest = row.digest();
-  facts.state = RowState::kDisabled;
-  facts.key_id = row.key_id();
-  return Record::make(facts);
 }
 
 }  // namespace
@@ -35,63 +22,73 @@ KeySet::KeySet(std::string source_name, Quiescence& quiescence)
 KeySetWriter::KeySetWriter(KeySet& keys, Quiescence& quiescence)
     : keys_(keys), quiescence_(quiescence) {}
 
-KeySetWriter::~KeySetWriter() {
-  for (const Record* record : index_) Record::Owner{record};
+// ---- records
+
+const Record* KeySetWriter::make(const RecordFacts& facts) {
+  const SharedClaim* tenant = facts.tenant ? tenants_.intern(*facts.tenant) : nullptr;
+  const Record* record = Record::make(slab_, facts, tenant);
+  record->mark(load_mark_);  // a load that runs now must not take it for gone
+  return record;
 }
 
-std::size_t KeySetWriter::IdHash::operator()(std::string_view key_id) const {
-  return XXH3_64bits(key_id.data(), key_id.size());
+void KeySetWriter::destroy(const Record* record) {
+  const SharedClaim* tenant = record->tenant();
+  Record::destroy(slab_, record);
+  if (tenant != nullptr) tenants_.released(tenant);
 }
 
-// ---- scopes
-
-std::size_t KeySetWriter::TextHash::operator()(std::string_view text) const {
-  return XXH3_64bits(text.data(), text.size());
+void KeySetWriter::retire(const Record* record) {
+  retired_.push_back({quiescence_.stamp(), record});
+  retired_bytes_ += Slab::rounded(record->allocated_bytes());
 }
 
-const ScopeSet* KeySetWriter::find_scopes(std::string_view text) const {
-  const auto found = scope_spellings_.find(text);
-  return found == scope_spellings_.end() ? nullptr : found->second;
-}
-
-const ScopeSet* KeySetWriter::intern_scopes(std::string_view text,
-                                            const std::vector<std::string>& names) {
-  std::string joined;
-  for (const std::string& name : names) {
-    if (!joined.empty()) joined += ' ';
-    joined += name;
+void KeySetWriter::collect() {
+  keys_.map.collect();
+  if (!retired_.empty()) {
+    const std::uint64_t safe_before = quiescence_.safe_before();
+    for (; !retired_.empty() && retired_.front().stamp < safe_before; retired_.pop_front()) {
+      retired_bytes_ -= Slab::rounded(retired_.front().record->allocated_bytes());
+      destroy(retired_.front().record);
+    }
   }
-  auto found = scopes_.find(joined);
-  if (found == scopes_.end()) {
-    auto set = std::make_unique<ScopeSet>();
-    set->sorted = names;
-    std::ranges::sort(set->sorted);
-    set->claim = encoded(LATCHKEY_CLAIM_SCOPE, joined);
-    found = scopes_.emplace(std::move(joined), std::move(set)).first;
+  scopes_.sweep();
+}
+
+std::optional<std::uint64_t> KeySetWriter::oldest_retired() const {
+  std::optional<std::uint64_t> oldest = keys_.map.oldest_retired();
+  if (!retired_.empty() && (!oldest || retired_.front().stamp < *oldest)) {
+    oldest = retired_.front().stamp;
   }
-  scope_spellings_[std::string(text)] = found->second.get();
-  return found->second.get();
+  return oldest;
+}
+
+KeySetMemory KeySetWriter::memory() const {
+  return {.records = slab_.mapped_bytes(),
+          .map = keys_.map.memory().mapped_bytes(),
+          .index = index_.bytes() + tenants_.index_bytes(),
+          .waiting = retired_bytes_,
+          .waiting_records = retired_.size()};
 }
 
 // ---- one changed row
 
-void KeySetWriter::upsert(Record::Owner record) {
-  record->load_mark = load_mark_;  // a load that runs now must not take it for gone
-  const auto found = index_.find(record->key_id());
-  if (found == index_.end()) {
-    const Record* added = record.release();
-    index_.insert(added);
-    link(added);
+void KeySetWriter::upsert(const RecordFacts& facts) {
+  const Record* known = index_.find(facts.key_id);
+  if (known != nullptr && known->says(facts)) {
+    known->mark(load_mark_);
+  } else {
+    install(known, make(facts));
+  }
+}
+
+// `old` is what the index has for the row of `fresh`, null if nothing.
+void KeySetWriter::install(const Record* old, const Record* fresh) {
+  if (old == nullptr) {
+    index_.insert(fresh);
+    link(fresh);
     return;
   }
-  const Record* old = *found;
-  if (old->same_as(*record)) {
-    old->load_mark = load_mark_;
-    return;
-  }
-  const Record* fresh = record.release();
-  index_.erase(found);
-  index_.insert(fresh);
+  index_.replace(old, fresh);
   // Between two digests, the old one goes first: for an instant neither works, which is the safe
   // order.
   if (old->digest() == fresh->digest()) {
@@ -100,16 +97,17 @@ void KeySetWriter::upsert(Record::Owner record) {
     unlink(old);
     link(fresh);
   }
-  retire(Record::Owner(old));
+  retire(old);
 }
 
 void KeySetWriter::remove(std::string_view key_id) {
-  const auto found = index_.find(key_id);
-  if (found == index_.end()) return;
-  const Record* record = *found;
-  index_.erase(found);
+  if (const Record* record = index_.find(key_id)) remove(record);
+}
+
+void KeySetWriter::remove(const Record* record) {
+  index_.erase(record);
   unlink(record);
-  retire(Record::Owner(record));
+  retire(record);
 }
 
 // ---- which row speaks for a digest
@@ -152,19 +150,23 @@ void KeySetWriter::supersede(const Record* old, const Record* fresh) {
 }
 
 // One row left: it speaks. Several: a refusing one before any active one, and the same one whatever
-// the order in which they came.
+// the order in which they came. A key that several active rows hold is nobody's: to answer with one
+// of them would be to guess as whom its holder comes.
 void KeySetWriter::publish(Shared& shared) {
-  Record::Owner old_refusal = std::move(shared.refusal);
+  const Record* old_refusal = std::exchange(shared.refusal, nullptr);
   const Record* speaker =
       *std::ranges::max_element(shared.rows, [](const Record* a, const Record* b) {
         return std::pair(a->state(), b->key_id()) < std::pair(b->state(), a->key_id());
       });
   if (shared.rows.size() > 1 && speaker->state() == RowState::kActive) {
-    shared.refusal = refusal_of(*speaker);
-    speaker = shared.refusal.get();
+    RecordFacts refusal;
+    refusal.digest = speaker->digest();
+    refusal.state = RowState::kDisabled;
+    refusal.key_id = speaker->key_id();
+    speaker = shared.refusal = make(refusal);
   }
   keys_.map.replace(speaker);
-  if (old_refusal) retire(std::move(old_refusal));
+  if (old_refusal != nullptr) retire(old_refusal);
 }
 
 // ---- the whole table
@@ -174,80 +176,56 @@ void KeySetWriter::begin_load() {
   ++load_mark_;
 }
 
-void KeySetWriter::load(Record::Owner record) {
+void KeySetWriter::load(const RecordFacts& facts) {
   ++staged_rows_;
-  const auto found = index_.find(record->key_id());
-  if (found != index_.end() && (*found)->same_as(*record)) {
-    (*found)->load_mark = load_mark_;
-    return;
+  const Record* known = index_.find(facts.key_id);
+  if (known != nullptr && known->says(facts)) {
+    known->mark(load_mark_);
+  } else {
+    staged_.push_back(make(facts));
   }
-  record->load_mark = load_mark_;
-  staged_.push_back(std::move(record));
 }
 
 LoadReport KeySetWriter::finish_load() {
   LoadReport report{.rows = staged_rows_};
-  std::vector<std::string> gone;
-  std::vector<Record::Owner> staged = std::move(staged_);
+  std::vector<const Record*> staged = std::move(staged_);
   staged_.clear();
-  for (const Record::Owner& record : staged) {
-    if (const auto found = index_.find(record->key_id()); found != index_.end()) {
-      (*found)->load_mark = load_mark_;
+  staged_rows_ = 0;
+  for (const Record* record : staged) {
+    if (const Record* known = index_.find(record->key_id())) {
+      known->mark(load_mark_);
       ++report.changed;
     } else {
       ++report.added;
     }
   }
-  for (const Record* record : index_) {
-    if (record->load_mark != load_mark_) gone.emplace_back(record->key_id());
-  }
+  std::vector<const Record*> gone;
+  index_.for_each([&](const Record* record) {
+    if (record->load_mark() != load_mark_) gone.push_back(record);
+  });
   report.removed = gone.size();
-  index_.reserve(index_.size() + report.added);
-  keys_.map.reserve(keys_.map.size() + report.added);
 
   // Refusals first, then what is gone, then what may come in. A row that is gone may have been the
   // one that refused a key which another row refuses from now on; and what is gone stops working
   // before anything new starts to.
-  const auto active = std::partition(staged.begin(), staged.end(), [](const Record::Owner& record) {
+  const auto active = std::partition(staged.begin(), staged.end(), [](const Record* record) {
     return record->state() != RowState::kActive;
   });
-  for (auto it = staged.begin(); it != active; ++it) upsert(std::move(*it));
-  for (const std::string& key_id : gone) remove(key_id);
-  for (auto it = active; it != staged.end(); ++it) upsert(std::move(*it));
-  staged_rows_ = 0;
+  const auto install_it = [&](const Record* record) {
+    install(index_.find(record->key_id()), record);
+  };
+  std::for_each(staged.begin(), active, install_it);
+  for (const Record* record : gone) remove(record);
+  std::for_each(active, staged.end(), install_it);
   collect();
   return report;
 }
 
 void KeySetWriter::abandon_load() {
+  for (const Record* record : staged_) destroy(record);
   staged_.clear();
   staged_.shrink_to_fit();
   staged_rows_ = 0;
-}
-
-// ---- the end of records
-
-void KeySetWriter::retire(Record::Owner record) {
-  retired_.push_back({quiescence_.stamp(), std::move(record)});
-}
-
-void KeySetWriter::collect() {
-  keys_.map.collect();
-  if (!retired_.empty()) {
-    const std::uint64_t safe_before = quiescence_.safe_before();
-    while (!retired_.empty() && retired_.front().stamp < safe_before) retired_.pop_front();
-  }
-  if (std::max(scopes_.size(), scope_spellings_.size()) > scopes_sweep_at_) sweep_scopes();
-}
-
-// A set without users has outlived its last record, and with it every reader that could reach it.
-// Swept when their number has doubled: the cost stays constant for each set made.
-void KeySetWriter::sweep_scopes() {
-  scope_spellings_.clear();
-  for (auto it = scopes_.begin(); it != scopes_.end();) {
-    it = it->second->users == 0 ? scopes_.erase(it) : std::next(it);
-  }
-  scopes_sweep_at_ = std::max<std::size_t>(1024, 2 * scopes_.size());
 }
 
 }  // namespace latchkey

@@ -1,21 +1,23 @@
 // All keys of one source: the map that workers read, and the writer that keeps it.
 //
 // KeySet is the shared half: map and freshness. KeySetWriter is the loader's private half: it owns
-// the records and the index from row id to record, interns scope sets, and decides which row speaks
-// for a digest that several rows hold.
+// the records and the index from row id to record, and decides which row speaks for a digest that
+// several rows hold.
 #pragma once
 
 #include <tsl/robin_map.h>
-#include <tsl/robin_set.h>
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "keymap/freshness.h"
+#include "keymap/interned.h"
 #include "keymap/key_map.h"
+#include "keymap/sharded_set.h"
 
 namespace latchkey {
 
@@ -36,32 +38,38 @@ struct LoadReport {
   std::size_t removed = 0;  // known, and no longer there
 };
 
+// What a source takes in memory, in bytes.
+struct KeySetMemory {
+  std::size_t records = 0;  // with their claims, tenants, and what is kept for the next ones
+  std::size_t map = 0;      // likewise
+  std::size_t index = 0;
+  std::size_t waiting = 0;          // of the records: outdated, but a reader may still hold them
+  std::size_t waiting_records = 0;  // their number
+};
+
 class KeySetWriter {
  public:
   KeySetWriter(KeySet& keys, Quiescence& quiescence);
-  // No reader may be left.
-  ~KeySetWriter();
+  // Records go with the writer: no reader may be left.
+  ~KeySetWriter() = default;
   KeySetWriter(const KeySetWriter&) = delete;
   KeySetWriter& operator=(const KeySetWriter&) = delete;
 
-  // Scopes as one shared set. `text` is how the row spells them: rows spell few sets in few ways,
-  // so parsing is needed only where find_scopes() returns null. The order of `names` is kept for
-  // the answer. A set that no record holds lives until the next collect().
-  [[nodiscard]] const ScopeSet* find_scopes(std::string_view text) const;
-  [[nodiscard]] const ScopeSet* intern_scopes(std::string_view text,
-                                              const std::vector<std::string>& names);
+  // Where the facts of a row get their scopes from.
+  [[nodiscard]] ScopeSets& scopes() { return scopes_; }
 
   // ---- one changed row
 
-  void upsert(Record::Owner record);
+  void upsert(const RecordFacts& facts);
   void remove(std::string_view key_id);
 
   // ---- the whole table: complete or invisible
 
-  // Rows are compared with what is known; only differences take memory, and nothing becomes visible
-  // before finish_load(). A load that fails is abandoned and leaves no trace.
+  // Rows are compared with what is known; only differences take memory (at most as much as the
+  // whole table takes already), and nothing becomes visible before finish_load(). A load that fails
+  // is abandoned and leaves no trace.
   void begin_load();
-  void load(Record::Owner record);
+  void load(const RecordFacts& facts);
   LoadReport finish_load();
   void abandon_load();
 
@@ -70,13 +78,16 @@ class KeySetWriter {
 
   [[nodiscard]] std::size_t rows() const { return index_.size(); }
   [[nodiscard]] std::size_t ambiguous_digests() const { return shared_.size(); }
+  // Records that wait for readers, and the stamp of whatever has waited longest.
   [[nodiscard]] std::size_t retired() const { return retired_.size(); }
-  [[nodiscard]] std::size_t scope_sets() const { return scopes_.size(); }
+  [[nodiscard]] std::optional<std::uint64_t> oldest_retired() const;
+  [[nodiscard]] std::size_t tenants() const { return tenants_.size(); }
+  [[nodiscard]] KeySetMemory memory() const;
 
  private:
   struct IdHash {
     using is_transparent = void;
-    std::size_t operator()(std::string_view key_id) const;
+    std::size_t operator()(std::string_view key_id) const { return text_hash(key_id); }
     std::size_t operator()(const Record* record) const { return (*this)(record->key_id()); }
   };
   struct IdEqual {
@@ -91,39 +102,36 @@ class KeySetWriter {
   struct DigestHash {
     std::size_t operator()(const Digest& digest) const { return slot_hash(digest); }
   };
-  // Rows that hold the same digest, and the record that speaks for all of them: one of theirs, or
-  // (where all are active) a refusal made up for the purpose, which `refusal` owns.
+  // Rows that hold the same digest, and the refusal made up to speak for them where all are active.
   struct Shared {
     std::vector<const Record*> rows;
-    Record::Owner refusal;
+    const Record* refusal = nullptr;
   };
   struct Retired {
     std::uint64_t stamp;
-    Record::Owner record;
+    const Record* record;
   };
 
+  [[nodiscard]] const Record* make(const RecordFacts& facts);
+  void destroy(const Record* record);
+  void install(const Record* old, const Record* fresh);
+  void remove(const Record* record);
   void link(const Record* record);
   void unlink(const Record* record);
   void supersede(const Record* old, const Record* fresh);
   void publish(Shared& shared);
-  void retire(Record::Owner record);
-  void sweep_scopes();
+  void retire(const Record* record);
 
   KeySet& keys_;
   Quiescence& quiescence_;
-  // Buckets of 16 bytes (record, hash, distance); the id is read from the record, so it takes no
-  // memory of its own.
-  tsl::robin_set<const Record*, IdHash, IdEqual, std::allocator<const Record*>, true> index_;
+  Slab slab_;
+  ScopeSets scopes_;
+  Tenants tenants_{slab_};
+  ShardedSet<Record, IdHash, IdEqual> index_;
   tsl::robin_map<Digest, Shared, DigestHash> shared_;
-  struct TextHash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const;
-  };
-  tsl::robin_map<std::string, std::unique_ptr<ScopeSet>> scopes_;
-  tsl::robin_map<std::string, const ScopeSet*, TextHash, std::equal_to<>> scope_spellings_;
-  std::size_t scopes_sweep_at_ = 1024;
   std::deque<Retired> retired_;
-  std::vector<Record::Owner> staged_;
+  std::size_t retired_bytes_ = 0;
+  std::vector<const Record*> staged_;
   std::size_t staged_rows_ = 0;
   std::uint32_t load_mark_ = 0;
 };

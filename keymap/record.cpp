@@ -18,10 +18,20 @@ std::size_t identity_size(const RecordFacts& facts) {
   return claim_size(facts.key_id) + claim_size(facts.subject) + claim_size(facts.tenant);
 }
 
-// What an answer adds to the record's own claims: source, expiry and scopes.
+// What an answer adds to the row's own claims: source, expiry and scopes.
 std::size_t answer_extra_size(const RecordFacts& facts, std::size_t source_name_size) {
   return LATCHKEY_CLAIM_BYTES + source_name_size + LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t) +
          (facts.scopes != nullptr ? facts.scopes->claim.size() : 0);
+}
+
+std::string_view value_of(Bytes claim) {
+  return {reinterpret_cast<const char*>(claim.data()) + LATCHKEY_CLAIM_BYTES,
+          load_le<std::uint16_t>(claim.data() + 1)};
+}
+
+// Is `claim` (empty: none) what `value` would be encoded as?
+bool carries(Bytes claim, const std::optional<std::string_view>& value) {
+  return value ? !claim.empty() && value_of(claim) == *value : claim.empty();
 }
 
 }  // namespace
@@ -30,65 +40,89 @@ bool ScopeSet::holds(std::string_view scope) const {
   return std::binary_search(sorted.begin(), sorted.end(), scope, std::less<>());
 }
 
-bool Record::claims_fit(const RecordFacts& facts, std::size_t source_name_size) {
-  return identity_size(facts) + answer_extra_size(facts, source_name_size) <=
+const SharedClaim* SharedClaim::make(Slab& slab, latchkey_claim tag, std::string_view value) {
+  void* memory = slab.allocate(sizeof(SharedClaim) + LATCHKEY_CLAIM_BYTES + value.size());
+  auto* claim = new (memory) SharedClaim(value.size());
+  put_claim(reinterpret_cast<std::uint8_t*>(claim + 1), tag, value);
+  return claim;
+}
+
+void SharedClaim::destroy(Slab& slab, const SharedClaim* claim) {
+  slab.free(const_cast<SharedClaim*>(claim), sizeof(SharedClaim) + claim->encoded().size());
+}
+
+bool RecordFacts::claims_fit(std::size_t source_name_size) const {
+  return identity_size(*this) + answer_extra_size(*this, source_name_size) <=
          LATCHKEY_CLAIMS_BYTES_MAX;
 }
 
-bool Record::metadata_fits(const RecordFacts& facts, std::size_t source_name_size) {
-  return identity_size(facts) + answer_extra_size(facts, source_name_size) +
-             claim_size(facts.metadata) <=
+bool RecordFacts::metadata_fits(std::size_t source_name_size) const {
+  return identity_size(*this) + answer_extra_size(*this, source_name_size) + claim_size(metadata) <=
          LATCHKEY_CLAIMS_BYTES_MAX;
 }
 
-Record::Record(const RecordFacts& facts)
+Record::Record(const RecordFacts& facts, const SharedClaim* tenant)
     : digest_(facts.digest),
       expires_us_(facts.expires_us),
-      not_before_us_(facts.not_before_us),
       scopes_(facts.scopes),
+      tenant_(tenant),
+      claims_length_(
+          static_cast<std::uint16_t>(claim_size(facts.key_id) + claim_size(facts.subject))),
       state_(facts.state) {
   if (scopes_ != nullptr) ++scopes_->users;
+  if (tenant_ != nullptr) ++tenant_->users;
+  if (facts.metadata) extras_ |= kHasMetadata;
+  if (facts.not_before_us != kAlwaysValid) extras_ |= kHasNotBefore;
 }
 
-Record::~Record() {
-  if (scopes_ != nullptr) --scopes_->users;
-}
-
-Record::Owner Record::make(const RecordFacts& facts) {
-  const std::size_t claims_length = identity_size(facts);
-  const std::size_t metadata_length = claim_size(facts.metadata);
-  assert(claims_length + metadata_length <= LATCHKEY_CLAIMS_BYTES_MAX);
-  void* memory = ::operator new(sizeof(Record) + claims_length + metadata_length);
-  auto* record = new (memory) Record(facts);
+const Record* Record::make(Slab& slab, const RecordFacts& facts, const SharedClaim* tenant) {
+  assert(identity_size(facts) + claim_size(facts.metadata) <= LATCHKEY_CLAIMS_BYTES_MAX);
+  assert(facts.tenant.has_value() == (tenant != nullptr));
+  const bool has_not_before = facts.not_before_us != kAlwaysValid;
+  void* memory =
+      slab.allocate(sizeof(Record) + claim_size(facts.key_id) + claim_size(facts.subject) +
+                    claim_size(facts.metadata) + (has_not_before ? sizeof(std::int64_t) : 0));
+  auto* record = new (memory) Record(facts, tenant);
   auto* at = reinterpret_cast<std::uint8_t*>(record + 1);
   at = put_claim(at, LATCHKEY_CLAIM_KEY_ID, facts.key_id);
   if (facts.subject) at = put_claim(at, LATCHKEY_CLAIM_SUBJECT, *facts.subject);
-  if (facts.tenant) at = put_claim(at, LATCHKEY_CLAIM_TENANT, *facts.tenant);
   if (facts.metadata) at = put_claim(at, LATCHKEY_CLAIM_METADATA, *facts.metadata);
-  record->claims_length_ = static_cast<std::uint16_t>(claims_length);
-  record->metadata_length_ = static_cast<std::uint16_t>(metadata_length);
-  return Owner(record);
+  if (has_not_before) store_le(at, facts.not_before_us);
+  return record;
 }
 
-void Record::Delete::operator()(const Record* record) const {
+void Record::destroy(Slab& slab, const Record* record) {
+  if (record->scopes_ != nullptr) --record->scopes_->users;
+  if (record->tenant_ != nullptr) --record->tenant_->users;
+  const std::size_t bytes = record->allocated_bytes();
   record->~Record();
-  ::operator delete(const_cast<Record*>(record));
+  slab.free(const_cast<Record*>(record), bytes);
 }
 
-std::string_view Record::key_id() const {
-  return {reinterpret_cast<const char*>(tail()) + LATCHKEY_CLAIM_BYTES,
-          load_le<std::uint16_t>(tail() + 1)};
+Bytes Record::metadata() const {
+  if ((extras_ & kHasMetadata) == 0) return {};
+  const std::uint8_t* claim = tail() + claims_length_;
+  return {claim, LATCHKEY_CLAIM_BYTES + std::size_t{load_le<std::uint16_t>(claim + 1)}};
 }
 
-bool Record::same_as(const Record& other) const {
-  return digest_ == other.digest_ && state_ == other.state_ && expires_us_ == other.expires_us_ &&
-         not_before_us_ == other.not_before_us_ && scopes_ == other.scopes_ &&
-         std::ranges::equal(claims(), other.claims()) &&
-         std::ranges::equal(metadata(), other.metadata());
+std::int64_t Record::stored_not_before() const {
+  return load_le<std::int64_t>(tail() + claims_length_ + metadata().size());
+}
+
+std::string_view Record::key_id() const { return value_of(claims()); }
+
+bool Record::says(const RecordFacts& facts) const {
+  const std::string_view id = key_id();
+  const Bytes subject = claims().subspan(LATCHKEY_CLAIM_BYTES + id.size());
+  return digest_ == facts.digest && state_ == facts.state && expires_us_ == facts.expires_us &&
+         not_before_us() == facts.not_before_us && scopes_ == facts.scopes && id == facts.key_id &&
+         carries(subject, facts.subject) && carries(metadata(), facts.metadata) &&
+         carries(tenant_ != nullptr ? tenant_->encoded() : Bytes(), facts.tenant);
 }
 
 std::size_t Record::allocated_bytes() const {
-  return sizeof(Record) + claims_length_ + metadata_length_;
+  return sizeof(Record) + claims_length_ + metadata().size() +
+         ((extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0);
 }
 
 }  // namespace latchkey

@@ -1,19 +1,23 @@
 // One row of a key table, as answers need it.
 //
 // A record is immutable from the moment that readers can see it; a change makes a new one. Its
-// claims are encoded when it is built, so that a verdict copies bytes instead of building them. It
+// claims are encoded when it is built, so that a verdict copies bytes instead of building them.
+// What many rows have in common (a scope set, a tenant) stands once and is pointed to. A record
 // never holds a key, only the key's digest.
+//
+// Layout. The first 64 bytes hold all that a verdict is made of. What only some rows have, and what
+// only the answer needs, stands behind: claims, metadata, not-before.
 #pragma once
 
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "keymap/digest.h"
+#include "keymap/slab.h"
 #include "protocol/claims.h"
 
 namespace latchkey {
@@ -34,6 +38,27 @@ struct ScopeSet {
   [[nodiscard]] bool holds(std::string_view scope) const;
 };
 
+// An encoded claim that many records share: a tenant.
+class SharedClaim {
+ public:
+  [[nodiscard]] static const SharedClaim* make(Slab& slab, latchkey_claim tag,
+                                               std::string_view value);
+  static void destroy(Slab& slab, const SharedClaim* claim);
+
+  [[nodiscard]] Bytes encoded() const {
+    return {reinterpret_cast<const std::uint8_t*>(this + 1), LATCHKEY_CLAIM_BYTES + length_};
+  }
+  [[nodiscard]] std::string_view value() const {
+    return {reinterpret_cast<const char*>(this + 1) + LATCHKEY_CLAIM_BYTES, length_};
+  }
+
+  mutable std::uint32_t users = 0;  // living records that hold it; only the writer counts
+
+ private:
+  explicit SharedClaim(std::size_t length) : length_(static_cast<std::uint32_t>(length)) {}
+  std::uint32_t length_;
+};
+
 // Everything that a record is made of. Views need to live only as long as the call.
 struct RecordFacts {
   Digest digest{};
@@ -45,22 +70,21 @@ struct RecordFacts {
   std::optional<std::string_view> tenant;
   std::optional<std::string_view> metadata;
   const ScopeSet* scopes = nullptr;  // null: the table knows no scopes
+
+  // Metadata aside, does what the row says of itself fit an answer (LATCHKEY_CLAIMS_BYTES_MAX)?
+  [[nodiscard]] bool claims_fit(std::size_t source_name_size) const;
+  // Does it with the metadata?
+  [[nodiscard]] bool metadata_fits(std::size_t source_name_size) const;
 };
 
 class Record {
  public:
-  struct Delete {
-    void operator()(const Record* record) const;
-  };
-  using Owner = std::unique_ptr<const Record, Delete>;
-
-  // One allocation; the claims stand behind the object. The claims must fit
-  // LATCHKEY_CLAIMS_BYTES_MAX (see claims_fit).
-  [[nodiscard]] static Owner make(const RecordFacts& facts);
-  // Metadata aside, does what the row says of itself fit an answer?
-  [[nodiscard]] static bool claims_fit(const RecordFacts& facts, std::size_t source_name_size);
-  // Does it with the metadata?
-  [[nodiscard]] static bool metadata_fits(const RecordFacts& facts, std::size_t source_name_size);
+  // One block of `slab`. The facts' claims must fit (see RecordFacts); `tenant` is the facts' own,
+  // interned, or null.
+  [[nodiscard]] static const Record* make(Slab& slab, const RecordFacts& facts,
+                                          const SharedClaim* tenant);
+  // Nobody may look at it any more. What it shared is one user poorer.
+  static void destroy(Slab& slab, const Record* record);
 
   Record(const Record&) = delete;
   Record& operator=(const Record&) = delete;
@@ -68,36 +92,49 @@ class Record {
   [[nodiscard]] const Digest& digest() const { return digest_; }
   [[nodiscard]] RowState state() const { return state_; }
   [[nodiscard]] std::int64_t expires_us() const { return expires_us_; }
-  [[nodiscard]] std::int64_t not_before_us() const { return not_before_us_; }
+  [[nodiscard]] std::int64_t not_before_us() const {
+    return (extras_ & kHasNotBefore) != 0 ? stored_not_before() : kAlwaysValid;
+  }
   [[nodiscard]] const ScopeSet* scopes() const { return scopes_; }
-  // Encoded claims: key_id, then subject and tenant where the row has them.
+  // Null: the row names none.
+  [[nodiscard]] const SharedClaim* tenant() const { return tenant_; }
+  // Encoded claims: key_id, then subject where the row has one.
   [[nodiscard]] Bytes claims() const { return {tail(), claims_length_}; }
   // Encoded metadata claim; empty where there is none.
-  [[nodiscard]] Bytes metadata() const { return {tail() + claims_length_, metadata_length_}; }
+  [[nodiscard]] Bytes metadata() const;
   [[nodiscard]] std::string_view key_id() const;
-  // Does it say the same as another one (scope sets compared by identity, as they are interned)?
-  [[nodiscard]] bool same_as(const Record& other) const;
+  // Does a record of these facts say the same (scope sets compared by identity: they are interned)?
+  [[nodiscard]] bool says(const RecordFacts& facts) const;
   [[nodiscard]] std::size_t allocated_bytes() const;
+
+  // Brings the part that an answer copies into the cache, while something else is done.
+  void prefetch_claims() const { __builtin_prefetch(tail()); }
 
   // The writer's mark of the last load that saw this row. Readers never look at it, so it may
   // change while they read the rest.
-  mutable std::uint32_t load_mark = 0;
+  void mark(std::uint32_t load) const { load_mark_ = load; }
+  [[nodiscard]] std::uint32_t load_mark() const { return load_mark_; }
 
  private:
-  explicit Record(const RecordFacts& facts);
-  ~Record();
+  static constexpr std::uint8_t kHasMetadata = 1;
+  static constexpr std::uint8_t kHasNotBefore = 2;
+
+  Record(const RecordFacts& facts, const SharedClaim* tenant);
+  ~Record() = default;
   [[nodiscard]] const std::uint8_t* tail() const {
     return reinterpret_cast<const std::uint8_t*>(this + 1);
   }
+  [[nodiscard]] std::int64_t stored_not_before() const;
 
   Digest digest_;
   std::int64_t expires_us_;
-  std::int64_t not_before_us_;
   const ScopeSet* scopes_;
+  const SharedClaim* tenant_;
+  mutable std::uint32_t load_mark_ = 0;
   std::uint16_t claims_length_ = 0;
-  std::uint16_t metadata_length_ = 0;
   RowState state_;
+  std::uint8_t extras_ = 0;
 };
-static_assert(sizeof(Record) == 72);
+static_assert(sizeof(Record) == 64);
 
 }  // namespace latchkey

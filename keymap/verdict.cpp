@@ -116,16 +116,18 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
   for (const std::size_t route : routes_of_digester_[digester])
     interested |= SourceMask{1} << route;
 
+  std::array<std::string_view, kBatchMax> texts;
   std::array<Digest, kBatchMax> digests;
   std::array<std::size_t, kBatchMax> asked;
   std::size_t count = 0;
   for (std::size_t i = 0; i < questions.size(); ++i) {
     if ((questions[i].terms->sources & interested) == 0) continue;
     if (findings[i].verdict == LATCHKEY_MALFORMED) continue;
-    digests[count] = digesters_[digester](questions[i].key);
+    texts[count] = questions[i].key;
     asked[count++] = i;
   }
   if (count == 0) return;
+  digesters_[digester](std::span(texts).first(count), digests);
 
   for (const std::size_t route : routes_of_digester_[digester]) {
     std::array<const Record*, kBatchMax> records;

@@ -39,8 +39,9 @@ class Digester {
   // for as long as the process knows the version, whatever other versions come and go.
   Digester(std::string pepper_version, std::span<const std::uint8_t> secret, std::size_t counter);
 
-  [[nodiscard]] Digest operator()(std::string_view text) const {
-    return hmac_ ? hmac_->digest(text) : sha256(text);
+  // digests[i] of texts[i].
+  void operator()(std::span<const std::string_view> texts, std::span<Digest> digests) const {
+    hmac_ ? hmac_->digest(texts, digests) : sha256(texts, digests);
   }
   // Empty for SHA-256.
   [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }

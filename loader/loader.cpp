@@ -2,6 +2,7 @@
 
 #include <openssl/rand.h>
 #include <poll.h>
+#include <spdlog/fmt/ranges.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 // Each step of a conversation has this long; a load, for each of its parts.
 constexpr std::int64_t kStepDeadline = 10 * kSecond;
 constexpr std::int64_t kLoadSilence = 30 * kSecond;
+// A worker that is stuck is reported at once, and then so often.
+constexpr std::int64_t kStallLogEvery = 60 * kSecond;
 constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 
 // Errors instead of hidden rows; no search path to be led astray by; a lock that somebody holds
@@ -74,11 +77,14 @@ struct Loader::Source {
       : settings(std::move(from)), writer(*settings.keys, quiescence) {
     status.name = settings.config.name;
   }
-  void make_reader() { reader.emplace(settings.config, facts, writer, settings.pepper_versions); }
+  void make_reader() {
+    reader.emplace(settings.config, facts, writer.scopes(), settings.pepper_versions);
+  }
 };
 
 Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quiescence& quiescence)
     : database_(std::move(database)),
+      quiescence_(quiescence),
       refresh_(sources.size(), database_.refresh, random_seed()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -167,9 +173,36 @@ void Loader::run() {
   while (!stopping_) {
     run_posted();
     act();
-    for (const auto& source : sources_) source->writer.collect();
+    collect();
   }
   disconnect();
+}
+
+// Frees what no worker can hold any more, and says whose fault it is if that is nothing.
+void Loader::collect() {
+  std::optional<std::uint64_t> oldest;
+  std::size_t waiting = 0;
+  for (const auto& source : sources_) {
+    source->writer.collect();
+    waiting += source->writer.memory().waiting;
+    const auto stamp = source->writer.oldest_retired();
+    if (stamp && (!oldest || *stamp < *oldest)) oldest = stamp;
+  }
+  const auto stall = stall_watch_.look(quiescence_, oldest, boot_ns());
+  if (stall && (stall_logged_ns_ == 0 || stall->for_ns > stall_logged_ns_ + kStallLogEvery)) {
+    stall_logged_ns_ = stall->for_ns;
+    spdlog::warn(
+        "{} stuck in one batch for {:.1f} s: {} bytes of outdated records cannot be freed, and"
+        " memory grows with each change. A batch takes microseconds. If it does not go on by itself"
+        " (it may have been stopped, by a debugger for instance), restart latchkeyd.",
+        fmt::join(stall->readers, ", "), seconds(stall->for_ns), waiting);
+  } else if (!stall && stall_logged_ns_ != 0) {
+    stall_logged_ns_ = 0;
+    spdlog::info("all workers go on: outdated records are freed again");
+  }
+  const std::lock_guard lock(mutex_);
+  status_.stalled_readers = stall ? stall->readers : std::vector<std::string>();
+  status_.stalled_ns = stall ? stall->for_ns : 0;
 }
 
 void Loader::run_posted() {
@@ -463,8 +496,8 @@ void Loader::copy(std::size_t index) {
   work_deadline_ns_ = source.load_since_ns + kLoadSilence;
   const auto take = [this, &source](const CopyReader::Fields& fields) {
     ++source.status.load_rows;
-    Record::Owner record = source.reader->read(row_view(fields), source.load_oddities);
-    if (record) source.writer.load(std::move(record));
+    const auto facts = source.reader->read(row_view(fields), source.load_oddities);
+    if (facts) source.writer.load(*facts);
   };
   work_->send(load_sql(source.settings.config, source.facts),
               {.copy_data =
@@ -524,30 +557,21 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
                           const std::vector<std::string>& ids) {
   Source& source = *sources_[index];
   OddityCounts oddities{};
-  std::vector<Record::Owner> records;
-  std::unordered_set<std::string> found;
-  std::vector<std::string> gone;
+  std::vector<RecordFacts> good, refused;
+  std::unordered_set<std::string_view> found;
   for (int i = 0; i < rows.rows(); ++i) {
-    Record::Owner record = source.reader->read(row_view(rows, i), oddities);
-    if (!record) continue;
-    records.push_back(std::move(record));
-    found.emplace(records.back()->key_id());
+    const auto facts = source.reader->read(row_view(rows, i), oddities);
+    if (!facts) continue;
+    (facts->state == RowState::kActive ? good : refused).push_back(*facts);
+    found.emplace(facts->key_id);
   }
   // Refusals first, then what is gone (no row, or none that a key could match), then what is good:
   // a key that several rows hold is never accepted in between.
-  const auto upsert_all = [&](bool active) {
-    for (Record::Owner& record : records) {
-      if (record && (record->state() == RowState::kActive) == active) {
-        source.writer.upsert(std::move(record));
-      }
-    }
-  };
+  for (const RecordFacts& facts : refused) source.writer.upsert(facts);
   for (const std::string& id : ids) {
-    if (!found.contains(id)) gone.push_back(id);
+    if (!found.contains(id)) source.writer.remove(id);
   }
-  upsert_all(false);
-  for (const std::string& id : gone) source.writer.remove(id);
-  upsert_all(true);
+  for (const RecordFacts& facts : good) source.writer.upsert(facts);
   log_oddities(source.status.name, "changed rows", oddities);
 }
 
@@ -614,6 +638,7 @@ void Loader::publish_status() {
     source.status.rows = source.writer.rows();
     source.status.keys = source.settings.keys->map.size();
     source.status.ambiguous = source.writer.ambiguous_digests();
+    source.status.memory = source.writer.memory();
     status_.sources[i] = source.status;
   }
 }

@@ -51,6 +51,7 @@ struct SourceStatus {
   double load_seconds = 0;
   std::uint64_t rereads = 0;  // rows asked for by id
   std::uint64_t malformed_ids = 0;
+  KeySetMemory memory;
   OddityCounts oddities{};            // of the last load
   std::vector<std::string> problems;  // of the table, as the last load found it
 };
@@ -67,6 +68,9 @@ struct LoaderStatus {
   std::uint64_t barriers = 0;
   std::int64_t barrier_us = 0;  // round trip of the last one
   std::size_t pending_ids = 0;
+  // Workers that keep outdated records from being freed, and for how long they have.
+  std::vector<std::string> stalled_readers;
+  std::int64_t stalled_ns = 0;
   std::vector<SourceStatus> sources;
 };
 
@@ -132,9 +136,13 @@ class Loader {
   void drain_notifications();
   void take_notification(const PgNotification& notification);
   void publish_status();
+  void collect();
 
   DatabaseConfig database_;
+  Quiescence& quiescence_;
   std::vector<std::unique_ptr<Source>> sources_;
+  StallWatch stall_watch_;
+  std::int64_t stall_logged_ns_ = 0;  // how long the stall had lasted when it was last logged
   Refresh refresh_;
 
   std::unique_ptr<PgConnection> listen_;

@@ -102,22 +102,22 @@ const char* oddity_sentence(Oddity oddity) {
   return "";
 }
 
-RowReader::RowReader(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
+RowReader::RowReader(const SourceConfig& source, const TableFacts& facts, ScopeSets& scopes,
                      std::unordered_set<std::string> pepper_versions)
     : source_(source),
-      writer_(writer),
+      scopes_(scopes),
       pepper_versions_(std::move(pepper_versions)),
       scopes_are_json_(latchkey::scopes_are_json(source, facts)) {}
 
-Record::Owner RowReader::read(const RowView& row, OddityCounts& counts) {
+std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& counts) {
   if (!row[kFieldKey] || !row[kFieldId]) {
     count(counts, Oddity::kNoKey);
-    return nullptr;
+    return std::nullopt;
   }
   const std::optional<Digest> digest = read_digest(*row[kFieldKey]);
   if (!digest) {
     count(counts, Oddity::kBadDigest);
-    return nullptr;
+    return std::nullopt;
   }
   if (source_.scheme == Scheme::kHmac && source_.column(Role::kKeyVersion) != nullptr &&
       !pepper_versions_.contains(std::string(row[kFieldKeyVersion].value_or("")))) {
@@ -150,20 +150,20 @@ Record::Owner RowReader::read(const RowView& row, OddityCounts& counts) {
   if (source_.column(Role::kScopes) != nullptr) {
     facts.scopes = read_scopes(row[kFieldScopes].value_or(""), facts, counts);
   }
-  if (facts.metadata && !Record::metadata_fits(facts, source_.name.size())) {
+  if (facts.metadata && !facts.metadata_fits(source_.name.size())) {
     count(counts, Oddity::kMetadataTooLong);
     facts.metadata.reset();
   }
-  if (!Record::claims_fit(facts, source_.name.size())) {
+  if (!facts.claims_fit(source_.name.size())) {
     count(counts, Oddity::kClaimsTooLong);
     // Without an identity it may be refused, never accepted.
     if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
     facts.subject.reset();
     facts.tenant.reset();
     facts.scopes = nullptr;
-    if (!Record::claims_fit(facts, source_.name.size())) return nullptr;
+    if (!facts.claims_fit(source_.name.size())) return std::nullopt;
   }
-  return Record::make(facts);
+  return facts;
 }
 
 std::optional<Digest> RowReader::read_digest(std::string_view field) const {
@@ -194,7 +194,7 @@ RowState RowReader::read_state(const RowView& row, OddityCounts& counts) const {
 
 const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts,
                                        OddityCounts& counts) {
-  if (const ScopeSet* known = writer_.find_scopes(text)) return known;
+  if (const ScopeSet* known = scopes_.find(text)) return known;
   auto names = split_scopes(text.empty() && scopes_are_json_ ? "[]" : text, scopes_are_json_);
   if (!names) {
     count(counts, Oddity::kBadScopes);
@@ -209,9 +209,9 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
     // one that no row can have.
     std::string good = "\x01";
     for (const std::string& name : *names) good += name + " ";
-    return writer_.intern_scopes(good, *names);
+    return scopes_.intern(good, *names);
   }
-  return writer_.intern_scopes(text, *names);
+  return scopes_.intern(text, *names);
 }
 
 // ---- encodings

@@ -43,11 +43,12 @@ using OddityCounts = std::array<std::uint64_t, kOddities>;
 class RowReader {
  public:
   // `pepper_versions` are those at hand, as rows name them; only asked for Scheme::kHmac.
-  RowReader(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
+  RowReader(const SourceConfig& source, const TableFacts& facts, ScopeSets& scopes,
             std::unordered_set<std::string> pepper_versions);
 
-  // Nothing if the row can never match a presented key. Counts what is odd in `counts`.
-  [[nodiscard]] Record::Owner read(const RowView& row, OddityCounts& counts);
+  // Nothing if the row can never match a presented key; else facts whose views lead into the row.
+  // Counts what is odd in `counts`.
+  [[nodiscard]] std::optional<RecordFacts> read(const RowView& row, OddityCounts& counts);
 
  private:
   std::optional<Digest> read_digest(std::string_view field) const;
@@ -55,7 +56,7 @@ class RowReader {
   const ScopeSet* read_scopes(std::string_view text, RecordFacts& facts, OddityCounts& counts);
 
   const SourceConfig& source_;
-  KeySetWriter& writer_;
+  ScopeSets& scopes_;
   std::unordered_set<std::string> pepper_versions_;
   bool scopes_are_json_;
 };

@@ -12,7 +12,6 @@
 namespace latchkey {
 namespace {
 
-using test::facts;
 using test::row;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -139,23 +138,23 @@ class ConversationTest : public test::VerifierTest {
       return now_;
     };
     context_.status_json = [](const Rights&) { return std::string("{}"); };
-    const ScopeSet* scopes = in_a_.intern_scopes("read write", {"read", "write"});
-    RecordFacts good = facts("17", "good");
+    const ScopeSet* scopes = in_a_.scopes().intern("read write", {"read", "write"});
+    RecordFacts good = row("17", "good");
     good.subject = "42";
     good.tenant = "7";
     good.metadata = "{\"plan\":1}";
     good.scopes = scopes;
     good.expires_us = test::kRealUs + 1'500'000;
-    in_a_.upsert(Record::make(good));
+    in_a_.upsert(good);
     in_a_.upsert(row("18", "revoked", RowState::kRevoked));
     in_a_.upsert(row("19", "disabled", RowState::kDisabled));
     in_a_.upsert(row("20", "deleted", RowState::kDeleted));
-    RecordFacts expired = facts("21", "expired");
+    RecordFacts expired = row("21", "expired");
     expired.expires_us = test::kRealUs;
-    in_a_.upsert(Record::make(expired));
-    RecordFacts early = facts("22", "early");
+    in_a_.upsert(expired);
+    RecordFacts early = row("22", "early");
     early.not_before_us = test::kRealUs + 1;
-    in_a_.upsert(Record::make(early));
+    in_a_.upsert(early);
     in_b_.upsert(row("in b", "only b"));
   }
 
@@ -445,9 +444,9 @@ TEST_F(ConversationTest, ChecksTheScopesOfEachRequestAgainstItsOwnList) {
 }
 
 TEST_F(ConversationTest, RoundsAnExpiryDownBefore1970AsWell) {
-  RecordFacts old = facts("1", "old");
+  RecordFacts old = row("1", "old");
   old.expires_us = -1;
-  in_b_.upsert(Record::make(old));
+  in_b_.upsert(old);
   EXPECT_THAT(replies_to(verify(1, {"old"})), ElementsAre("1: expired source=b id=1 exp=-1"));
 }
 
@@ -509,10 +508,10 @@ TEST_F(ConversationTest, SendsWhatItHasBeforeRepliesGrowTooMany) {
 }
 
 TEST_F(ConversationTest, AnswersEveryKeyOfTheLargestRepliesInOrder) {
-  RecordFacts large = facts("1", "large");
+  RecordFacts large = row("1", "large");
   const std::string metadata(4000, 'm');
   large.metadata = metadata;
-  in_b_.upsert(Record::make(large));
+  in_b_.upsert(large);
   VerifyTerms demanded;
   demanded.want_metadata = true;
   const std::vector<std::string_view> keys(LATCHKEY_BATCH_KEYS_MAX, "large");

@@ -61,9 +61,9 @@ class Exact {
   std::unique_ptr<std::uint8_t[]> block_;
 };
 
-// A row that only has an id, a key and a state.
-inline RecordFacts facts(std::string_view id, std::string_view key,
-                         RowState state = RowState::kActive) {
+// A row that only has an id, a key and a state. Views of the arguments.
+inline RecordFacts row(std::string_view id, std::string_view key,
+                       RowState state = RowState::kActive) {
   RecordFacts facts;
   facts.key_id = id;
   facts.digest = sha256(key);
@@ -71,10 +71,19 @@ inline RecordFacts facts(std::string_view id, std::string_view key,
   return facts;
 }
 
-inline Record::Owner row(std::string_view id, std::string_view key,
-                         RowState state = RowState::kActive) {
-  return Record::make(facts(id, key, state));
-}
+// Records without a writer; they live as long as this does.
+class Records {
+ public:
+  const Record* make(const RecordFacts& facts) {
+    return Record::make(
+        slab_, facts,
+        facts.tenant ? SharedClaim::make(slab_, LATCHKEY_CLAIM_TENANT, *facts.tenant) : nullptr);
+  }
+  void destroy(const Record* record) { Record::destroy(slab_, record); }
+
+ private:
+  Slab slab_;
+};
 
 // The value of an encoded claim; "(none)" if it is not there.
 inline std::string claim_of(Bytes claims, latchkey_claim tag) {
@@ -84,6 +93,12 @@ inline std::string claim_of(Bytes claims, latchkey_claim tag) {
     claims = claims.subspan(LATCHKEY_CLAIM_BYTES + length);
   }
   return "(none)";
+}
+
+// Of a record's identity; metadata stand apart.
+inline std::string claim_of(const Record& record, latchkey_claim tag) {
+  if (tag != LATCHKEY_CLAIM_TENANT) return claim_of(record.claims(), tag);
+  return record.tenant() != nullptr ? claim_of(record.tenant()->encoded(), tag) : "(none)";
 }
 
 }  // namespace latchkey::test

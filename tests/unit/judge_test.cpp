@@ -9,7 +9,7 @@
 namespace latchkey {
 namespace {
 
-using test::facts;
+using test::row;
 
 constexpr std::int64_t kRealUs = 1'700'000'000'000'000;
 
@@ -37,11 +37,12 @@ TEST(Judge, PutsStateBeforeTimeAndDrawsTimeToTheMicrosecond) {
       {RowState::kDisabled, kRealUs + 1, kNeverExpires, kRealUs, LATCHKEY_DISABLED},
       {RowState::kDeleted, kAlwaysValid, 0, kRealUs, LATCHKEY_DELETED},
   };
+  test::Records records;
   for (const auto& c : cases) {
-    RecordFacts f = facts("1", "k", c.state);
+    RecordFacts f = row("1", "k", c.state);
     f.not_before_us = c.not_before_us;
     f.expires_us = c.expires_us;
-    EXPECT_EQ(judge(*Record::make(f), c.now_us), c.verdict)
+    EXPECT_EQ(judge(*records.make(f), c.now_us), c.verdict)
         << "line with now " << c.now_us << ", expiry " << c.expires_us;
   }
 }

@@ -15,7 +15,6 @@ namespace latchkey {
 namespace {
 
 using test::claim_of;
-using test::facts;
 using test::Random;
 using test::row;
 
@@ -140,16 +139,16 @@ TEST_F(KeySetTest, LetsARefusingRowSpeakInWhateverOrderRowsCome) {
 }
 
 TEST_F(KeySetTest, DisablesAKeyThatTwoActiveRowsHoldUntilOneIsLeft) {
-  RecordFacts f = facts("1", "k");
+  RecordFacts f = row("1", "k");
   f.subject = "42";
-  writer_.upsert(Record::make(f));
+  writer_.upsert(f);
   writer_.upsert(row("2", "k"));
   EXPECT_EQ(says("k"), "disabled 1");
-  EXPECT_EQ(claim_of(keys_.map.find(sha256("k"))->claims(), LATCHKEY_CLAIM_SUBJECT), "(none)")
+  EXPECT_EQ(claim_of(*keys_.map.find(sha256("k")), LATCHKEY_CLAIM_SUBJECT), "(none)")
       << "nobody's key has nobody's subject";
   writer_.upsert(row("2", "elsewhere"));
   EXPECT_EQ(says("k"), "active 1");
-  EXPECT_EQ(claim_of(keys_.map.find(sha256("k"))->claims(), LATCHKEY_CLAIM_SUBJECT), "42");
+  EXPECT_EQ(claim_of(*keys_.map.find(sha256("k")), LATCHKEY_CLAIM_SUBJECT), "42");
   writer_.upsert(row("2", "k"));
   writer_.remove("1");
   EXPECT_EQ(says("k"), "active 2");
@@ -244,53 +243,53 @@ TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
 // ---- scope sets
 
 TEST_F(KeySetTest, SharesScopeSetsAndKeepsTheirSpellings) {
-  EXPECT_EQ(writer_.find_scopes(R"(["b", "a"])"), nullptr);
-  const ScopeSet* set = writer_.intern_scopes(R"(["b", "a"])", {"b", "a"});
-  EXPECT_EQ(writer_.find_scopes(R"(["b", "a"])"), set);
-  EXPECT_EQ(writer_.intern_scopes(R"(["b","a"])", {"b", "a"}), set);
-  EXPECT_EQ(writer_.find_scopes(R"(["b","a"])"), set);
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), nullptr);
+  const ScopeSet* set = writer_.scopes().intern(R"(["b", "a"])", {"b", "a"});
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), set);
+  EXPECT_EQ(writer_.scopes().intern(R"(["b","a"])", {"b", "a"}), set);
+  EXPECT_EQ(writer_.scopes().find(R"(["b","a"])"), set);
   EXPECT_EQ(claim_of(set->claim, LATCHKEY_CLAIM_SCOPE), "b a") << "as the row lists them";
   EXPECT_TRUE(set->holds("a") && set->holds("b"));
   EXPECT_FALSE(set->holds("b a") || set->holds("") || set->holds("ab"));
 
-  const ScopeSet* none = writer_.intern_scopes("[]", {});
+  const ScopeSet* none = writer_.scopes().intern("[]", {});
   EXPECT_EQ(claim_of(none->claim, LATCHKEY_CLAIM_SCOPE), "");
-  EXPECT_EQ(writer_.scope_sets(), 2U);
+  EXPECT_EQ(writer_.scopes().size(), 2U);
 }
 
 TEST_F(KeySetTest, SweepsScopeSetsThatNoRecordHolds) {
-  RecordFacts f = facts("1", "k");
-  f.scopes = writer_.intern_scopes("held", {"held"});
-  writer_.upsert(Record::make(f));
+  RecordFacts f = row("1", "k");
+  f.scopes = writer_.scopes().intern("held", {"held"});
+  writer_.upsert(f);
   for (int i = 0; i < 3000; ++i) {
     const std::string name = "scope" + std::to_string(i);
-    (void)writer_.intern_scopes(name, {name});
+    (void)writer_.scopes().intern(name, {name});
   }
   writer_.collect();
-  EXPECT_EQ(writer_.scope_sets(), 1U);
-  EXPECT_EQ(writer_.find_scopes("scope1"), nullptr);
+  EXPECT_EQ(writer_.scopes().size(), 1U);
+  EXPECT_EQ(writer_.scopes().find("scope1"), nullptr);
   EXPECT_TRUE(keys_.map.find(sha256("k"))->scopes()->holds("held"));
 }
 
 TEST_F(KeySetTest, KeepsRecordsAndTheirScopesWhileASectionMayHoldThem) {
   Quiescence::Reader reader(quiescence_);
-  RecordFacts f = facts("1", "k");
-  f.scopes = writer_.intern_scopes("held", {"held"});
-  writer_.upsert(Record::make(f));
+  RecordFacts f = row("1", "k");
+  f.scopes = writer_.scopes().intern("held", {"held"});
+  writer_.upsert(f);
   {
     const ReadSection section(reader);
     const Record* record = keys_.map.find(sha256("k"));
     writer_.remove("1");
-    for (int i = 0; i < 3000; ++i) (void)writer_.intern_scopes(std::to_string(i), {"s"});
+    for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern(std::to_string(i), {"s"});
     writer_.collect();
     EXPECT_EQ(writer_.retired(), 1U);
     EXPECT_EQ(record->key_id(), "1");
     EXPECT_TRUE(record->scopes()->holds("held"));
   }
-  for (int i = 0; i < 3000; ++i) (void)writer_.intern_scopes(std::to_string(i), {"s"});
+  for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern(std::to_string(i), {"s"});
   writer_.collect();
   EXPECT_EQ(writer_.retired(), 0U);
-  EXPECT_EQ(writer_.scope_sets(), 0U) << "the set went with its last record";
+  EXPECT_EQ(writer_.scopes().size(), 0U) << "the set went with its last record";
 }
 
 }  // namespace

@@ -11,12 +11,12 @@ namespace latchkey {
 namespace {
 
 using test::claim_of;
-using test::facts;
+using test::row;
 
 TEST(Record, NoticesAChangeOfAnyFact) {
   const ScopeSet read{.sorted = {"read"}, .claim = {}, .users = 0};
   const ScopeSet write{.sorted = {"read"}, .claim = {}, .users = 0};  // compared by identity
-  RecordFacts base = facts("1", "k");
+  RecordFacts base = row("1", "k");
   base.subject = "42";
   base.tenant = "7";
   base.metadata = "{}";
@@ -37,25 +37,29 @@ TEST(Record, NoticesAChangeOfAnyFact) {
       {"scopes", [](RecordFacts& f, const ScopeSet* other) { f.scopes = other; }},
       {"no scopes", [](RecordFacts& f, const ScopeSet*) { f.scopes = nullptr; }},
   };
-  const Record::Owner record = Record::make(base);
-  EXPECT_TRUE(record->same_as(*Record::make(base)));
+  test::Records records;
+  const Record* record = records.make(base);
+  EXPECT_TRUE(record->says(base));
   for (const auto& c : cases) {
     RecordFacts changed = base;
     c.change(changed, &write);
-    EXPECT_FALSE(record->same_as(*Record::make(changed))) << c.what;
+    EXPECT_FALSE(record->says(changed)) << c.what;
+    EXPECT_FALSE(records.make(changed)->says(base)) << c.what;
+    EXPECT_TRUE(records.make(changed)->says(changed)) << c.what;
   }
 }
 
 TEST(Record, EncodesTheClaimsOfARow) {
-  RecordFacts f = facts("17", "k");
+  RecordFacts f = row("17", "k");
   f.subject = "42";
   f.metadata = "{}";
-  const Record::Owner record = Record::make(f);
+  test::Records records;
+  const Record* record = records.make(f);
   EXPECT_EQ(record->key_id(), "17");
-  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_KEY_ID), "17");
-  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_SUBJECT), "42");
-  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_TENANT), "(none)");
-  EXPECT_EQ(claim_of(record->claims(), LATCHKEY_CLAIM_METADATA), "(none)") << "it stands apart";
+  EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_KEY_ID), "17");
+  EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_SUBJECT), "42");
+  EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_TENANT), "(none)");
+  EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_METADATA), "(none)") << "it stands apart";
   EXPECT_EQ(claim_of(record->metadata(), LATCHKEY_CLAIM_METADATA), "{}");
 }
 
@@ -64,26 +68,28 @@ TEST(Record, FitsAnAnswerUpToTheLastByte) {
   // Tags and lengths of source, id, subject and expiry; the expiry itself.
   const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - 4 * LATCHKEY_CLAIM_BYTES - 8 - source_size;
   const std::string subject(room - 2, 's'), longer = subject + 's';
-  RecordFacts f = facts("17", "k");
+  RecordFacts f = row("17", "k");
   f.subject = subject;
-  EXPECT_TRUE(Record::claims_fit(f, source_size));
-  EXPECT_FALSE(Record::claims_fit(f, source_size + 1));
+  EXPECT_TRUE(f.claims_fit(source_size));
+  EXPECT_FALSE(f.claims_fit(source_size + 1));
   f.metadata = "";
-  EXPECT_TRUE(Record::claims_fit(f, source_size)) << "metadata is judged apart";
-  EXPECT_FALSE(Record::metadata_fits(f, source_size));
+  EXPECT_TRUE(f.claims_fit(source_size)) << "metadata is judged apart";
+  EXPECT_FALSE(f.metadata_fits(source_size));
   f.metadata.reset();
   f.subject = longer;
-  EXPECT_FALSE(Record::claims_fit(f, source_size));
+  EXPECT_FALSE(f.claims_fit(source_size));
 }
 
 TEST(Record, CountsTheUsersOfItsScopes) {
   const ScopeSet scopes;
-  RecordFacts f = facts("1", "k");
+  RecordFacts f = row("1", "k");
   f.scopes = &scopes;
-  {
-    const Record::Owner one = Record::make(f), two = Record::make(f);
-    EXPECT_EQ(scopes.users, 2U);
-  }
+  test::Records records;
+  const Record* one = records.make(f);
+  const Record* two = records.make(f);
+  EXPECT_EQ(scopes.users, 2U);
+  records.destroy(one);
+  records.destroy(two);
   EXPECT_EQ(scopes.users, 0U);
 }
 

@@ -14,7 +14,6 @@
 namespace latchkey {
 namespace {
 
-using test::facts;
 using test::kLimits;
 using test::kMs;
 using test::kNewPepper;
@@ -82,9 +81,9 @@ TEST_F(VerifierTest, LetsARefusingSourceSpeakBeforeAnAcceptingOne) {
 TEST_F(VerifierTest, KeepsTheOrderOfTheSourcesWhateverTheirDigests) {
   const Verifier verifier({Digester(), Digester("v1", test::as_bytes(kOldPepper), 0)},
                           {{&c_, {1}}, {&a_, {0}}}, kLimits);
-  RecordFacts f = facts("in c", "");
+  RecordFacts f = row("in c", "");
   f.digest = HmacKey(test::as_bytes(kOldPepper)).digest("k");
-  in_c_.upsert(Record::make(f));
+  in_c_.upsert(f);
   in_a_.upsert(row("in a", "k"));
   const Terms terms;
   const Question question{"k", &terms};
@@ -94,10 +93,10 @@ TEST_F(VerifierTest, KeepsTheOrderOfTheSourcesWhateverTheirDigests) {
 }
 
 TEST_F(VerifierTest, CountsAnExpiredRowAsRefusing) {
-  RecordFacts expired = facts("in b", "k");
+  RecordFacts expired = row("in b", "k");
   expired.expires_us = kRealUs;
   in_a_.upsert(row("in a", "k"));
-  in_b_.upsert(Record::make(expired));
+  in_b_.upsert(expired);
   EXPECT_EQ(ask("k").verdict, LATCHKEY_EXPIRED);
   now_.real_us = kRealUs - 1;
   EXPECT_EQ(ask("k").verdict, LATCHKEY_VALID);
@@ -122,9 +121,9 @@ TEST_F(VerifierTest, AsksOnlyTheSourcesOfTheTerms) {
 TEST_F(VerifierTest, FindsKeysUnderEveryPepperThatIsAlive) {
   for (const auto& [id, pepper, digester] :
        {std::tuple("old", kOldPepper, 1U), std::tuple("new", kNewPepper, 2U)}) {
-    RecordFacts f = facts(id, "");
+    RecordFacts f = row(id, "");
     f.digest = HmacKey(test::as_bytes(pepper)).digest(std::string("key ") + id);
-    in_c_.upsert(Record::make(f));
+    in_c_.upsert(f);
     const Finding finding = ask(std::string("key ") + id);
     EXPECT_EQ(finding.verdict, LATCHKEY_VALID) << id;
     EXPECT_EQ(finding.digester, digester) << "hits are counted by version";
@@ -135,13 +134,13 @@ TEST_F(VerifierTest, FindsKeysUnderEveryPepperThatIsAlive) {
 }
 
 TEST_F(VerifierTest, RefusesAKeyThatIsRevokedUnderOneOfItsPeppers) {
-  RecordFacts f = facts("under the old one", "");
+  RecordFacts f = row("under the old one", "");
   f.digest = HmacKey(test::as_bytes(kOldPepper)).digest("k");
-  in_c_.upsert(Record::make(f));
+  in_c_.upsert(f);
   f.key_id = "under the new one";
   f.digest = HmacKey(test::as_bytes(kNewPepper)).digest("k");
   f.state = RowState::kRevoked;
-  in_c_.upsert(Record::make(f));
+  in_c_.upsert(f);
   EXPECT_EQ(ask("k").verdict, LATCHKEY_REVOKED);
   EXPECT_EQ(ask("k").digester, 2U);
 }
@@ -175,9 +174,9 @@ TEST_F(VerifierTest, DemandsAllOfSomeScopesAndAnyOfOthers) {
   };
   for (std::size_t i = 0; i < std::size(cases); ++i) {
     const auto& c = cases[i];
-    RecordFacts f = facts("1", "k");
-    if (c.held) f.scopes = in_a_.intern_scopes(std::to_string(i), *c.held);
-    in_a_.upsert(Record::make(f));
+    RecordFacts f = row("1", "k");
+    if (c.held) f.scopes = in_a_.scopes().intern(std::to_string(i), *c.held);
+    in_a_.upsert(f);
     Terms terms;
     terms.all_scopes = c.all;
     terms.any_scopes = c.any;
@@ -201,19 +200,19 @@ TEST_F(VerifierTest, AnswersABatchAsOneByOne) {
   Random random;
   for (int i = 0; i < 200; ++i) {
     const std::string id = std::to_string(i), key = std::to_string(random.below(150));
-    RecordFacts f = facts(id, key, kStates[random.below(6) % 4]);
+    RecordFacts f = row(id, key, kStates[random.below(6) % 4]);
     if (random.below(4) == 0) f.expires_us = kRealUs;
-    if (random.below(2) == 0) f.scopes = in_a_.intern_scopes("read", {"read"});
+    if (random.below(2) == 0) f.scopes = in_a_.scopes().intern("read", {"read"});
     KeySetWriter* writers[] = {&in_a_, &in_b_};
     const std::size_t chosen = random.below(3);
     if (chosen == 2) {
       f.scopes = nullptr;
       f.digest =
           HmacKey(test::as_bytes(random.below(2) == 0 ? kOldPepper : kNewPepper)).digest(key);
-      in_c_.upsert(Record::make(f));
+      in_c_.upsert(f);
     } else {
       if (chosen == 1) f.scopes = nullptr;  // sets belong to their writer
-      writers[chosen]->upsert(Record::make(f));
+      writers[chosen]->upsert(f);
     }
   }
   prove(b_, 30'000 * kMs);

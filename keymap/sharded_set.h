@@ -1,0 +1,129 @@
+// A set of pointers that grows in small steps.
+//
+// tsl::robin_set moves everything that it holds when it grows: among ten million rows the loader
+// would stand still for a second. So many small ones share the objects, chosen by the highest bits
+// of their hashes; a full one is split in two, as KeyMap's segments are.
+//
+// Buckets take 16 bytes (pointer, 32 bits of the hash, distance), 20 to 40 for each object. What is
+// compared is read from the object pointed to, so that an id costs no memory of its own.
+#pragma once
+
+#include <tsl/robin_set.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "keymap/slab.h"
+
+namespace latchkey {
+
+// `Hash` and `Equal` are transparent: they take a `const T*` or a key. Hashes have 64 random bits.
+// A shard of `kShardMax` objects is full; by default those are four fifths of 4096 buckets, 64 KiB.
+template <typename T, typename Hash, typename Equal, std::size_t kShardMax = 3276>
+class ShardedSet {
+ public:
+  ShardedSet() { shards_ = {make_shard(0)}; }
+
+  template <typename Key>
+  [[nodiscard]] const T* find(const Key& key) const {
+    const std::size_t hash = Hash()(key);
+    const Set& set = shard_of(hash).set;
+    const auto found = set.find(key, hash);
+    return found == set.end() ? nullptr : *found;
+  }
+  // Which is not in the set, nor anything equal to it.
+  void insert(const T* object) {
+    const std::size_t hash = Hash()(object);
+    if (shard_of(hash).set.size() >= kShardMax) split(hash);
+    shard_of(hash).set.insert(object);
+    ++size_;
+  }
+  // Which is in the set.
+  void erase(const T* object) {
+    const std::size_t hash = Hash()(object);
+    size_ -= shard_of(hash).set.erase(object, hash);
+  }
+  // `fresh` takes the place of its equal `old`, which is in the set.
+  void replace(const T* old, const T* fresh) {
+    const std::size_t hash = Hash()(old);
+    Set& set = shard_of(hash).set;
+    set.erase(old, hash);
+    set.insert(fresh);
+  }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    for (const auto& shard : owned_) {
+      for (const T* object : shard->set) visit(object);
+    }
+  }
+  // In use.
+  [[nodiscard]] std::size_t bytes() const {
+    return slab_.used_bytes() + shards_.capacity() * sizeof(Shard*) + owned_.size() * sizeof(Shard);
+  }
+
+ private:
+  using Set = tsl::robin_set<const T*, Hash, Equal, SlabAllocator<const T*>, /*StoreHash=*/true>;
+  struct Shard {
+    explicit Shard(Slab& slab) : set(SlabAllocator<const T*>(slab)) {
+      set.max_load_factor(kLoadMax);
+    }
+    Set set;
+    unsigned depth = 0;  // highest bits of the hash that its objects have in common
+  };
+  // Robin Hood hashing keeps probes short up to here.
+  static constexpr float kLoadMax = 0.8F;
+  static constexpr unsigned kDepthMax = 32;  // the others choose buckets
+
+  [[nodiscard]] std::size_t entry_of(std::size_t hash) const { return hash >> 1 >> (63 - depth_); }
+  [[nodiscard]] Shard& shard_of(std::size_t hash) const { return *shards_[entry_of(hash)]; }
+
+  Shard* make_shard(unsigned depth) {
+    owned_.push_back(std::make_unique<Shard>(slab_));
+    owned_.back()->depth = depth;
+    return owned_.back().get();
+  }
+
+  void split(std::size_t hash) {
+    Shard& old = shard_of(hash);
+    // Objects whose hashes agree do not come apart by splitting: let the set grow instead.
+    if (old.depth == kDepthMax || shards_.size() > 4 * owned_.size()) return;
+    if (old.depth == depth_) {
+      std::vector<Shard*> twice(2 * shards_.size());
+      for (std::size_t i = 0; i < twice.size(); ++i) twice[i] = shards_[i / 2];
+      shards_ = std::move(twice);
+      ++depth_;
+    }
+    std::vector<const T*> objects(old.set.begin(), old.set.end());
+    Shard* const upper = make_shard(old.depth + 1);
+    const std::size_t bit = std::size_t{1} << (63 - old.depth);
+    old.depth += 1;
+    old.set.clear();
+    old.set.reserve(kShardMax);
+    upper->set.reserve(kShardMax);
+    for (std::size_t i = 0; i < objects.size(); ++i) {
+      constexpr std::size_t kAhead = 16;
+      if (i + kAhead < objects.size()) prefetch(objects[i + kAhead]);
+      const bool up = (Hash()(objects[i]) & bit) != 0;
+      (up ? upper->set : old.set).insert(objects[i]);
+    }
+    const std::size_t entries = std::size_t{1} << (depth_ - upper->depth);
+    const std::size_t first = entry_of(hash | bit) / entries * entries;
+    for (std::size_t i = 0; i < entries; ++i) shards_[first + i] = upper;
+  }
+  // What Hash reads of an object stands in its first two lines.
+  static void prefetch(const T* object) {
+    __builtin_prefetch(object);
+    __builtin_prefetch(reinterpret_cast<const char*>(object) + 64);
+  }
+
+  Slab slab_;  // before whatever stands in it
+  std::vector<std::unique_ptr<Shard>> owned_;
+  std::vector<Shard*> shards_;
+  unsigned depth_ = 0;
+  std::size_t size_ = 0;
+};
+
+}  // namespace latchkey
