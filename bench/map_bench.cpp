@@ -1,170 +1,410 @@
-// What a look-up and a verification cost in this process, beside what one would use instead.
+// What look-ups, verifications and changes cost in this process, beside what one would use instead
+// and beside the floor (structures.h).
 //
-// Counted: digesting a presented key (verify only), finding its record, judging it. Not counted:
-// sockets, frames. Keys are looked up in random order, so that at large sizes most look-ups miss
-// the caches. A wrong answer ends the run with an error. `--smoke` is for tests: small and short.
-
+// Counted: digesting a presented key (verify only), finding its record, judging it, its scopes. Not
+// counted: sockets, frames, claims copied into replies. Keys are asked for in random order, so that
+// at large sizes most look-ups miss the caches. A wrong answer ends the run with an error.
+//
+//   --size N    only this size (default: 10 000 and 1 000 000); --smoke is for tests: small, short
 #include <benchmark/benchmark.h>
-#include <tsl/robin_map.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/sha.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <iostream>
-#include <map>
-#include <random>
-#include <shared_mutex>
-#include <string>
-#include <unordered_map>
-#include <vector>
 
-#include "keymap/key_set.h"
-#include "keymap/verdict.h"
+#include "bench/change_bench.h"
+#include "bench/structures.h"
 
-namespace latchkey {
+namespace latchkey::bench {
 namespace {
 
-constexpr std::uint64_t kSeed = 20260131;
+void fail(benchmark::State& state) { state.SkipWithError("wrong answer"); }
 
-std::string key_text(std::size_t i) { return "sk_bench_" + std::to_string(i * 2654435761U); }
-
-struct DigestHash {
-  std::size_t operator()(const Digest& digest) const { return slot_hash(digest); }
-};
-
-// `count` active keys, and the digests of all of them in random order.
-struct Population {
-  Quiescence quiescence;
-  KeySet keys{"bench", quiescence};
-  KeySetWriter writer{keys, quiescence};
-  std::vector<std::uint32_t> order;
-  std::vector<Digest> digests;
-
-  explicit Population(std::size_t count) {
-    writer.begin_load();
-    for (std::size_t i = 0; i < count; ++i) {
-      RecordFacts facts;
-      facts.digest = sha256(key_text(i));
-      facts.state = RowState::kActive;
-      const std::string id = std::to_string(i);
-      facts.key_id = id;
-      facts.subject = id;
-      writer.load(Record::make(facts));
-      order.push_back(static_cast<std::uint32_t>(i));
-    }
-    (void)writer.finish_load();
-    keys.freshness.prove(boot_ns());
-    std::mt19937_64 random(kSeed);
-    std::ranges::shuffle(order, random);
-    for (const std::uint32_t i : order) digests.push_back(sha256(key_text(i)));
-  }
-
-  static Population& of(std::size_t count) {
-    static std::map<std::size_t, std::unique_ptr<Population>> made;
-    auto& population = made[count];
-    if (!population) population = std::make_unique<Population>(count);
-    return *population;
-  }
-};
-
-void expect(benchmark::State& state, bool right) {
-  if (!right) state.SkipWithError("wrong answer");
+Population& population(const benchmark::State& state) {
+  return Population::of(static_cast<std::size_t>(state.range(0)));
 }
 
+// ---- look-ups
+
+// Arguments: keys, batch.
+template <typename Structure, bool kHits>
 void look_up(benchmark::State& state) {
-  Population& population = Population::of(static_cast<std::size_t>(state.range(0)));
+  Population& keys = population(state);
+  const Structure& structure = Held<Structure>::of(keys);
+  const Questions& questions = kHits ? hits(keys) : misses(keys);
   const auto batch = static_cast<std::size_t>(state.range(1));
-  Quiescence::Reader reader(population.quiescence);
+  Quiescence::Reader reader(keys.quiescence);
   std::array<const Record*, KeyMap::kBatchMax> found{};
-  std::size_t at = 0;
+  // Threads begin in different places.
+  std::size_t at = questions.digests.size() / static_cast<std::size_t>(state.threads()) *
+                   static_cast<std::size_t>(state.thread_index());
+  std::size_t wrong = 0;
   for (auto unused : state) {
-    if (at + batch > population.digests.size()) at = 0;
+    if (at + batch > questions.digests.size()) at = 0;
     const ReadSection section(reader);
-    population.keys.map.find(std::span(population.digests).subspan(at, batch), found);
-    expect(state, found[0] != nullptr && found[0]->digest() == population.digests[at]);
+    structure.find(std::span(questions.digests).subspan(at, batch), found);
+    for (std::size_t i = 0; i < batch; ++i) wrong += (found[i] != nullptr) != kHits;
+    if (kHits && found[0] != nullptr && !(found[0]->digest() == questions.digests[at])) ++wrong;
     at += batch;
   }
-  state.SetItemsProcessed(state.iterations() * state.range(1));
+  if (wrong > 0) fail(state);
+  const auto count = static_cast<double>(state.iterations()) * static_cast<double>(batch);
+  state.counters["ns_per_key"] =
+      benchmark::Counter(count / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["keys/s"] = benchmark::Counter(count, benchmark::Counter::kIsRate);
 }
 
-// What one would use instead: a well-known map behind a lock that readers share.
-template <typename Map>
-void look_up_locked(benchmark::State& state) {
-  Population& population = Population::of(static_cast<std::size_t>(state.range(0)));
-  Map map;
-  map.reserve(population.digests.size());
-  for (const Digest& digest : population.digests) {
-    map.emplace(digest, population.keys.map.find(digest));
-  }
-  std::shared_mutex mutex;
-  std::size_t at = 0;
-  for (auto unused : state) {
-    if (at == population.digests.size()) at = 0;
-    const std::shared_lock lock(mutex);
-    const auto found = map.find(population.digests[at]);
-    expect(state, found != map.end() && found->second->digest() == population.digests[at]);
-    ++at;
-  }
-  state.SetItemsProcessed(state.iterations());
-}
-using RobinMap = tsl::robin_map<Digest, const Record*, DigestHash>;
-using StdMap = std::unordered_map<Digest, const Record*, DigestHash>;
+// ---- whole verifications
 
-// The whole way of a presented key, but for the wire.
-void verify(benchmark::State& state) {
-  Population& population = Population::of(static_cast<std::size_t>(state.range(0)));
-  const auto batch = static_cast<std::size_t>(state.range(1));
-  const std::array<std::uint8_t, 32> pepper{};
-  const bool hmac = state.range(2) != 0;
-  std::vector<Digester> digesters;
-  if (hmac) {
-    digesters.emplace_back("bench", pepper, 0);
-  } else {
-    digesters.emplace_back();
-  }
-  const Verifier verifier(std::move(digesters), {{&population.keys, {0}}}, FreshnessLimits{});
-  Quiescence::Reader reader(population.quiescence);
+// As many texts as an L3 cache does not hold.
+std::vector<std::string> asked_texts(const Population& keys) {
+  std::mt19937_64 random(kSeed);
   std::vector<std::string> texts;
-  for (const std::uint32_t i : population.order) texts.push_back(key_text(i));
-  const Terms terms;
+  const std::size_t count = std::min<std::size_t>(keys.size(), 500'000);
+  for (std::size_t i = 0; i < count; ++i) texts.push_back(keys.text(random() % keys.size()));
+  return texts;
+}
+
+constexpr std::string_view kRequired[] = {"read"};
+
+// The texts of the scheme, batch by batch, to `verify`, which counts good ones.
+template <typename Verify>
+void verify_all(benchmark::State& state, const Population& keys, Verify verify) {
+  const std::vector<std::string> texts = asked_texts(keys);
+  std::vector<std::string_view> views(texts.begin(), texts.end());
+  const auto batch = static_cast<std::size_t>(state.range(1));
+  std::size_t at = 0;
+  std::size_t wrong = 0;
+  for (auto unused : state) {
+    if (at + batch > views.size()) at = 0;
+    wrong += batch - verify(std::span(views).subspan(at, batch));
+    at += batch;
+  }
+  if (wrong > 0) fail(state);
+  const auto count = static_cast<double>(state.iterations()) * static_cast<double>(batch);
+  state.counters["ns_per_key"] =
+      benchmark::Counter(count / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+template <Scheme kScheme>
+void verify(benchmark::State& state) {
+  Population& keys = Population::of(static_cast<std::size_t>(state.range(0)), kScheme);
+  const Verifier verifier({keys.digester()}, {{&keys.keys, {0}}}, FreshnessLimits{});
+  Quiescence::Reader reader(keys.quiescence);
+  Terms terms;
+  terms.all_scopes = kRequired;
   std::array<Question, Verifier::kBatchMax> questions;
   std::array<Finding, Verifier::kBatchMax> findings;
-  const latchkey_verdict right = hmac ? LATCHKEY_UNKNOWN : LATCHKEY_VALID;
-  std::size_t at = 0;
-  for (auto unused : state) {
-    if (at + batch > texts.size()) at = 0;
-    for (std::size_t i = 0; i < batch; ++i) questions[i] = {texts[at + i], &terms};
+  keys.keys.freshness.prove(boot_ns());
+  verify_all(state, keys, [&](std::span<const std::string_view> texts) {
+    for (std::size_t i = 0; i < texts.size(); ++i) questions[i] = {texts[i], &terms};
     const ReadSection section(reader);
-    const Now now = read_clocks();
-    verifier.verify(std::span(questions).first(batch), now, findings);
-    expect(state, findings[0].verdict == right && findings[batch - 1].verdict == right);
-    at += batch;
-  }
-  state.SetItemsProcessed(state.iterations() * state.range(1));
-  state.SetLabel(hmac ? "hmac-sha256, misses" : "sha256, hits");
+    verifier.verify(std::span(questions).first(texts.size()), read_clocks(), findings);
+    std::size_t good = 0;
+    for (std::size_t i = 0; i < texts.size(); ++i) good += findings[i].verdict == LATCHKEY_VALID;
+    return good;
+  });
 }
 
-void register_all(bool smoke) {
-  const std::vector<std::int64_t> sizes =
-      smoke ? std::vector<std::int64_t>{10'000} : std::vector<std::int64_t>{10'000, 1'000'000};
-  for (const std::int64_t size : sizes) {
-    benchmark::RegisterBenchmark("look_up", look_up)->Args({size, 1})->Args({size, 32});
-    benchmark::RegisterBenchmark("look_up/robin_map+shared_mutex", look_up_locked<RobinMap>)
-        ->Args({size});
-    benchmark::RegisterBenchmark("look_up/unordered_map+shared_mutex", look_up_locked<StdMap>)
-        ->Args({size});
-    benchmark::RegisterBenchmark("verify", verify)
-        ->Args({size, 1, 0})
-        ->Args({size, 32, 0})
-        ->Args({size, 32, 1});
+// With what is at hand: OpenSSL's one-shot functions and a well-known map behind a lock.
+template <Scheme kScheme>
+void verify_peer(benchmark::State& state) {
+  Population& keys = Population::of(static_cast<std::size_t>(state.range(0)), kScheme);
+  const auto& structure = Held<Locked<RobinMap>>::of(keys);
+  verify_all(state, keys, [&](std::span<const std::string_view> texts) {
+    std::array<Digest, KeyMap::kBatchMax> digests;
+    std::array<const Record*, KeyMap::kBatchMax> found;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      const auto* text = reinterpret_cast<const unsigned char*>(texts[i].data());
+      if (kScheme == Scheme::kHmac) {
+        unsigned length = 0;
+        HMAC(EVP_sha256(), pepper().data(), static_cast<int>(pepper().size()), text,
+             texts[i].size(), digests[i].bytes.data(), &length);
+      } else {
+        SHA256(text, texts[i].size(), digests[i].bytes.data());
+      }
+    }
+    structure.find(std::span(digests).first(texts.size()), found);
+    const std::int64_t now_us = read_clocks().real_us;
+    std::size_t good = 0;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      good += found[i] != nullptr && judge(*found[i], now_us) == LATCHKEY_VALID &&
+              found[i]->scopes()->holds(kRequired[0]);
+    }
+    return good;
+  });
+}
+
+// ---- digests alone
+
+enum class Way { kOneShot, kOneByOne, kPairs };
+
+template <Scheme kScheme, Way kWay>
+void digest(benchmark::State& state) {
+  const Population& keys = Population::of(static_cast<std::size_t>(state.range(0)), kScheme);
+  const Digester digester = keys.digester();
+  std::array<Digest, KeyMap::kBatchMax> digests;
+  const std::string known = asked_texts(keys)[0];
+  digester(std::array{std::string_view(known)}, digests);
+  const Digest right = digests[0];
+  std::size_t round = 0;
+  verify_all(state, keys, [&](std::span<const std::string_view> texts) {
+    if (kWay == Way::kPairs) {
+      digester(texts, digests);
+    } else {
+      for (std::size_t i = 0; i < texts.size(); ++i) {
+        if (kWay == Way::kOneByOne) {
+          digester(texts.subspan(i, 1), std::span(digests).subspan(i, 1));
+          continue;
+        }
+        const auto* text = reinterpret_cast<const unsigned char*>(texts[i].data());
+        unsigned length = 0;
+        if (kScheme == Scheme::kHmac) {
+          HMAC(EVP_sha256(), pepper().data(), static_cast<int>(pepper().size()), text,
+               texts[i].size(), digests[i].bytes.data(), &length);
+        } else {
+          SHA256(text, texts[i].size(), digests[i].bytes.data());
+        }
+      }
+    }
+    benchmark::DoNotOptimize(digests);
+    if (round++ == 0 && !(digests[0] == right)) return std::size_t{0};
+    return texts.size();
+  });
+}
+
+// ---- changes
+
+// One row says something else: what the loader does after a notification, the reading aside.
+void change(benchmark::State& state) {
+  Population& keys = population(state);
+  std::mt19937_64 random(kSeed);
+  std::size_t version = 1;
+  for (auto unused : state) {
+    const std::size_t number = random() % keys.size();
+    keys.writer.upsert(keys.rows.row(number, keys.digest(number), ++version));
+    if (version % 16 == 0) keys.writer.collect();
   }
+  keys.writer.collect();
+  if (keys.writer.rows() != keys.size()) fail(state);
+}
+
+// A row comes and another one goes, at constant population. Each operation is timed.
+void come_and_go(benchmark::State& state) {
+  Population& keys = population(state);
+  std::vector<std::uint32_t> took_ns;
+  std::size_t first = 0, next = keys.size();
+  const auto timed = [&](auto work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const auto took = std::chrono::steady_clock::now() - start;
+    took_ns.push_back(static_cast<std::uint32_t>(took.count()));
+  };
+  const auto come = [&](std::size_t number) {
+    const RecordFacts& row = keys.rows.row(number, keys.digest(number));
+    timed([&] { keys.writer.upsert(row); });
+  };
+  const auto go = [&](std::size_t number) {
+    const std::string id(keys.rows.row(number, Digest{}).key_id);
+    timed([&] {
+      keys.writer.remove(id);
+      keys.writer.collect();
+    });
+  };
+  for (auto unused : state) {
+    come(next++);
+    go(first++);
+    if (keys.writer.rows() != keys.size()) fail(state);
+  }
+  while (first > 0) {  // as it was, for whoever comes next
+    come(--first);
+    go(--next);
+  }
+  std::ranges::sort(took_ns);
+  state.counters["p50_ns"] = took_ns[took_ns.size() / 2];
+  state.counters["p99_9_ns"] = took_ns[took_ns.size() * 999 / 1000];
+  state.counters["max_us"] = took_ns.back() / 1e3;
+}
+
+// Every row says something else, in one load; `ns_per_key` from the first row to the publication.
+void rebuild(benchmark::State& state) {
+  Population& keys = population(state);
+  static std::size_t version = 1;
+  for (auto unused : state) {
+    ++version;
+    keys.writer.begin_load();
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      keys.writer.load(keys.rows.row(i, keys.digest(i), version));
+    }
+    if (keys.writer.finish_load().changed != keys.size()) fail(state);
+  }
+  state.counters["ns_per_key"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * static_cast<double>(keys.size()) / 1e9,
+      benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+template <typename Structure>
+void change_peer(benchmark::State& state) {
+  Population& keys = population(state);
+  Structure& structure = Held<Structure>::of(keys);
+  std::mt19937_64 random(kSeed);
+  for (auto unused : state) {
+    const Record* record = keys.keys.map.find(keys.digest(random() % keys.size()));
+    structure.change(record);
+  }
+}
+
+template <typename Structure>
+void come_and_go_peer(benchmark::State& state) {
+  Population& keys = population(state);
+  Structure& structure = Held<Structure>::of(keys);
+  std::mt19937_64 random(kSeed);
+  for (auto unused : state) {
+    const Record* record = keys.keys.map.find(keys.digest(random() % keys.size()));
+    structure.erase(record->digest());
+    structure.insert(record);
+  }
+}
+
+template <typename Structure>
+void rebuild_peer(benchmark::State& state) {
+  Population& keys = population(state);
+  for (auto unused : state) {
+    Held<Structure>::drop();
+    Held<Structure>::of(keys);
+  }
+  state.counters["ns_per_key"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * static_cast<double>(keys.size()) / 1e9,
+      benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+// ---- memory
+
+// Of everything that Latchkey holds: records with claims, map, loader's index. Measured when the
+// population was made.
+void memory(benchmark::State& state) {
+  Population& keys = population(state);
+  for (auto unused : state) benchmark::DoNotOptimize(keys.size());
+  const KeySetMemory memory = keys.writer.memory();
+  const auto per_key = [&](std::size_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(keys.size());
+  };
+  state.counters["resident_bytes_per_key"] = keys.resident_bytes_per_key;
+  state.counters["records"] = per_key(memory.records);
+  state.counters["map"] = per_key(keys.keys.map.memory().used_bytes());
+  state.counters["index"] = per_key(memory.index);
+  state.counters["load_ns_per_key"] = keys.load_seconds * 1e9 / static_cast<double>(keys.size());
+}
+
+// Of the structure alone, without records.
+template <typename Structure>
+void memory_peer(benchmark::State& state) {
+  Population& keys = population(state);
+  Held<Structure>::drop();
+  const std::size_t before = resident_bytes();
+  Held<Structure>::of(keys);
+  const auto grown = static_cast<double>(resident_bytes() - before);
+  for (auto unused : state) benchmark::DoNotOptimize(keys.size());
+  state.counters["resident_bytes_per_key"] = grown / static_cast<double>(keys.size());
+}
+
+// ---- all of it
+
+template <typename Structure>
+void register_structure(const std::string& name, std::int64_t size, bool smoke) {
+  for (const std::int64_t batch : {1, 2, 4, 8, 16, 32, 64}) {
+    benchmark::RegisterBenchmark(("look_up/hit/" + name).c_str(), look_up<Structure, true>)
+        ->Args({size, batch});
+    if (batch != 1 && batch != 32) continue;
+    benchmark::RegisterBenchmark(("look_up/miss/" + name).c_str(), look_up<Structure, false>)
+        ->Args({size, batch});
+  }
+  for (const int threads : {1, 2}) {
+    benchmark::RegisterBenchmark(("scaling/" + name).c_str(), look_up<Structure, true>)
+        ->Args({size, 32})
+        ->Threads(threads)
+        ->UseRealTime();
+  }
+  if constexpr (Structure::kConcurrent) {
+    benchmark::RegisterBenchmark(("under_change/" + name).c_str(), under_change<Structure>)
+        ->Args({size, smoke ? 20 : 400})
+        ->Iterations(1)
+        ->Unit(benchmark::kSecond);
+  }
+}
+
+template <typename Structure>
+void register_peer_changes(const std::string& name, std::int64_t size, std::int64_t iterations) {
+  const auto limit = [&](benchmark::internal::Benchmark* made, std::int64_t times) {
+    if (times > 0) made->Iterations(times);
+  };
+  limit(benchmark::RegisterBenchmark(("change/" + name).c_str(), change_peer<Structure>)
+            ->Args({size}),
+        iterations);
+  limit(benchmark::RegisterBenchmark(("come_and_go/" + name).c_str(), come_and_go_peer<Structure>)
+            ->Args({size}),
+        iterations);
+  benchmark::RegisterBenchmark(("rebuild/" + name).c_str(), rebuild_peer<Structure>)
+      ->Args({size})
+      ->Iterations(1)
+      ->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark(("memory/" + name).c_str(), memory_peer<Structure>)
+      ->Args({size})
+      ->Iterations(1);
+}
+
+template <Scheme kScheme>
+void register_scheme(const std::string& name, std::int64_t size) {
+  for (const std::int64_t batch : {1, 32, 64}) {
+    benchmark::RegisterBenchmark(("verify/latchkey/" + name).c_str(), verify<kScheme>)
+        ->Args({size, batch});
+    benchmark::RegisterBenchmark(("verify/robin_map+shared_mutex/" + name).c_str(),
+                                 verify_peer<kScheme>)
+        ->Args({size, batch});
+  }
+  benchmark::RegisterBenchmark(("digest/one_shot/" + name).c_str(), digest<kScheme, Way::kOneShot>)
+      ->Args({size, 32});
+  benchmark::RegisterBenchmark(("digest/one_by_one/" + name).c_str(),
+                               digest<kScheme, Way::kOneByOne>)
+      ->Args({size, 32});
+  benchmark::RegisterBenchmark(("digest/pairs/" + name).c_str(), digest<kScheme, Way::kPairs>)
+      ->Args({size, 32});
+}
+
+void register_all(std::int64_t size, bool smoke) {
+  benchmark::RegisterBenchmark("memory/latchkey", memory)->Args({size})->Iterations(1);
+  register_structure<Ours>("latchkey", size, smoke);
+  register_structure<Bare>("bare", size, smoke);
+  register_structure<Locked<StdMap>>("unordered_map+shared_mutex", size, smoke);
+  register_structure<Locked<RobinMap>>("robin_map+shared_mutex", size, smoke);
+  register_structure<Copied>("robin_map+atomic_shared_ptr", size, smoke);
+  benchmark::RegisterBenchmark("change/latchkey", change)->Args({size});
+  benchmark::RegisterBenchmark("come_and_go/latchkey", come_and_go)
+      ->Args({size})
+      ->Iterations(smoke ? 1000 : 200'000);
+  benchmark::RegisterBenchmark("rebuild/latchkey", rebuild)
+      ->Args({size})
+      ->Iterations(1)
+      ->Unit(benchmark::kMillisecond);
+  register_peer_changes<Locked<StdMap>>("unordered_map+shared_mutex", size, 0);
+  register_peer_changes<Locked<RobinMap>>("robin_map+shared_mutex", size, 0);
+  register_peer_changes<Copied>("robin_map+atomic_shared_ptr", size, 3);
+  register_scheme<Scheme::kSha256>("sha256", size);
+  register_scheme<Scheme::kHmac>("hmac", size);
+  register_scheme<Scheme::kJwt>("jwt", size);
 }
 
 // SkipWithError alone would leave the exit status at 0.
-class Judge : public benchmark::ConsoleReporter {
+template <typename Reporter>
+class Judge : public Reporter {
  public:
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) wrong_ = wrong_ || run.error_occurred;
-    ConsoleReporter::ReportRuns(runs);
+  void ReportRuns(const std::vector<benchmark::BenchmarkReporter::Run>& runs) override {
+    for (const auto& run : runs) wrong_ = wrong_ || run.error_occurred;
+    Reporter::ReportRuns(runs);
   }
   [[nodiscard]] bool wrong() const { return wrong_; }
 
@@ -172,21 +412,45 @@ class Judge : public benchmark::ConsoleReporter {
   bool wrong_ = false;
 };
 
+// Takes `name` (and, if wanted, the value after it) out of the arguments.
+bool take(std::vector<char*>& arguments, const std::string& name, std::int64_t* value = nullptr) {
+  const auto found =
+      std::ranges::find_if(arguments, [&](const char* argument) { return name == argument; });
+  if (found == arguments.end()) return false;
+  if (value != nullptr) {
+    if (std::next(found) == arguments.end()) return false;
+    const std::string text = *std::next(found);
+    if (std::from_chars(text.data(), text.data() + text.size(), *value).ec != std::errc()) {
+      return false;
+    }
+    arguments.erase(std::next(found));
+  }
+  arguments.erase(found);
+  return true;
+}
+
 }  // namespace
-}  // namespace latchkey
+}  // namespace latchkey::bench
 
 int main(int argc, char** argv) {
+  using namespace latchkey::bench;
   std::vector<char*> arguments(argv, argv + argc);
-  const auto smoke =
-      std::ranges::find_if(arguments, [](const char* a) { return std::string(a) == "--smoke"; });
-  const bool is_smoke = smoke != arguments.end();
-  std::string short_time = "--benchmark_min_time=0.01";
-  if (is_smoke) *smoke = short_time.data();
+  std::string short_time = "--benchmark_min_time=0.005";
+  const bool smoke = take(arguments, "--smoke");
+  if (smoke) arguments.push_back(short_time.data());
+  std::int64_t size = 0;
+  const bool one_size = take(arguments, "--size", &size);
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
   if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
-  latchkey::register_all(is_smoke);
-  latchkey::Judge judge;
+  std::vector<std::int64_t> sizes = {10'000};
+  if (one_size) {
+    sizes = {size};
+  } else if (!smoke) {
+    sizes.push_back(1'000'000);
+  }
+  for (const std::int64_t each : sizes) register_all(each, smoke);
+  Judge<benchmark::ConsoleReporter> judge;
   benchmark::RunSpecifiedBenchmarks(&judge);
   return judge.wrong() ? 1 : 0;
 }

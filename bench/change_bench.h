@@ -1,0 +1,122 @@
+// What readers feel of a writer: latencies of batches while keys are changed beside them.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "bench/structures.h"
+
+namespace latchkey::bench {
+
+// Changes keys at a rate, in bursts every 200 microseconds, until told to stop.
+template <typename Structure>
+class PacedWriter {
+ public:
+  PacedWriter(Population& keys, Structure& structure, std::size_t per_second)
+      : thread_([this, &keys, &structure, per_second] { run(keys, structure, per_second); }) {}
+  ~PacedWriter() { stop(); }
+  PacedWriter(const PacedWriter&) = delete;
+  PacedWriter& operator=(const PacedWriter&) = delete;
+
+  // Changes each second that were really made.
+  double stop() {
+    if (thread_.joinable()) {
+      stop_ = true;
+      thread_.join();
+    }
+    return rate_;
+  }
+
+ private:
+  void run(Population& keys, Structure& structure, std::size_t per_second) {
+    using Clock = std::chrono::steady_clock;
+    std::mt19937_64 random(kSeed);
+    const auto start = Clock::now();
+    auto wake = start;
+    std::size_t made = 0;
+    while (!stop_) {
+      const std::chrono::duration<double> passed = Clock::now() - start;
+      const auto due = static_cast<std::size_t>(passed.count() * static_cast<double>(per_second));
+      for (; made < due && !stop_; ++made) {
+        const std::size_t number = random() % keys.size();
+        if constexpr (std::is_same_v<Structure, Ours>) {
+          keys.writer.upsert(keys.rows.row(number, keys.digest(number), made + 1));
+        } else {
+          structure.change(keys.keys.map.find(keys.digest(number)));
+        }
+      }
+      if constexpr (std::is_same_v<Structure, Ours>) keys.writer.collect();
+      wake += std::chrono::microseconds(200);
+      std::this_thread::sleep_until(wake);
+    }
+    const std::chrono::duration<double> passed = Clock::now() - start;
+    rate_ = static_cast<double>(made) / passed.count();
+  }
+
+  std::atomic<bool> stop_{false};
+  double rate_ = 0;
+  std::thread thread_;
+};
+
+// Arguments: keys, milliseconds for each measurement. Rates of 0, 1000 and 50 000 changes a second
+// take turns, nine rounds; the counters are medians over the rounds of each round's percentiles.
+template <typename Structure>
+void under_change(benchmark::State& state) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::size_t kBatch = 32;
+  constexpr std::size_t kRounds = 9;
+  constexpr std::array<std::size_t, 3> kRates = {0, 1000, 50'000};
+  Population& keys = Population::of(static_cast<std::size_t>(state.range(0)));
+  Structure& structure = Held<Structure>::of(keys);
+  const Questions& questions = hits(keys);
+  Quiescence::Reader reader(keys.quiescence);
+  std::array<const Record*, KeyMap::kBatchMax> found{};
+  std::size_t at = 0;
+  std::size_t wrong = 0;
+  std::array<std::vector<double>, kRates.size()> p50, p99, p999, rates;
+  for (auto unused : state) {
+    for (std::size_t round = 0; round < kRounds; ++round) {
+      for (std::size_t i = 0; i < kRates.size(); ++i) {
+        PacedWriter<Structure> writer(keys, structure, kRates[i]);
+        std::vector<std::uint32_t> took_ns;
+        const auto end = Clock::now() + std::chrono::milliseconds(state.range(1));
+        for (auto now = Clock::now(); now < end;) {
+          if (at + kBatch > questions.digests.size()) at = 0;
+          {
+            const ReadSection section(reader);
+            structure.find(std::span(questions.digests).subspan(at, kBatch), found);
+            for (std::size_t k = 0; k < kBatch; ++k) wrong += found[k] == nullptr;
+          }
+          const auto before = std::exchange(now, Clock::now());
+          took_ns.push_back(static_cast<std::uint32_t>((now - before).count()));
+          at += kBatch;
+        }
+        rates[i].push_back(writer.stop());
+        std::ranges::sort(took_ns);
+        p50[i].push_back(took_ns[took_ns.size() / 2]);
+        p99[i].push_back(took_ns[took_ns.size() * 99 / 100]);
+        p999[i].push_back(took_ns[took_ns.size() * 999 / 1000]);
+      }
+    }
+  }
+  if (wrong > 0) state.SkipWithError("wrong answer");
+  const auto median = [](std::vector<double> values) {
+    std::ranges::sort(values);
+    return values[values.size() / 2];
+  };
+  for (std::size_t i = 0; i < kRates.size(); ++i) {
+    const std::string at_rate = "_at_" + std::to_string(kRates[i]);
+    state.counters["p50_ns" + at_rate] = median(p50[i]);
+    state.counters["p99_ns" + at_rate] = median(p99[i]);
+    state.counters["p99_9_ns" + at_rate] = median(p999[i]);
+    state.counters["made" + at_rate] = median(rates[i]);
+  }
+}
+
+}  // namespace latchkey::bench

@@ -1,0 +1,210 @@
+// What Latchkey's map is measured against: what one would use instead, and the floor.
+//
+// Each offers the same: find(digests, found) for one batch, inside whatever protects it from a
+// writer; change(record), which makes `record` its digest's; and its name. The values are pointers
+// to the very records that Latchkey's own map leads to, so that a look-up means the same work.
+#pragma once
+
+#include <tsl/robin_map.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "bench/population.h"
+
+namespace latchkey::bench {
+
+struct DigestHash {
+  std::size_t operator()(const Digest& digest) const { return slot_hash(digest); }
+};
+using StdMap = std::unordered_map<Digest, const Record*, DigestHash>;
+using RobinMap = tsl::robin_map<Digest, const Record*, DigestHash>;
+
+// Every record of a population, by digest.
+template <typename Add>
+void for_each_record(Population& population, Add add) {
+  for (std::size_t i = 0; i < population.size(); ++i) {
+    const Digest digest = population.digest(i);
+    add(digest, population.keys.map.find(digest));
+  }
+}
+
+// A well-known map behind a lock that readers share, taken once for a batch.
+template <typename Map>
+class Locked {
+ public:
+  static constexpr bool kConcurrent = true;
+  explicit Locked(Population& population) {
+    map_.reserve(population.size());
+    for_each_record(population, [&](const Digest& digest, const Record* record) {
+      map_.emplace(digest, record);
+    });
+  }
+  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+    const std::shared_lock lock(mutex_);
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      const auto it = map_.find(digests[i]);
+      found[i] = it == map_.end() ? nullptr : it->second;
+    }
+  }
+  void change(const Record* record) {
+    const std::unique_lock lock(mutex_);
+    map_[record->digest()] = record;
+  }
+  void insert(const Record* record) { change(record); }
+  void erase(const Digest& digest) {
+    const std::unique_lock lock(mutex_);
+    map_.erase(digest);
+  }
+
+ private:
+  mutable std::shared_mutex mutex_;
+  Map map_;
+};
+
+// Readers take a reference to an immutable map; a change copies all of it.
+class Copied {
+ public:
+  static constexpr bool kConcurrent = true;
+  explicit Copied(Population& population) {
+    auto map = std::make_shared<RobinMap>();
+    map->reserve(population.size());
+    for_each_record(population, [&](const Digest& digest, const Record* record) {
+      map->emplace(digest, record);
+    });
+    map_.store(std::move(map));
+  }
+  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+    const std::shared_ptr<const RobinMap> map = map_.load();
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      const auto it = map->find(digests[i]);
+      found[i] = it == map->end() ? nullptr : it->second;
+    }
+  }
+  void change(const Record* record) {
+    auto copy = std::make_shared<RobinMap>(*map_.load());
+    (*copy)[record->digest()] = record;
+    map_.store(std::move(copy));
+  }
+  void insert(const Record* record) { change(record); }
+  void erase(const Digest& digest) {
+    auto copy = std::make_shared<RobinMap>(*map_.load());
+    copy->erase(digest);
+    map_.store(std::move(copy));
+  }
+
+ private:
+  std::atomic<std::shared_ptr<const RobinMap>> map_;
+};
+
+// The floor: nothing but the two memory accesses that a look-up cannot do without. A table of plain
+// words [16-bit tag | record address], at most half full; records of one aligned cache line that
+// hold a digest and nothing else; both in huge pages; the same hash, the same comparison, the same
+// three passes. It cannot be changed while it is read, cannot grow, and answers nothing.
+class Bare {
+ public:
+  static constexpr bool kConcurrent = false;
+  explicit Bare(Population& population) {
+    std::size_t slots = 64;
+    while (slots < 2 * population.size()) slots *= 2;
+    mask_ = slots - 1;
+    words_ = static_cast<std::uint64_t*>(slab_.allocate(slots * sizeof(std::uint64_t)));
+    std::fill_n(words_, slots, std::uint64_t{0});
+    lines_ = static_cast<Line*>(slab_.allocate(population.size() * sizeof(Line)));
+    std::size_t next = 0;
+    for_each_record(population, [&](const Digest& digest, const Record*) {
+      Line* line = new (&lines_[next++]) Line{digest};
+      const std::uint64_t hash = slot_hash(digest);
+      std::size_t slot = hash & mask_;
+      while (words_[slot] != 0) slot = (slot + 1) & mask_;
+      words_[slot] = (hash & ~kAddress) | reinterpret_cast<std::uint64_t>(line);
+    });
+  }
+  // Addresses of lines stand for records.
+  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+    std::uint64_t hashes[KeyMap::kBatchMax];
+    std::size_t slots[KeyMap::kBatchMax];
+    slot_hashes(digests, hashes);
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      slots[i] = hashes[i] & mask_;
+      __builtin_prefetch(&words_[slots[i]]);
+    }
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      slots[i] = candidate(slots[i], hashes[i]);
+      __builtin_prefetch(line(slots[i]));
+    }
+    for (std::size_t i = 0; i < digests.size(); ++i) {
+      while (line(slots[i]) != nullptr && !(line(slots[i])->digest == digests[i])) {
+        slots[i] = candidate((slots[i] + 1) & mask_, hashes[i]);
+      }
+      found[i] = reinterpret_cast<const Record*>(line(slots[i]));
+    }
+  }
+
+ private:
+  struct alignas(64) Line {
+    Digest digest;
+  };
+  static constexpr std::uint64_t kAddress = (std::uint64_t{1} << 48) - 1;
+  // The next slot that is empty or whose tag agrees.
+  [[nodiscard]] std::size_t candidate(std::size_t slot, std::uint64_t hash) const {
+    while (words_[slot] != 0 && ((words_[slot] ^ hash) & ~kAddress) != 0) slot = (slot + 1) & mask_;
+    return slot;
+  }
+  [[nodiscard]] const Line* line(std::size_t slot) const {
+    return reinterpret_cast<const Line*>(words_[slot] & kAddress);
+  }
+
+  Slab slab_;
+  std::size_t mask_ = 0;
+  std::uint64_t* words_ = nullptr;
+  Line* lines_ = nullptr;
+};
+
+// Latchkey's own, seen the same way.
+class Ours {
+ public:
+  static constexpr bool kConcurrent = true;
+  explicit Ours(Population& population) : map_(population.keys.map) {}
+  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+    map_.find(digests, found);
+  }
+
+ private:
+  const KeyMap& map_;
+};
+
+// The one of its kind that was used last: they are large, and one is measured after the other.
+template <typename Structure>
+class Held {
+ public:
+  static Structure& of(Population& population) {
+    if (structure_ == nullptr || of_ != &population || size_ != population.size()) {
+      structure_.reset();
+      structure_ = std::make_unique<Structure>(population);
+      of_ = &population;
+      size_ = population.size();
+    }
+    return *structure_;
+  }
+  static void drop() { structure_.reset(); }
+
+ private:
+  static inline std::unique_ptr<Structure> structure_;
+  static inline const Population* of_ = nullptr;
+  static inline std::size_t size_ = 0;
+};
+
+inline void drop_structures() {
+  Held<Locked<StdMap>>::drop();
+  Held<Locked<RobinMap>>::drop();
+  Held<Copied>::drop();
+  Held<Bare>::drop();
+}
+
+}  // namespace latchkey::bench
