@@ -7,6 +7,7 @@
 #include <chrono>
 #include <fstream>
 #include <map>
+#include <mutex>
 
 namespace latchkey::bench {
 namespace {
@@ -26,9 +27,7 @@ Questions questions(const Population& population, std::size_t first_number) {
   Questions made;
   const std::size_t count = std::clamp<std::size_t>(population.size(), 100'000, kQuestions);
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t number = first_number + random() % population.size();
-    made.numbers.push_back(static_cast<std::uint32_t>(number));
-    made.digests.push_back(population.digest(number));
+    made.push_back(population.digest(first_number + random() % population.size()));
   }
   return made;
 }
@@ -38,9 +37,12 @@ std::map<std::size_t, Questions>& made() {
   static std::map<std::size_t, Questions> questions;
   return questions;
 }
-void drop_questions() { made().clear(); }
+
+// Benchmarks with several threads come here from all of them at once.
+std::mutex made_mutex;
 
 const Questions& cached(const Population& population, std::size_t first_number) {
+  const std::lock_guard lock(made_mutex);
   const auto found = made().find(first_number);
   if (found != made().end()) return found->second;
   return made()[first_number] = questions(population, first_number);
@@ -84,7 +86,8 @@ Rows::Rows(ScopeSets& scopes) {
 
 const RecordFacts& Rows::row(std::size_t number, const Digest& digest, std::size_t version) {
   id_ = std::to_string(10'000'000 + number);
-  subject_ = std::to_string(20'000'000 + number + version);
+  // Eight digits, and another one for each version of the next ten million.
+  subject_ = std::to_string(20'000'000 + (number + version * 7) % 70'000'000);
   tenant_ = std::to_string(1000 + number % 1000);
   facts_.digest = digest;
   facts_.state = RowState::kActive;
@@ -133,9 +136,11 @@ Digester Population::digester() const {
 }
 
 Population& Population::of(std::size_t count, Scheme scheme) {
+  static std::mutex mutex;
   static std::unique_ptr<Population> held;
+  const std::lock_guard lock(mutex);
   if (held == nullptr || held->count_ != count || held->scheme_ != scheme) {
-    drop_questions();
+    made().clear();
     held.reset();
     held = std::make_unique<Population>(count, scheme);
   }
@@ -145,6 +150,16 @@ Population& Population::of(std::size_t count, Scheme scheme) {
 const Questions& hits(const Population& population) { return cached(population, 0); }
 const Questions& misses(const Population& population) {
   return cached(population, population.size());
+}
+
+std::size_t random_number(const Population& population) {
+  static std::mt19937_64 random(kSeed);
+  return random() % population.size();
+}
+
+std::size_t new_version() {
+  static std::size_t version = 0;
+  return ++version;
 }
 
 }  // namespace latchkey::bench

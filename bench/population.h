@@ -1,5 +1,5 @@
 // The keys that all map benchmarks share: rows like those of a real table, and what they are asked
-// for. One population of each size lives as long as the process.
+// for. One population is held at a time.
 #pragma once
 
 #include <cstddef>
@@ -49,6 +49,9 @@ class Population {
   // What turns texts into digests.
   [[nodiscard]] Digester digester() const;
 
+  // No other population of this process has it.
+  [[nodiscard]] std::size_t serial() const { return serial_; }
+
   Quiescence quiescence;
   KeySet keys{"bench", quiescence};
   KeySetWriter writer{keys, quiescence};
@@ -57,6 +60,8 @@ class Population {
   double load_seconds = 0;
 
  private:
+  static inline std::size_t made_ = 0;
+  std::size_t serial_ = ++made_;
   std::size_t count_;
   Scheme scheme_;
   HmacKey pepper_;
@@ -68,13 +73,16 @@ class Population {
 // Of this process, from /proc/self/statm.
 [[nodiscard]] std::size_t resident_bytes();
 
-// Random digests to ask for, with the numbers of their keys; those from `size` on are unknown.
-// At most four million: more than any cache holds.
-struct Questions {
-  std::vector<Digest> digests;
-  std::vector<std::uint32_t> numbers;
-};
+// Random digests to ask for: of the population's keys, or of others. At most four million: more
+// than any cache holds.
+using Questions = std::vector<Digest>;
 [[nodiscard]] const Questions& hits(const Population& population);
 [[nodiscard]] const Questions& misses(const Population& population);
+
+// Random keys to change. One stream for the process: a benchmark that is called again changes
+// others.
+[[nodiscard]] std::size_t random_number(const Population& population);
+// Never the same twice, so that a row of this version says something new.
+[[nodiscard]] std::size_t new_version();
 
 }  // namespace latchkey::bench

@@ -1,8 +1,9 @@
 // What Latchkey's map is measured against: what one would use instead, and the floor.
 //
-// Each offers the same: find(digests, found) for one batch, inside whatever protects it from a
-// writer; change(record), which makes `record` its digest's; and its name. The values are pointers
-// to the very records that Latchkey's own map leads to, so that a look-up means the same work.
+// Each offers the same: an Access for each reading thread; find(access, digests, found) for one
+// batch, inside whatever protects it from a writer; change(record), which makes `record` its
+// digest's. The values are pointers to the very records that Latchkey's own map leads to. Whoever
+// looks up touches each record that was found (touch()), because an answer is made of it.
 #pragma once
 
 #include <tsl/robin_map.h>
@@ -25,6 +26,15 @@ struct DigestHash {
 using StdMap = std::unordered_map<Digest, const Record*, DigestHash>;
 using RobinMap = tsl::robin_map<Digest, const Record*, DigestHash>;
 
+struct NoAccess {
+  template <typename Structure>
+  explicit NoAccess(const Structure&) {}
+};
+
+[[nodiscard]] inline std::uint64_t touch(const Record* record) {
+  return record != nullptr ? record->digest().bytes[0] : 0;
+}
+
 // Every record of a population, by digest.
 template <typename Add>
 void for_each_record(Population& population, Add add) {
@@ -39,13 +49,14 @@ template <typename Map>
 class Locked {
  public:
   static constexpr bool kConcurrent = true;
+  using Access = NoAccess;
   explicit Locked(Population& population) {
     map_.reserve(population.size());
     for_each_record(population, [&](const Digest& digest, const Record* record) {
       map_.emplace(digest, record);
     });
   }
-  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+  void find(Access&, std::span<const Digest> digests, std::span<const Record*> found) const {
     const std::shared_lock lock(mutex_);
     for (std::size_t i = 0; i < digests.size(); ++i) {
       const auto it = map_.find(digests[i]);
@@ -71,6 +82,7 @@ class Locked {
 class Copied {
  public:
   static constexpr bool kConcurrent = true;
+  using Access = NoAccess;
   explicit Copied(Population& population) {
     auto map = std::make_shared<RobinMap>();
     map->reserve(population.size());
@@ -79,7 +91,7 @@ class Copied {
     });
     map_.store(std::move(map));
   }
-  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+  void find(Access&, std::span<const Digest> digests, std::span<const Record*> found) const {
     const std::shared_ptr<const RobinMap> map = map_.load();
     for (std::size_t i = 0; i < digests.size(); ++i) {
       const auto it = map->find(digests[i]);
@@ -109,6 +121,7 @@ class Copied {
 class Bare {
  public:
   static constexpr bool kConcurrent = false;
+  using Access = NoAccess;
   explicit Bare(Population& population) {
     std::size_t slots = 64;
     while (slots < 2 * population.size()) slots *= 2;
@@ -126,7 +139,7 @@ class Bare {
     });
   }
   // Addresses of lines stand for records.
-  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+  void find(Access&, std::span<const Digest> digests, std::span<const Record*> found) const {
     std::uint64_t hashes[KeyMap::kBatchMax];
     std::size_t slots[KeyMap::kBatchMax];
     slot_hashes(digests, hashes);
@@ -170,12 +183,19 @@ class Bare {
 class Ours {
  public:
   static constexpr bool kConcurrent = true;
-  explicit Ours(Population& population) : map_(population.keys.map) {}
-  void find(std::span<const Digest> digests, std::span<const Record*> found) const {
+  explicit Ours(Population& population)
+      : quiescence_(population.quiescence), map_(population.keys.map) {}
+  struct Access {
+    explicit Access(const Ours& ours) : reader(ours.quiescence_) {}
+    Quiescence::Reader reader;
+  };
+  void find(Access& access, std::span<const Digest> digests, std::span<const Record*> found) const {
+    const ReadSection section(access.reader);
     map_.find(digests, found);
   }
 
  private:
+  Quiescence& quiescence_;
   const KeyMap& map_;
 };
 
@@ -184,27 +204,20 @@ template <typename Structure>
 class Held {
  public:
   static Structure& of(Population& population) {
-    if (structure_ == nullptr || of_ != &population || size_ != population.size()) {
+    const std::lock_guard lock(mutex_);  // benchmarks with several threads
+    if (structure_ == nullptr || of_ != population.serial()) {
       structure_.reset();
       structure_ = std::make_unique<Structure>(population);
-      of_ = &population;
-      size_ = population.size();
+      of_ = population.serial();
     }
     return *structure_;
   }
   static void drop() { structure_.reset(); }
 
  private:
+  static inline std::mutex mutex_;
   static inline std::unique_ptr<Structure> structure_;
-  static inline const Population* of_ = nullptr;
-  static inline std::size_t size_ = 0;
+  static inline std::size_t of_ = 0;
 };
-
-inline void drop_structures() {
-  Held<Locked<StdMap>>::drop();
-  Held<Locked<RobinMap>>::drop();
-  Held<Copied>::drop();
-  Held<Bare>::drop();
-}
 
 }  // namespace latchkey::bench

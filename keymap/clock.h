@@ -19,6 +19,13 @@ struct Now {
   return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
+// CLOCK_MONOTONIC stands still while the machine sleeps: for how long a thread has been busy.
+[[nodiscard]] inline std::int64_t awake_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
 [[nodiscard]] inline Now read_clocks() {
   timespec time{};
   clock_gettime(CLOCK_REALTIME, &time);

@@ -13,8 +13,8 @@ constexpr std::uint64_t kTombstone = 1;  // no record stands at address 1
 constexpr int kAddressBits = 48;         // user addresses on x86-64 and arm64 fit
 constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kAddressBits) - 1;
 
-constexpr std::size_t kSegmentSlotsMin = 8;  // one cache line
-constexpr unsigned kDepthMax = 32;           // bits of the hash that choose a segment
+constexpr std::size_t kSegmentSlotsMin = 8;
+constexpr unsigned kDepthMax = 32;  // bits of the hash that choose a segment
 
 // Never zero, so that neither an empty word nor a tombstone has anybody's tag.
 std::uint64_t tag_of(std::uint64_t hash) {
@@ -73,6 +73,7 @@ class KeyMap::Probe {
  public:
   Probe() = default;
   Probe(const Table& directory, std::uint64_t hash) : tag_(tag_of(hash)) {
+    // R2 of quiescence.h: it leads to a segment that may be retired.
     const Table segment{directory.words()[entry_of(hash, directory.depth())].load()};
     words_ = segment.words();
     mask_ = static_cast<std::uint32_t>(segment.mask());
@@ -86,7 +87,7 @@ class KeyMap::Probe {
     // The count makes it wait-free: a writer that puts words ahead of us for ever would find us
     // gone after one round. The key's word, had it been there all the time, would have been met.
     while (left_-- > 0) {
-      const std::uint64_t word = words_[slot_].load();
+      const std::uint64_t word = words_[slot_].load();  // R2: it leads to a record
       slot_ = (slot_ + 1) & mask_;
       if (has_tag(word, tag_)) return record_of(word);
       if (word == kEmpty) break;
@@ -112,7 +113,7 @@ class KeyMap::Probe {
 // ---- readers
 
 const Record* KeyMap::find(const Digest& digest) const {
-  Probe probe(Table{directory_.load()}, hash_of(digest));
+  Probe probe(Table{directory_.load()}, hash_of(digest));  // R2: it leads to a directory
   return probe.settle(probe.next(), digest);
 }
 
@@ -125,7 +126,7 @@ void KeyMap::find(std::span<const Digest> digests, std::span<const Record*> foun
   const Record** const candidates = found.data();
   const std::size_t count = digests.size();
   hash_(digests, hashes);
-  const Table directory{directory_.load()};
+  const Table directory{directory_.load()};  // R2
   for (std::size_t i = 0; i < count; ++i) {
     probes[i] = Probe(directory, hashes[i]);
     probes[i].prefetch();
@@ -159,6 +160,9 @@ std::uint64_t KeyMap::hash_of(const Digest& digest) const {
   return hash;
 }
 
+// The writer's loads are relaxed: it reads back its own stores, which no other thread makes. So are
+// its stores into memory that is not published yet: the store that publishes it orders them.
+
 // Where a digest stands, or could.
 struct KeyMap::Place {
   std::uint64_t hash = 0;
@@ -180,7 +184,7 @@ KeyMap::Place KeyMap::locate(const Digest& digest) const {
   Word* const words = place.segment.words();
   const std::size_t mask = place.segment.mask();
   const std::uint64_t tag = tag_of(place.hash);
-  // Ends: three eighths of the words are empty.
+  // Ends: half of the words are empty.
   for (std::size_t slot = place.hash & mask;; slot = (slot + 1) & mask) {
     const std::uint64_t word = words[slot].load(std::memory_order_relaxed);
     if (word <= kTombstone && place.free_word == nullptr) place.free_word = &words[slot];
@@ -216,6 +220,7 @@ const Record* KeyMap::insert(const Record* record) {
   } else {
     ++usage.used;
   }
+  // Sequentially consistent includes release: whoever loads the word finds the record complete.
   place.free_word->store(word_of(place.hash, record));
   return nullptr;
 }
@@ -224,7 +229,8 @@ const Record* KeyMap::replace(const Record* record) {
   const Place place = locate(record->digest());
   assert(place.word != nullptr && "replace() needs a record to replace");
   const Record* old = place.record();
-  place.word->store(word_of(place.hash, record));
+  place.word->store(
+      word_of(place.hash, record));  // W1 for the old record, which the caller retires
   return old;
 }
 
@@ -234,7 +240,7 @@ const Record* KeyMap::erase(const Digest& digest) {
   const Record* old = place.record();
   // A probe that would end at the next word anyway needs no tombstone to be led past this one.
   const bool last = place.successor->load(std::memory_order_relaxed) == kEmpty;
-  place.word->store(last ? kEmpty : kTombstone);
+  place.word->store(last ? kEmpty : kTombstone);  // W1, likewise
   Usage& usage = usage_of(place.hash);
   --usage.live;
   --size_;
@@ -291,40 +297,41 @@ void KeyMap::move(std::uint64_t hash, unsigned depth) {
   const Usage before = usage_of(hash);
   tombstones_ -= before.used - before.live;
 
-  std::array<std::vector<const Record*>, 2> records;
-  std::array<std::vector<std::uint64_t>, 2> hashes;
-  std::vector<const Record*> all;
-  all.reserve(before.live);
+  // What moves, and where its hash sends it: read in batches, because most of it is in no cache.
+  std::vector<std::pair<std::uint64_t, const Record*>> moved;
+  moved.reserve(before.live);
   for (std::size_t i = 0; i < old.size(); ++i) {
     const std::uint64_t word = old.words()[i].load(std::memory_order_relaxed);
-    if (is_record(word)) all.push_back(record_of(word));
+    if (is_record(word)) moved.emplace_back(0, record_of(word));
   }
-  std::array<Digest, kBatchMax> digests;
-  std::array<std::uint64_t, kBatchMax> batch;
-  for (std::size_t from = 0; from < all.size(); from += kBatchMax) {
-    const auto part = std::span(all).subspan(from, std::min(kBatchMax, all.size() - from));
-    for (const Record* record : part) __builtin_prefetch(record);
-    for (std::size_t i = 0; i < part.size(); ++i) digests[i] = part[i]->digest();
-    hash_(std::span(digests).first(part.size()), batch.data());
+  std::array<std::uint32_t, 2> live{};
+  for (std::size_t from = 0; from < moved.size(); from += kBatchMax) {
+    const auto part = std::span(moved).subspan(from, std::min(kBatchMax, moved.size() - from));
+    std::array<Digest, kBatchMax> digests;
+    std::array<std::uint64_t, kBatchMax> hashes;
+    for (const auto& [hash_unset, record] : part) __builtin_prefetch(record);
+    for (std::size_t i = 0; i < part.size(); ++i) digests[i] = part[i].second->digest();
+    hash_(std::span(digests).first(part.size()), hashes.data());
     for (std::size_t i = 0; i < part.size(); ++i) {
-      const std::size_t half = (batch[i] & bit) != 0 ? 1 : 0;
-      records[half].push_back(part[i]);
-      hashes[half].push_back(batch[i]);
+      part[i].first = hashes[i];
+      ++live[(hashes[i] & bit) != 0 ? 1 : 0];
     }
+  }
+  std::array<Table, 2> segments{};
+  for (std::size_t half = 0; half < halves; ++half) {
+    segments[half] = make_table(slots_for(live[half] + std::size_t{1}), depth);
+    slots_ += segments[half].size();
+  }
+  for (const auto& [moved_hash, record] : moved) {
+    const Table& segment = segments[(moved_hash & bit) != 0 ? 1 : 0];
+    Word* const words = segment.words();
+    std::size_t slot = moved_hash & segment.mask();
+    while (words[slot].load(std::memory_order_relaxed) != kEmpty)
+      slot = (slot + 1) & segment.mask();
+    words[slot].store(word_of(moved_hash, record), std::memory_order_relaxed);
   }
   for (std::size_t half = 0; half < halves; ++half) {
-    const std::size_t live = records[half].size();
-    const Table segment = make_table(slots_for(live + 1), depth);
-    for (std::size_t i = 0; i < live; ++i) {
-      std::size_t slot = hashes[half][i] & segment.mask();
-      Word* const words = segment.words();
-      while (words[slot].load(std::memory_order_relaxed) != kEmpty)
-        slot = (slot + 1) & segment.mask();
-      words[slot].store(word_of(hashes[half][i], records[half][i]), std::memory_order_relaxed);
-    }
-    const auto count = static_cast<std::uint32_t>(live);
-    publish(half == 0 ? hash & ~bit : hash | bit, segment, {count, count});
-    slots_ += segment.size();
+    publish(half == 0 ? hash & ~bit : hash | bit, segments[half], {live[half], live[half]});
   }
   segments_ += halves - 1;
   slots_ -= old.size();
@@ -338,7 +345,7 @@ void KeyMap::publish(std::uint64_t hash, const Table& segment, Usage usage) {
   const unsigned shared_bits = directory.depth() - segment.depth();
   const std::size_t first = entry_of(hash, directory.depth()) >> shared_bits << shared_bits;
   for (std::size_t i = 0; i < std::size_t{1} << shared_bits; ++i) {
-    directory.words()[first + i].store(segment.packed);
+    directory.words()[first + i].store(segment.packed);  // W1 for the old segment
   }
   usage_[first] = usage;
 }
@@ -353,19 +360,21 @@ void KeyMap::double_directory() {
     if (i % 2 == 0) usage[i] = usage_[i / 2];
   }
   usage_ = std::move(usage);
-  directory_.store(twice.packed);
+  directory_.store(twice.packed);  // W1 for the old directory
   retire(old);
 }
 
 // After it was unlinked.
 void KeyMap::retire(const Table& table) {
   retired_.push_back({quiescence_.stamp(), table.words(), table.size() * sizeof(Word)});
+  retired_bytes_ += retired_.back().bytes;
 }
 
 void KeyMap::collect() {
   if (retired_.empty()) return;
   const std::uint64_t safe_before = quiescence_.safe_before();
   for (; !retired_.empty() && retired_.front().stamp < safe_before; retired_.pop_front()) {
+    retired_bytes_ -= retired_.front().bytes;
     slab_.free(retired_.front().memory, retired_.front().bytes);
   }
 }

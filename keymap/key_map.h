@@ -2,7 +2,7 @@
 //
 //     hash of the digest:   [ 32 bits: which segment | 16 bits: tag | 16 bits: home slot ]
 //
-//     directory                     segment (64 bytes to 128 KiB)
+//     directory                     segment (64 bytes to 128 KiB; larger if hashes do not differ)
 //     +-----------------------+     +----------------------+
 //     | segment, its size     |---->| tag | record pointer |---> record: digest, state, claims
 //     | segment, its size     |-.   | empty                |
@@ -13,8 +13,9 @@
 // highest bits, and each of its entries leads to a segment, a small table of its own with open
 // addressing and linear probing. A full segment is replaced by a larger one, or by two that share
 // its keys by the next bit of their hashes; when there is no next bit, the directory is copied to
-// twice its size. So an update costs the same at any size: at worst one segment is moved (some ten
-// microseconds), never the whole table, and growing takes no second table beside the first.
+// twice its size. So an update costs the same at any size: at worst one segment is moved (8192
+// words, a hundred microseconds) and the directory copied (8 bytes a segment), never the whole
+// table, and growing takes no second table beside the first.
 //
 // All words that readers see are 8-byte atomics. Any number of readers, wait-free: they load words
 // and immutable records, and write nothing. One writer: it replaces a key's record by one store. A
@@ -92,6 +93,7 @@ class KeyMap {
   [[nodiscard]] std::size_t tombstones() const { return tombstones_; }
   // Outgrown segments and directories that wait for readers, and the stamp of the oldest.
   [[nodiscard]] std::size_t retired() const { return retired_.size(); }
+  [[nodiscard]] std::size_t retired_bytes() const { return retired_bytes_; }
   [[nodiscard]] std::optional<std::uint64_t> oldest_retired() const;
   [[nodiscard]] const Slab& memory() const { return slab_; }
 
@@ -141,6 +143,7 @@ class KeyMap {
   std::size_t segments_ = 0;
   std::size_t tombstones_ = 0;
   std::deque<Retired> retired_;
+  std::size_t retired_bytes_ = 0;
 };
 
 }  // namespace latchkey

@@ -12,6 +12,8 @@ std::vector<std::uint8_t> encoded(latchkey_claim tag, std::string_view value) {
   return claim;
 }
 
+constexpr std::size_t kCollectEvery = 1024;  // rows of a load that were dealt with
+
 }  // namespace
 
 KeySet::KeySet(std::string source_name, Quiescence& quiescence)
@@ -66,13 +68,13 @@ KeySetMemory KeySetWriter::memory() const {
   return {.records = slab_.mapped_bytes(),
           .map = keys_.map.memory().mapped_bytes(),
           .index = index_.bytes() + tenants_.index_bytes(),
-          .waiting = retired_bytes_,
+          .waiting = retired_bytes_ + keys_.map.retired_bytes(),
           .waiting_records = retired_.size()};
 }
 
 // ---- one changed row
 
-void KeySetWriter::upsert(const RecordFacts& facts) {
+void KeySetWriter::upsert(const RecordFacts& facts) noexcept {
   const Record* known = index_.find(facts.key_id);
   if (known != nullptr && known->says(facts)) {
     known->mark(load_mark_);
@@ -82,7 +84,7 @@ void KeySetWriter::upsert(const RecordFacts& facts) {
 }
 
 // `old` is what the index has for the row of `fresh`, null if nothing.
-void KeySetWriter::install(const Record* old, const Record* fresh) {
+void KeySetWriter::install(const Record* old, const Record* fresh) noexcept {
   if (old == nullptr) {
     index_.insert(fresh);
     link(fresh);
@@ -100,11 +102,11 @@ void KeySetWriter::install(const Record* old, const Record* fresh) {
   retire(old);
 }
 
-void KeySetWriter::remove(std::string_view key_id) {
+void KeySetWriter::remove(std::string_view key_id) noexcept {
   if (const Record* record = index_.find(key_id)) remove(record);
 }
 
-void KeySetWriter::remove(const Record* record) {
+void KeySetWriter::remove(const Record* record) noexcept {
   index_.erase(record);
   unlink(record);
   retire(record);
@@ -112,20 +114,20 @@ void KeySetWriter::remove(const Record* record) {
 
 // ---- which row speaks for a digest
 
-void KeySetWriter::link(const Record* record) {
+void KeySetWriter::link(const Record* record) noexcept {
   if (const auto found = shared_.find(record->digest()); found != shared_.end()) {
     found.value().rows.push_back(record);
-    publish(found.value());
+    publish(found.value(), *record);
     return;
   }
   const Record* present = keys_.map.insert(record);
   if (present == nullptr) return;
   Shared& shared = shared_[record->digest()];
   shared.rows = {present, record};
-  publish(shared);
+  publish(shared, *record);
 }
 
-void KeySetWriter::unlink(const Record* record) {
+void KeySetWriter::unlink(const Record* record) noexcept {
   const auto found = shared_.find(record->digest());
   if (found == shared_.end()) {
     keys_.map.erase(record->digest());
@@ -133,40 +135,75 @@ void KeySetWriter::unlink(const Record* record) {
   }
   Shared& shared = found.value();
   std::erase(shared.rows, record);
-  publish(shared);
-  if (shared.rows.size() == 1) shared_.erase(found);
+  publish(shared, *record);
+  if (shared.rows.size() > 1) return;
+  if (in_batch_) {
+    unsettled_.push_back(record->digest());
+  } else {
+    shared_.erase(found);
+  }
 }
 
 // The same digest, in place. Unlinking the old record and linking the new one would, where several
 // rows hold the digest, let the others speak for an instant: an active one beside a revoked one.
-void KeySetWriter::supersede(const Record* old, const Record* fresh) {
+void KeySetWriter::supersede(const Record* old, const Record* fresh) noexcept {
   const auto found = shared_.find(fresh->digest());
   if (found == shared_.end()) {
     keys_.map.replace(fresh);
     return;
   }
   std::ranges::replace(found.value().rows, old, fresh);
-  publish(found.value());
+  publish(found.value(), *fresh);
 }
 
 // One row left: it speaks. Several: a refusing one before any active one, and the same one whatever
 // the order in which they came. A key that several active rows hold is nobody's: to answer with one
-// of them would be to guess as whom its holder comes.
-void KeySetWriter::publish(Shared& shared) {
+// of them would be to guess as whom its holder comes. And in a batch nobody knows yet who is left.
+// `changed` is the row for whose sake this is done.
+void KeySetWriter::publish(Shared& shared, const Record& changed) noexcept {
   const Record* old_refusal = std::exchange(shared.refusal, nullptr);
-  const Record* speaker =
-      *std::ranges::max_element(shared.rows, [](const Record* a, const Record* b) {
-        return std::pair(a->state(), b->key_id()) < std::pair(b->state(), a->key_id());
-      });
-  if (shared.rows.size() > 1 && speaker->state() == RowState::kActive) {
+  const Record* speaker = nullptr;
+  for (const Record* row : shared.rows) {
+    if (speaker == nullptr ||
+        std::pair(speaker->state(), row->key_id()) < std::pair(row->state(), speaker->key_id())) {
+      speaker = row;
+    }
+  }
+  if (speaker == nullptr ||
+      (speaker->state() == RowState::kActive && (shared.rows.size() > 1 || in_batch_))) {
     RecordFacts refusal;
-    refusal.digest = speaker->digest();
+    refusal.digest = changed.digest();
     refusal.state = RowState::kDisabled;
-    refusal.key_id = speaker->key_id();
+    refusal.key_id = (speaker != nullptr ? *speaker : changed).key_id();
     speaker = shared.refusal = make(refusal);
   }
   keys_.map.replace(speaker);
   if (old_refusal != nullptr) retire(old_refusal);
+}
+
+KeySetWriter::Batch::Batch(KeySetWriter& writer) : writer_(writer) { writer_.in_batch_ = true; }
+
+KeySetWriter::Batch::~Batch() {
+  writer_.in_batch_ = false;
+  writer_.settle();
+}
+
+// What a batch has left with one row, or none.
+void KeySetWriter::settle() noexcept {
+  for (const Digest& digest : unsettled_) {
+    const auto found = shared_.find(digest);
+    if (found == shared_.end()) continue;
+    Shared& shared = found.value();
+    if (shared.rows.size() > 1) continue;
+    if (shared.rows.empty()) {
+      keys_.map.erase(digest);
+      if (shared.refusal != nullptr) retire(shared.refusal);
+    } else {
+      publish(shared, *shared.rows.front());
+    }
+    shared_.erase(found);
+  }
+  unsettled_.clear();
 }
 
 // ---- the whole table
@@ -182,11 +219,12 @@ void KeySetWriter::load(const RecordFacts& facts) {
   if (known != nullptr && known->says(facts)) {
     known->mark(load_mark_);
   } else {
-    staged_.push_back(make(facts));
+    staged_.push_back(nullptr);  // first, so that no record is ever forgotten
+    staged_.back() = make(facts);
   }
 }
 
-LoadReport KeySetWriter::finish_load() {
+LoadReport KeySetWriter::finish_load() noexcept {
   LoadReport report{.rows = staged_rows_};
   std::vector<const Record*> staged = std::move(staged_);
   staged_.clear();
@@ -205,24 +243,37 @@ LoadReport KeySetWriter::finish_load() {
   });
   report.removed = gone.size();
 
-  // Refusals first, then what is gone, then what may come in. A row that is gone may have been the
-  // one that refused a key which another row refuses from now on; and what is gone stops working
-  // before anything new starts to.
+  // Refusals first, then what is gone, then what may come in: what is gone stops working before
+  // anything new starts to.
   const auto active = std::partition(staged.begin(), staged.end(), [](const Record* record) {
     return record->state() != RowState::kActive;
   });
-  const auto install_it = [&](const Record* record) {
-    install(index_.find(record->key_id()), record);
-  };
-  std::for_each(staged.begin(), active, install_it);
-  for (const Record* record : gone) remove(record);
-  std::for_each(active, staged.end(), install_it);
+  {
+    const Batch batch(*this);
+    std::size_t done = 0;
+    // In between, too: what is outdated serves what comes next.
+    const auto collect_now_and_then = [&] {
+      if (++done % kCollectEvery == 0) collect();
+    };
+    const auto install_it = [&](const Record* record) {
+      install(index_.find(record->key_id()), record);
+      collect_now_and_then();
+    };
+    std::for_each(staged.begin(), active, install_it);
+    for (const Record* record : gone) {
+      remove(record);
+      collect_now_and_then();
+    }
+    std::for_each(active, staged.end(), install_it);
+  }
   collect();
   return report;
 }
 
 void KeySetWriter::abandon_load() {
-  for (const Record* record : staged_) destroy(record);
+  for (const Record* record : staged_) {
+    if (record != nullptr) destroy(record);
+  }
   staged_.clear();
   staged_.shrink_to_fit();
   staged_rows_ = 0;

@@ -43,8 +43,8 @@ struct KeySetMemory {
   std::size_t records = 0;  // with their claims, tenants, and what is kept for the next ones
   std::size_t map = 0;      // likewise
   std::size_t index = 0;
-  std::size_t waiting = 0;          // of the records: outdated, but a reader may still hold them
-  std::size_t waiting_records = 0;  // their number
+  std::size_t waiting = 0;          // of these: outdated, but a reader may still hold it
+  std::size_t waiting_records = 0;  // how many records are among it
 };
 
 class KeySetWriter {
@@ -58,10 +58,29 @@ class KeySetWriter {
   // Where the facts of a row get their scopes from.
   [[nodiscard]] ScopeSets& scopes() { return scopes_; }
 
+  // Whatever changes what readers see is noexcept: half a change could leave a revoked row without
+  // a say for good, so want of memory ends the process, which will load everything anew.
+
   // ---- one changed row
 
-  void upsert(const RecordFacts& facts);
-  void remove(std::string_view key_id);
+  void upsert(const RecordFacts& facts) noexcept;
+  void remove(std::string_view key_id) noexcept;
+
+  // ---- several changed rows that belong together
+
+  // While it lives, a key that several rows hold, or held, is not accepted: that the one which
+  // refused it is gone means nothing before it is known what became of the others. (A key that only
+  // comes in with two good rows is accepted between the first and the second.)
+  class Batch {
+   public:
+    explicit Batch(KeySetWriter& writer);
+    ~Batch();
+    Batch(const Batch&) = delete;
+    Batch& operator=(const Batch&) = delete;
+
+   private:
+    KeySetWriter& writer_;
+  };
 
   // ---- the whole table: complete or invisible
 
@@ -70,7 +89,7 @@ class KeySetWriter {
   // is abandoned and leaves no trace.
   void begin_load();
   void load(const RecordFacts& facts);
-  LoadReport finish_load();
+  LoadReport finish_load() noexcept;
   void abandon_load();
 
   // Frees what no reader can hold any more. Cheap when there is nothing; call it regularly.
@@ -102,7 +121,7 @@ class KeySetWriter {
   struct DigestHash {
     std::size_t operator()(const Digest& digest) const { return slot_hash(digest); }
   };
-  // Rows that hold the same digest, and the refusal made up to speak for them where all are active.
+  // Rows that hold the same digest, and the refusal made up to speak where none of them may.
   struct Shared {
     std::vector<const Record*> rows;
     const Record* refusal = nullptr;
@@ -114,12 +133,13 @@ class KeySetWriter {
 
   [[nodiscard]] const Record* make(const RecordFacts& facts);
   void destroy(const Record* record);
-  void install(const Record* old, const Record* fresh);
-  void remove(const Record* record);
-  void link(const Record* record);
-  void unlink(const Record* record);
-  void supersede(const Record* old, const Record* fresh);
-  void publish(Shared& shared);
+  void install(const Record* old, const Record* fresh) noexcept;
+  void remove(const Record* record) noexcept;
+  void link(const Record* record) noexcept;
+  void unlink(const Record* record) noexcept;
+  void supersede(const Record* old, const Record* fresh) noexcept;
+  void publish(Shared& shared, const Record& changed) noexcept;
+  void settle() noexcept;
   void retire(const Record* record);
 
   KeySet& keys_;
@@ -129,6 +149,9 @@ class KeySetWriter {
   Tenants tenants_{slab_};
   ShardedSet<Record, IdHash, IdEqual> index_;
   tsl::robin_map<Digest, Shared, DigestHash> shared_;
+  bool in_batch_ = false;
+  std::vector<Digest>
+      unsettled_;  // digests of shared_ that a batch has left with fewer than two rows
   std::deque<Retired> retired_;
   std::size_t retired_bytes_ = 0;
   std::vector<const Record*> staged_;

@@ -8,9 +8,10 @@
 // ThreadSanitizer can follow, where the known libraries (liburcu, folly's) use fences and signals
 // that it cannot.
 //
-// Why it is safe. All accesses to the three kinds of atomics involved (the global epoch, a reader's
-// epoch, the pointers that lead to the object) are sequentially consistent, so they have one order
-// that all threads agree on.
+// Why it is safe. R1, R2 and W1 to W3 below are sequentially consistent, so they have one order
+// that all threads agree on. (A pointer's first value may have been stored before its table was
+// published, and relaxed; an R2 that returns it comes before W1 in that order all the same, because
+// it precedes W1 in the order of that word's values: C++20 [atomics.order] 4.)
 //   Reader:  R1 announce the epoch   R2 load the pointer   ...use...   R3 go offline
 //   Writer:  W1 unlink the pointer   W2 advance the epoch  W3 look at the reader's announcement
 // If R1 comes before W3, the writer sees an announcement that is not newer than the object's stamp

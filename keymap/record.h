@@ -107,8 +107,9 @@ class Record {
   [[nodiscard]] bool says(const RecordFacts& facts) const;
   [[nodiscard]] std::size_t allocated_bytes() const;
 
-  // Brings the part that an answer copies into the cache, while something else is done.
-  void prefetch_claims() const { __builtin_prefetch(tail()); }
+  // Brings what stands behind the first cache line into the cache while something else is done: the
+  // claims, and for records that begin in the middle of a line, half of what a verdict is made of.
+  void prefetch_rest() const { __builtin_prefetch(tail()); }
 
   // The writer's mark of the last load that saw this row. Readers never look at it, so it may
   // change while they read the rest.

@@ -201,13 +201,6 @@ void compress_pair(Sha256State&, const std::uint8_t*, Sha256State&, const std::u
 
 #endif
 
-void finish_alone(Lane& lane) {
-  while (!lane.done()) {
-    sha256_compress(lane.state(), lane.blocks());
-    lane.took(1);
-  }
-}
-
 }  // namespace
 
 bool sha256_pairs() {
@@ -217,7 +210,7 @@ bool sha256_pairs() {
 
 void sha256_finish(const Sha256State& state, std::uint64_t before,
                    std::span<const std::string_view> texts, std::span<Sha256State> results) {
-  if (texts.size() > 1 && sha256_pairs()) {
+  if (sha256_pairs()) {
     sha256_finish_in_pairs(state, before, texts, results);
   } else {
     sha256_finish_one_by_one(state, before, texts, results);
@@ -231,13 +224,12 @@ void sha256_finish_one_by_one(const Sha256State& state, std::uint64_t before,
   Lane lane;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     lane.begin(state, before, texts[i]);
-    finish_alone(lane);
+    for (; !lane.done(); lane.took(1)) sha256_compress(lane.state(), lane.blocks());
     results[i] = lane.state();
   }
 }
 
-// Two lanes, each with a message; whichever is through takes the next one. The last one left goes
-// on alone.
+// Two lanes, each with a message; whichever is through takes the next one.
 void sha256_finish_in_pairs(const Sha256State& state, std::uint64_t before,
                             std::span<const std::string_view> texts,
                             std::span<Sha256State> results) {
@@ -261,9 +253,14 @@ void sha256_finish_in_pairs(const Sha256State& state, std::uint64_t before,
     }
   }
   for (std::size_t lane = 0; lane < 2; ++lane) {
-    if (lanes[lane].done()) continue;
-    finish_alone(lanes[lane]);
-    results[message[lane]] = lanes[lane].state();
+    while (!lanes[lane].done()) {
+      // Beside itself: that takes no longer than alone, and less than through OpenSSL.
+      Sha256State same = lanes[lane].state();
+      const std::size_t count = lanes[lane].run();
+      compress_pair(lanes[lane].state(), lanes[lane].blocks(), same, lanes[lane].blocks(), count);
+      lanes[lane].took(count);
+      results[message[lane]] = lanes[lane].state();
+    }
   }
 }
 

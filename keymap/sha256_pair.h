@@ -27,7 +27,8 @@ extern const Sha256State kSha256Initial;
 void sha256_compress(Sha256State& state, const std::uint8_t* block);
 
 // What comes out of `state` (reached by `before` bytes, a multiple of the block) with the rest of a
-// message: results[i] for texts[i]. Nothing of the texts is left behind in memory.
+// message: results[i] for texts[i]. In pairs, nothing of the texts is left behind
+// in memory; what OpenSSL leaves on its stack is OpenSSL's.
 void sha256_finish(const Sha256State& state, std::uint64_t before,
                    std::span<const std::string_view> texts, std::span<Sha256State> results);
 

@@ -89,7 +89,9 @@ class ShardedSet {
   void split(std::size_t hash) {
     Shard& old = shard_of(hash);
     // Objects whose hashes agree do not come apart by splitting: let the set grow instead.
-    if (old.depth == kDepthMax || shards_.size() > 4 * owned_.size()) return;
+    const bool splits =
+        old.depth < depth_ || (old.depth < kDepthMax && shards_.size() <= 4 * owned_.size());
+    if (!splits) return;
     if (old.depth == depth_) {
       std::vector<Shard*> twice(2 * shards_.size());
       for (std::size_t i = 0; i < twice.size(); ++i) twice[i] = shards_[i / 2];

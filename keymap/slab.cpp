@@ -10,6 +10,11 @@
 
 // AddressSanitizer knows of malloc's blocks only. It is told of ours, so that a reader who holds a
 // freed record is caught.
+#if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #else

@@ -2,7 +2,7 @@
 //
 // Why not malloc. A look-up among millions of keys goes to two places that are in no cache. In
 // pages of 4 KiB each of them costs a walk through the page tables besides: among ten million keys
-// look-ups take about one and a half times as long as in pages of 2 MiB (bench/README.md). malloc
+// look-ups take 1.6 times as long as in pages of 2 MiB (ARCHITECTURE.md). malloc
 // uses huge pages only where the machine gives them to everybody, and adds a header of 8 bytes to
 // each block. And 32-byte alignment puts a record's digest into one cache line.
 //

@@ -133,6 +133,9 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
     std::array<const Record*, kBatchMax> records;
     routes_[route].keys->map.find(std::span(digests).first(count), records);
     for (std::size_t j = 0; j < count; ++j) {
+      if (records[j] != nullptr) records[j]->prefetch_rest();
+    }
+    for (std::size_t j = 0; j < count; ++j) {
       const bool wanted = (questions[asked[j]].terms->sources & (SourceMask{1} << route)) != 0;
       if (records[j] == nullptr || !wanted) continue;
       Finding candidate;

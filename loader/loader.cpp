@@ -2,6 +2,7 @@
 
 #include <openssl/rand.h>
 #include <poll.h>
+#include <pthread.h>
 #include <spdlog/fmt/ranges.h>
 #include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
@@ -170,6 +171,8 @@ LoaderStatus Loader::status() const {
 // ---- the thread
 
 void Loader::run() {
+  // For `top -H` and debuggers; the kernel takes 15 characters.
+  pthread_setname_np(pthread_self(), ("load " + database_.name).substr(0, 15).c_str());
   while (!stopping_) {
     run_posted();
     act();
@@ -188,21 +191,26 @@ void Loader::collect() {
     const auto stamp = source->writer.oldest_retired();
     if (stamp && (!oldest || *stamp < *oldest)) oldest = stamp;
   }
-  const auto stall = stall_watch_.look(quiescence_, oldest, boot_ns());
-  if (stall && (stall_logged_ns_ == 0 || stall->for_ns > stall_logged_ns_ + kStallLogEvery)) {
-    stall_logged_ns_ = stall->for_ns;
-    spdlog::warn(
-        "{} stuck in one batch for {:.1f} s: {} bytes of outdated records cannot be freed, and"
-        " memory grows with each change. A batch takes microseconds. If it does not go on by itself"
-        " (it may have been stopped, by a debugger for instance), restart latchkeyd.",
-        fmt::join(stall->readers, ", "), seconds(stall->for_ns), waiting);
-  } else if (!stall && stall_logged_ns_ != 0) {
-    stall_logged_ns_ = 0;
-    spdlog::info("all workers go on: outdated records are freed again");
-  }
+  const auto stall = stall_watch_.look(quiescence_, oldest, awake_ns());
   const std::lock_guard lock(mutex_);
-  status_.stalled_readers = stall ? stall->readers : std::vector<std::string>();
-  status_.stalled_ns = stall ? stall->for_ns : 0;
+  if (stall) {
+    if (stall->readers != status_.stalled_readers ||
+        stall->for_ns > stall_logged_ns_ + kStallLogEvery) {
+      stall_logged_ns_ = stall->for_ns;
+      spdlog::warn(
+          "{} stuck in one batch for {:.1f} s: {} bytes of outdated records cannot be freed, and"
+          " memory grows with each change. A batch takes microseconds. If it does not go on by"
+          " itself (it may have been stopped, by a debugger for instance), restart latchkeyd.",
+          fmt::join(stall->readers, ", "), seconds(stall->for_ns), waiting);
+    }
+    status_.stalled_readers = stall->readers;
+    status_.stalled_ns = stall->for_ns;
+  } else if (!status_.stalled_readers.empty() &&
+             (!oldest || quiescence_.holders_of(*oldest).empty())) {
+    spdlog::info("all workers go on: outdated records are freed again");
+    status_.stalled_readers.clear();
+    status_.stalled_ns = 0;
+  }
 }
 
 void Loader::run_posted() {
@@ -565,13 +573,15 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
     (facts->state == RowState::kActive ? good : refused).push_back(*facts);
     found.emplace(facts->key_id);
   }
-  // Refusals first, then what is gone (no row, or none that a key could match), then what is good:
-  // a key that several rows hold is never accepted in between.
-  for (const RecordFacts& facts : refused) source.writer.upsert(facts);
-  for (const std::string& id : ids) {
-    if (!found.contains(id)) source.writer.remove(id);
+  // Refusals first, then what is gone (no row, or none that a key could match), then what is good.
+  {
+    const KeySetWriter::Batch batch(source.writer);
+    for (const RecordFacts& facts : refused) source.writer.upsert(facts);
+    for (const std::string& id : ids) {
+      if (!found.contains(id)) source.writer.remove(id);
+    }
+    for (const RecordFacts& facts : good) source.writer.upsert(facts);
   }
-  for (const RecordFacts& facts : good) source.writer.upsert(facts);
   log_oddities(source.status.name, "changed rows", oddities);
 }
 

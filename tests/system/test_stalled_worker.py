@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import select
 import threading
 from typing import Any
 
 from harness import seeds, wire
 from harness.ptrace import StoppedThread, thread_id
-from harness.wait import until
+from harness.wait import scaled, until
 from harness.wire import Raw
 from installation import Databases, Installation
 
@@ -66,13 +68,10 @@ def test_a_worker_that_is_stopped_in_a_batch_is_named_until_it_goes_on(
         with StoppedThread(worker):
             for raw in asking:
                 raw.send(wire.frame(wire.PING))
-            asking[0].socket.settimeout(0.5)
-            try:
-                asking[0].receive()
-                free = asking[0]
-            except TimeoutError:
-                free = asking[1]
-                assert free.receive() is not None
+            sockets = [raw.socket for raw in asking]
+            (answering,), _, _ = select.select(sockets, [], [], scaled(10))
+            free = asking[sockets.index(answering)]
+            assert free.receive() is not None
         floods = [Flood(there) for _ in range(2)]
         stack.callback(lambda: [flood.stop() for flood in floods])
 
@@ -112,5 +111,5 @@ def test_a_worker_that_is_stopped_in_a_batch_is_named_until_it_goes_on(
             "everything is freed",
         )
         until(lambda: "all workers go on" in daemon.log(), 10, "the log says so")
-        assert "worker 1 stuck in one batch for 1." in daemon.log()
+        assert re.search(r"worker 1 stuck in one batch for \d", daemon.log())
     there.close()

@@ -271,5 +271,73 @@ TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
   EXPECT_EQ(valid, 0U);
 }
 
+// A key of two rows that is refused before a batch and after it is refused all the while, in
+// whatever order the batch deals with the rows: both go, both move to other keys, or the one that
+// refused it moves away while the other is revoked. Loads and single rows alike.
+TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
+  Stress stress;
+  stress.keys.freshness.prove(kNow);
+  using Table = std::vector<RecordFacts>;
+  constexpr RowState kRevoked = RowState::kRevoked;
+  const struct {
+    Table before, after;
+  } changes[] = {
+      {{test::row("1", "k", kRevoked), test::row("2", "k")}, {}},
+      {{test::row("1", "k"), test::row("2", "k")}, {}},
+      {{test::row("1", "k"), test::row("2", "k")}, {test::row("1", "a"), test::row("2", "b")}},
+      {{test::row("1", "k", kRevoked), test::row("2", "k")},
+       {test::row("1", "a"), test::row("2", "b")}},
+      {{test::row("1", "k", kRevoked), test::row("2", "k")},
+       {test::row("1", "a", kRevoked), test::row("2", "k", kRevoked)}},
+      {{test::row("2", "k", kRevoked), test::row("1", "k")},
+       {test::row("2", "a", kRevoked), test::row("1", "k", kRevoked)}},
+  };
+  // Others, so that a batch takes its time.
+  std::vector<std::string> ids;
+  for (int i = 100; i < 150; ++i) ids.push_back(std::to_string(i));
+  const auto load = [&](const Table& rows, bool others) {
+    stress.writer.begin_load();
+    for (const RecordFacts& row : rows) stress.writer.load(row);
+    for (const std::string& id : ids) {
+      if (others) stress.writer.load(test::row(id, id));
+    }
+    stress.writer.finish_load();
+  };
+  const auto reread = [&](const Table& rows) {
+    const KeySetWriter::Batch batch(stress.writer);
+    for (const char* id : {"1", "2"}) {
+      const auto found = std::ranges::find(rows, id, &RecordFacts::key_id);
+      found == rows.end() ? stress.writer.remove(id) : stress.writer.upsert(*found);
+    }
+  };
+  std::atomic<std::uint64_t> valid{0};
+  stress.run(
+      20'000,
+      [&](std::size_t step) {
+        const auto& change = changes[step / 2 % std::size(changes)];
+        load({}, true);
+        {  // the batch that makes the key refused, in which nothing was accepted before either
+          const KeySetWriter::Batch batch(stress.writer);
+          for (const RecordFacts& row : change.before) {
+            if (row.state == kRevoked) stress.writer.upsert(row);
+          }
+          if (change.before[0].state != kRevoked)
+            stress.writer.upsert(test::row("3", "k", kRevoked));
+          for (const RecordFacts& row : change.before) stress.writer.upsert(row);
+        }
+        stress.writer.remove("3");
+        step % 2 == 0 ? load(change.after, false) : reread(change.after);
+      },
+      [&](std::size_t, Quiescence::Reader& reader) {
+        const ReadSection section(reader);
+        const Terms terms;
+        const Question question{"k", &terms};
+        Finding finding;
+        stress.verifier.verify({&question, 1}, {kNow, kNow}, {&finding, 1});
+        if (finding.verdict == LATCHKEY_VALID) ++valid;
+      });
+  EXPECT_EQ(valid, 0U);
+}
+
 }  // namespace
 }  // namespace latchkey

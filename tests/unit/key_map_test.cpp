@@ -216,16 +216,5 @@ TEST_P(KeyMapTest, KeepsOutgrownTablesUntilTheSectionsOfTheirTimeHaveEnded) {
   EXPECT_EQ(map_.retired(), 0U) << "a section that began later holds nothing back";
 }
 
-TEST(Quiescence, RefusesMoreReadersThanItHasSeats) {
-  Quiescence quiescence;
-  std::vector<std::unique_ptr<Quiescence::Reader>> readers;
-  for (std::size_t i = 0; i < Quiescence::kReadersMax; ++i) {
-    readers.push_back(std::make_unique<Quiescence::Reader>(quiescence));
-  }
-  EXPECT_THROW(Quiescence::Reader{quiescence}, std::length_error);
-  readers.pop_back();
-  EXPECT_NO_THROW(Quiescence::Reader{quiescence}) << "a seat that was given back is free again";
-}
-
 }  // namespace
 }  // namespace latchkey

@@ -240,6 +240,31 @@ TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
   EXPECT_EQ(says("b"), "active 2");
 }
 
+// What a slab has mapped is the peak of what it held.
+TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
+  const auto load_version = [&](const std::string& version) {
+    writer_.begin_load();
+    for (int i = 0; i < 20'000; ++i) {
+      const std::string id = std::to_string(i);
+      RecordFacts facts = row(id, id);
+      facts.subject = version;
+      facts.tenant = version;
+      writer_.load(facts);
+    }
+    const LoadReport report = writer_.finish_load();
+    const KeySetMemory memory = writer_.memory();
+    return std::pair(report.changed, memory.records + memory.map + memory.index);
+  };
+  const std::size_t first = load_version("v0").second;
+  const auto [changed, second] = load_version("v1");
+  EXPECT_EQ(changed, 20'000U);
+  EXPECT_LE(second, 2 * first + first / 4) << "slabs grow in chunks";
+  for (const char* version : {"v2", "v3", "v4"}) {
+    EXPECT_EQ(load_version(version).second, second) << "what was freed is used again";
+  }
+  EXPECT_EQ(writer_.tenants(), 1U);
+}
+
 // ---- scope sets
 
 TEST_F(KeySetTest, SharesScopeSetsAndKeepsTheirSpellings) {
