@@ -61,7 +61,7 @@ class ShardedSet {
   }
   // In use.
   [[nodiscard]] std::size_t bytes() const {
-    return slab_.used_bytes() + shards_.capacity() * sizeof(Shard*) + owned_.size() * sizeof(Shard);
+    return slab_.used_bytes() + shards_.capacity() * sizeof(void*) + owned_.size() * sizeof(Shard);
   }
 
  private:
