@@ -229,8 +229,8 @@ const Record* KeyMap::replace(const Record* record) {
   const Place place = locate(record->digest());
   assert(place.word != nullptr && "replace() needs a record to replace");
   const Record* old = place.record();
-  place.word->store(
-      word_of(place.hash, record));  // W1 for the old record, which the caller retires
+  // W1 for the old record, which the caller retires.
+  place.word->store(word_of(place.hash, record));
   return old;
 }
 
@@ -326,8 +326,9 @@ void KeyMap::move(std::uint64_t hash, unsigned depth) {
     const Table& segment = segments[(moved_hash & bit) != 0 ? 1 : 0];
     Word* const words = segment.words();
     std::size_t slot = moved_hash & segment.mask();
-    while (words[slot].load(std::memory_order_relaxed) != kEmpty)
+    while (words[slot].load(std::memory_order_relaxed) != kEmpty) {
       slot = (slot + 1) & segment.mask();
+    }
     words[slot].store(word_of(moved_hash, record), std::memory_order_relaxed);
   }
   for (std::size_t half = 0; half < halves; ++half) {

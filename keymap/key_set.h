@@ -150,8 +150,8 @@ class KeySetWriter {
   ShardedSet<Record, IdHash, IdEqual> index_;
   tsl::robin_map<Digest, Shared, DigestHash> shared_;
   bool in_batch_ = false;
-  std::vector<Digest>
-      unsettled_;  // digests of shared_ that a batch has left with fewer than two rows
+  // Digests of shared_ that a batch has left with fewer than two rows.
+  std::vector<Digest> unsettled_;
   std::deque<Retired> retired_;
   std::size_t retired_bytes_ = 0;
   std::vector<const Record*> staged_;
