@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace latchkey {
@@ -23,6 +24,11 @@ ordered_json databases(const StatusInputs& inputs) {
   for (const LoaderStatus& loader : inputs.loaders) {
     list.push_back({{"name", loader.database},
                     {"state", state_name(loader.state)},
+                    {"host", loader.host},
+                    {"system_identifier", loader.identity.system},
+                    {"timeline", loader.identity.timeline},
+                    {"promotions", loader.promotions},
+                    {"identity_changes", loader.identity_changes},
                     {"since_s", seconds(inputs.now_boot_ns - loader.since_boot_ns)},
                     {"last_error", loader.last_error},
                     {"connects", loader.connects},
@@ -77,8 +83,24 @@ ordered_json sources(const StatusInputs& inputs) {
         source["rows"] = status.rows;
         source["keys_in_several_rows"] = status.ambiguous;
         source["loads"] = status.loads;
+        source["loading"] = status.loading;
         source["load_rows"] = status.load_rows;
         source["load_s"] = status.load_seconds;
+        if (status.load_seconds > 0) {
+          source["load_rows_per_s"] =
+              std::llround(static_cast<double>(status.load_rows) / status.load_seconds);
+        }
+        if (status.rows_expected >= 0) source["rows_expected"] = std::llround(status.rows_expected);
+        source["audits"] = status.audits;
+        source["audits_unsure"] = status.audits_unsure;
+        source["audits_failed"] = status.audits_failed;
+        source["audit_mismatches"] = status.audit_mismatches;
+        if (status.audited_boot_ns != 0) {
+          source["audited_ago_s"] = seconds(inputs.now_boot_ns - status.audited_boot_ns);
+          source["audit_s"] = status.audit_seconds;
+        }
+        source["suspended"] = status.suspended;
+        source["polled"] = status.polled;
         source["rereads"] = status.rereads;
         source["malformed_ids"] = status.malformed_ids;
         source["memory_bytes"] = {{"records", status.memory.records},

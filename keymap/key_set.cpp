@@ -85,11 +85,13 @@ void KeySetWriter::upsert(const RecordFacts& facts) noexcept {
 
 // `old` is what the index has for the row of `fresh`, null if nothing.
 void KeySetWriter::install(const Record* old, const Record* fresh) noexcept {
+  sums_.add(fresh->row_hash());
   if (old == nullptr) {
     index_.insert(fresh);
     link(fresh);
     return;
   }
+  sums_.remove(old->row_hash());
   index_.replace(old, fresh);
   // Between two digests, the old one goes first: for an instant neither works, which is the safe
   // order.
@@ -107,6 +109,7 @@ void KeySetWriter::remove(std::string_view key_id) noexcept {
 }
 
 void KeySetWriter::remove(const Record* record) noexcept {
+  sums_.remove(record->row_hash());
   index_.erase(record);
   unlink(record);
   retire(record);

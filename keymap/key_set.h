@@ -17,6 +17,7 @@
 #include "keymap/freshness.h"
 #include "keymap/interned.h"
 #include "keymap/key_map.h"
+#include "keymap/row_sums.h"
 #include "keymap/sharded_set.h"
 
 namespace latchkey {
@@ -102,6 +103,14 @@ class KeySetWriter {
   [[nodiscard]] std::optional<std::uint64_t> oldest_retired() const;
   [[nodiscard]] std::size_t tenants() const { return tenants_.size(); }
   [[nodiscard]] KeySetMemory memory() const;
+  // Of all rows here, as their facts gave them.
+  [[nodiscard]] const RowSums& sums() const { return sums_; }
+  // Null: there is no such row. Lives until the next change.
+  [[nodiscard]] const Record* find(std::string_view key_id) const { return index_.find(key_id); }
+  template <typename F>
+  void for_each(F&& each) const {
+    index_.for_each(each);
+  }
 
  private:
   struct IdHash {
@@ -149,6 +158,7 @@ class KeySetWriter {
   Tenants tenants_{slab_};
   ShardedSet<Record, IdHash, IdEqual> index_;
   tsl::robin_map<Digest, Shared, DigestHash> shared_;
+  RowSums sums_;
   bool in_batch_ = false;
   // Digests of shared_ that a batch has left with fewer than two rows.
   std::vector<Digest> unsettled_;

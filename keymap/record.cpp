@@ -73,6 +73,7 @@ Record::Record(const RecordFacts& facts, const SharedClaim* tenant)
   if (tenant_ != nullptr) ++tenant_->users;
   if (facts.metadata) extras_ |= kHasMetadata;
   if (facts.not_before_us != kAlwaysValid) extras_ |= kHasNotBefore;
+  if (facts.row_hash != 0) extras_ |= kHasRowHash;
 }
 
 const Record* Record::make(Slab& slab, const RecordFacts& facts, const SharedClaim* tenant) {
@@ -81,13 +82,18 @@ const Record* Record::make(Slab& slab, const RecordFacts& facts, const SharedCla
   const bool has_not_before = facts.not_before_us != kAlwaysValid;
   void* memory =
       slab.allocate(sizeof(Record) + claim_size(facts.key_id) + claim_size(facts.subject) +
-                    claim_size(facts.metadata) + (has_not_before ? sizeof(std::int64_t) : 0));
+                    claim_size(facts.metadata) + (has_not_before ? sizeof(std::int64_t) : 0) +
+                    (facts.row_hash != 0 ? sizeof(std::uint64_t) : 0));
   auto* record = new (memory) Record(facts, tenant);
   auto* at = reinterpret_cast<std::uint8_t*>(record + 1);
   at = put_claim(at, LATCHKEY_CLAIM_KEY_ID, facts.key_id);
   if (facts.subject) at = put_claim(at, LATCHKEY_CLAIM_SUBJECT, *facts.subject);
   if (facts.metadata) at = put_claim(at, LATCHKEY_CLAIM_METADATA, *facts.metadata);
-  if (has_not_before) store_le(at, facts.not_before_us);
+  if (has_not_before) {
+    store_le(at, facts.not_before_us);
+    at += sizeof(std::int64_t);
+  }
+  if (facts.row_hash != 0) store_le(at, facts.row_hash);
   return record;
 }
 
@@ -109,20 +115,27 @@ std::int64_t Record::stored_not_before() const {
   return load_le<std::int64_t>(tail() + claims_length_ + metadata().size());
 }
 
+std::uint64_t Record::stored_row_hash() const {
+  const std::size_t behind = (extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0;
+  return load_le<std::uint64_t>(tail() + claims_length_ + metadata().size() + behind);
+}
+
 std::string_view Record::key_id() const { return value_of(claims()); }
 
 bool Record::says(const RecordFacts& facts) const {
   const std::string_view id = key_id();
   const Bytes subject = claims().subspan(LATCHKEY_CLAIM_BYTES + id.size());
-  return digest_ == facts.digest && state_ == facts.state && expires_us_ == facts.expires_us &&
-         not_before_us() == facts.not_before_us && scopes_ == facts.scopes && id == facts.key_id &&
-         carries(subject, facts.subject) && carries(metadata(), facts.metadata) &&
+  return row_hash() == facts.row_hash && digest_ == facts.digest && state_ == facts.state &&
+         expires_us_ == facts.expires_us && not_before_us() == facts.not_before_us &&
+         scopes_ == facts.scopes && id == facts.key_id && carries(subject, facts.subject) &&
+         carries(metadata(), facts.metadata) &&
          carries(tenant_ != nullptr ? tenant_->encoded() : Bytes(), facts.tenant);
 }
 
 std::size_t Record::allocated_bytes() const {
   return sizeof(Record) + claims_length_ + metadata().size() +
-         ((extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0);
+         ((extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0) +
+         ((extras_ & kHasRowHash) != 0 ? sizeof(std::uint64_t) : 0);
 }
 
 }  // namespace latchkey

@@ -70,6 +70,7 @@ struct RecordFacts {
   std::optional<std::string_view> tenant;
   std::optional<std::string_view> metadata;
   const ScopeSet* scopes = nullptr;  // null: the table knows no scopes
+  std::uint64_t row_hash = 0;        // of the row as it was read, for RowSums; zero: not known
 
   // Metadata aside, does what the row says of itself fit an answer (LATCHKEY_CLAIMS_BYTES_MAX)?
   [[nodiscard]] bool claims_fit(std::size_t source_name_size) const;
@@ -96,6 +97,9 @@ class Record {
     return (extras_ & kHasNotBefore) != 0 ? stored_not_before() : kAlwaysValid;
   }
   [[nodiscard]] const ScopeSet* scopes() const { return scopes_; }
+  [[nodiscard]] std::uint64_t row_hash() const {
+    return (extras_ & kHasRowHash) != 0 ? stored_row_hash() : 0;
+  }
   // Null: the row names none.
   [[nodiscard]] const SharedClaim* tenant() const { return tenant_; }
   // Encoded claims: key_id, then subject where the row has one.
@@ -119,6 +123,7 @@ class Record {
  private:
   static constexpr std::uint8_t kHasMetadata = 1;
   static constexpr std::uint8_t kHasNotBefore = 2;
+  static constexpr std::uint8_t kHasRowHash = 4;
 
   Record(const RecordFacts& facts, const SharedClaim* tenant);
   ~Record() = default;
@@ -126,6 +131,7 @@ class Record {
     return reinterpret_cast<const std::uint8_t*>(this + 1);
   }
   [[nodiscard]] std::int64_t stored_not_before() const;
+  [[nodiscard]] std::uint64_t stored_row_hash() const;
 
   Digest digest_;
   std::int64_t expires_us_;

@@ -11,32 +11,40 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "keymap/clock.h"
 #include "loader/queries.h"
+#include "loader/session.h"
 #include "loader/triggers.h"
 
 namespace latchkey {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000'000;
-// Each step of a conversation has this long; a load, for each of its parts.
-constexpr std::int64_t kStepDeadline = 10 * kSecond;
 constexpr std::int64_t kLoadSilence = 30 * kSecond;
+// A digest of a whole table comes in one piece, after as long as it takes; at least so long is
+// given.
+constexpr std::int64_t kAuditPatience = 60 * kSecond;
 // A worker that is stuck is reported at once, and then so often.
 constexpr std::int64_t kStallLogEvery = 60 * kSecond;
-constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 
-// Errors instead of hidden rows; no search path to be led astray by; a lock that somebody holds
-// must not hang us for longer than a step.
-constexpr const char* kSessionSettings =
-    "SET row_security = off;"
-    "SET search_path = pg_catalog, pg_temp;"
-    "SET lock_timeout = '8s';"
-    "SET statement_timeout = 0;"
-    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
-    " WHERE name = 'idle_session_timeout';";
+std::uint64_t random_seed() {
+  std::uint64_t seed = 0;
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1) {
+    throw std::runtime_error("no randomness");
+  }
+  return seed;
+}
+
+double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+RefreshSettings with_hosts(RefreshSettings settings, std::size_t hosts) {
+  settings.hosts = static_cast<int>(hosts);
+  return settings;
+}
+
+}  // namespace
 
 std::string random_hex(std::size_t bytes) {
   std::string raw(bytes, '\0');
@@ -52,22 +60,13 @@ std::string random_hex(std::size_t bytes) {
   return hex;
 }
 
-std::uint64_t random_seed() {
-  std::uint64_t seed = 0;
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1) {
-    throw std::runtime_error("no randomness");
-  }
-  return seed;
-}
-
-double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
-
-}  // namespace
-
 struct Loader::Source {
   LoaderSource settings;
   KeySetWriter writer;
   TableFacts facts;
+  RowHasher hasher;
+  UnusableRows unusable;
+  std::string version_reloaded;  // of the table's state, for whose sake it was read again last
   std::optional<RowReader> reader;
   std::optional<CopyReader> copy;
   OddityCounts load_oddities{};
@@ -75,7 +74,7 @@ struct Loader::Source {
   SourceStatus status;
 
   Source(LoaderSource from, Quiescence& quiescence)
-      : settings(std::move(from)), writer(*settings.keys, quiescence) {
+      : settings(std::move(from)), writer(*settings.keys, quiescence), hasher(settings.config) {
     status.name = settings.config.name;
   }
   void make_reader() {
@@ -86,7 +85,8 @@ struct Loader::Source {
 Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quiescence& quiescence)
     : database_(std::move(database)),
       quiescence_(quiescence),
-      refresh_(sources.size(), database_.refresh, random_seed()),
+      hosts_(hosts_of(database_.target.conninfo)),
+      refresh_(sources.size(), with_hosts(database_.refresh, hosts_.size()), random_seed()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   for (LoaderSource& source : sources) {
@@ -241,6 +241,10 @@ void Loader::act() {
         reread(reread_action->source, reread_action->ids);
       } else if (const auto* proof = std::get_if<Refresh::Prove>(&action)) {
         prove(*proof);
+      } else if (const auto* audit_action = std::get_if<Refresh::Audit>(&action)) {
+        audit(audit_action->source);
+      } else if (const auto* compare_action = std::get_if<Refresh::Compare>(&action)) {
+        compare(compare_action->source);
       } else {
         fail(std::get<Refresh::Disconnect>(action).why);
       }
@@ -266,21 +270,27 @@ void Loader::act() {
 
 void Loader::wait(std::int64_t until_ns) {
   bool more = false;
-  std::array<pollfd, 3> fds{};
+  std::array<pollfd, 4> fds{};
+  std::array<bool*, 4> readable{};
   std::size_t count = 0;
   fds[count++] = {wake_fd_, POLLIN, 0};
-  for (const auto& connection : {std::cref(listen_), std::cref(work_)}) {
-    if (connection.get() == nullptr) continue;
-    fds[count++] = {connection.get()->socket(), connection.get()->events(), 0};
-    more = more || connection.get()->more_to_do();
-  }
-  until_ns = std::min({until_ns, listen_ ? listen_deadline_ns_ : kNoDeadline,
-                       work_ ? work_deadline_ns_ : kNoDeadline});
+  const auto watch = [&](PgConnection* connection, bool& ready, std::int64_t deadline_ns) {
+    if (connection == nullptr) return;
+    readable[count] = &ready;
+    fds[count++] = {connection->socket(), connection->events(), 0};
+    more = more || connection->more_to_do();
+    until_ns = std::min(until_ns, deadline_ns);
+  };
+  watch(listen_.get(), listen_readable_, listen_deadline_ns_);
+  watch(work_.get(), work_readable_, work_deadline_ns_);
+  if (audit_) watch(&audit_->connection(), audit_->readable, audit_->deadline_ns());
+
   timespec timeout{};
   const std::int64_t left_ns = more ? 0 : std::max<std::int64_t>(0, until_ns - boot_ns());
   timeout.tv_sec = left_ns / kSecond;
   timeout.tv_nsec = left_ns % kSecond;
   ppoll(fds.data(), count, until_ns == kNoDeadline && !more ? nullptr : &timeout, nullptr);
+  for (std::size_t i = 1; i < count; ++i) *readable[i] = fds[i].revents != 0;
   if ((fds[0].revents & POLLIN) != 0) {
     std::uint64_t wakes = 0;
     [[maybe_unused]] const ssize_t got = read(wake_fd_, &wakes, sizeof wakes);
@@ -291,24 +301,31 @@ void Loader::turn() {
   if (listen_ == nullptr) return;
   const bool was_connected = work_->connected();
   try {
-    work_->advance();
+    work_->advance(work_readable_);
   } catch (const PgQueryError& error) {
     throw PgQueryError(work_step_ + ": " + error.what());
   }
   if (!was_connected && work_->connected()) {
-    work_->send(kSessionSettings, {.copy_data = {}, .rows = {}, .done = [this] { inspect(0); }});
+    work_->send(kSessionSettings, {.copy_data = {}, .rows = {}, .done = [this] { identify(); }});
   }
+  turn_audit();
 
   // Last, so that a heartbeat that came while a load kept this thread busy is not called late.
-  listen_->advance();
+  listen_->advance(listen_readable_);
   if (listen_->connected() && heartbeat_channel_.empty()) listen_connected();
   drain_notifications();
   if (nonce_back_ && listen_->idle()) barrier_query_done();
+  if (met_ && work_->idle()) {
+    met_ = false;
+    meeting_.clear();
+    inspecting_ = false;
+    work_deadline_ns_ = kNoDeadline;
+    refresh_.work_ready(boot_ns());
+  }
 
   const std::int64_t now_ns = boot_ns();
   if (now_ns > listen_deadline_ns_) {
-    throw PgError("the listening connection got no answer within " +
-                  std::to_string(kStepDeadline / kSecond) + " seconds");
+    throw PgConnectError("the listening connection got no answer in time");
   }
   if (now_ns > work_deadline_ns_) {
     throw PgError(work_step_ + ": the database gave no answer in time");
@@ -321,48 +338,122 @@ void Loader::connect() {
   {
     const std::lock_guard lock(mutex_);
     ++status_.connects;
+    status_.host = hosts_[host_].display();
   }
-  const std::int64_t now_ns = boot_ns();
   heartbeat_channel_.clear();
   nonce_.clear();
-  nonce_back_ = false;
-  listen_deadline_ns_ = work_deadline_ns_ = now_ns + kStepDeadline;
-  work_step_ = "connecting";
+  meeting_.clear();
+  nonce_back_ = met_ = listening_ = inspected_ = false;
+  listen_readable_ = work_readable_ = false;
+  listen_deadline_ns_ = work_deadline_ns_ =
+      boot_ns() + connect_timeout_ns(database_.target.conninfo);
+  work_step_ = "connecting to " + hosts_[host_].display();
   inspecting_ = true;
-  listen_ = std::make_unique<PgConnection>(database_.target);
-  work_ = std::make_unique<PgConnection>(database_.target);
+  listen_ = std::make_unique<PgConnection>(database_.target, hosts_[host_]);
+  work_ = std::make_unique<PgConnection>(database_.target, hosts_[host_]);
 }
 
 void Loader::listen_connected() {
   // The heartbeat has a channel of its own, so that other daemons' heartbeats are not delivered to
   // us: notifications of all channels still come in commit order.
   heartbeat_channel_ = "latchkey_heartbeat_" + random_hex(8);
+  listen_deadline_ns_ = boot_ns() + kStepDeadline;
   listen_->send(
       std::string(kSessionSettings) + "LISTEN " + kChangeChannel + ";LISTEN " + heartbeat_channel_,
       {.copy_data = {}, .rows = {}, .done = [this] {
          listen_deadline_ns_ = kNoDeadline;
+         listening_ = true;
          refresh_.listen_ready(boot_ns());
+         meet();
        }});
+}
+
+// Asks the server who it is, before anything else.
+void Loader::identify() {
+  work_step_ = "asking the server who it is";
+  work_deadline_ns_ = boot_ns() + kStepDeadline;
+  const auto ask = [this](bool may_read_identifier) {
+    work_->send(identity_sql(may_read_identifier),
+                {.copy_data = {},
+                 .rows =
+                     [this](const PgRows& rows) {
+                       ServerIdentity found;
+                       found.system = rows.field(0, 0).value_or("");
+                       const std::string timeline(rows.field(0, 1).value_or("0"));
+                       found.timeline =
+                           static_cast<std::uint32_t>(std::stoul(timeline, nullptr, 16));
+                       take_identity(found);
+                     },
+                 .done = [this] { inspect(0); }});
+  };
+  const auto allowed = std::make_shared<bool>(false);
+  work_->send(identity_rights_sql(),
+              {.copy_data = {},
+               .rows = [allowed](const PgRows& rows) { *allowed = rows.field(0, 0) == "t"; },
+               .done = [ask, allowed] { ask(*allowed); }});
+}
+
+// Rows of another history say nothing of the keys of this one. So what is known is not even served
+// as stale: there is no answer until everything is loaded anew.
+void Loader::take_identity(const ServerIdentity& found) {
+  const IdentityChange change =
+      identity_ ? identity_change(*identity_, found) : IdentityChange::kNone;
+  const bool discard =
+      change == IdentityChange::kOtherSystem || change == IdentityChange::kOlderTimeline;
+  if (change == IdentityChange::kPromotion) {
+    spdlog::warn("database \"{}\": another server is the primary now ({}, timeline {} after {})",
+                 database_.name, hosts_[host_].display(), found.timeline, identity_->timeline);
+  } else if (discard) {
+    spdlog::error(
+        "database \"{}\": ALARM: {} is not the server that was followed so far ({}). It may have"
+        " been restored from a backup, or an old primary may be back, and revocations may be"
+        " undone. All keys are refused as unavailable until its tables are loaded anew.",
+        database_.name, hosts_[host_].display(),
+        change == IdentityChange::kOtherSystem
+            ? "system identifier " + found.system + " instead of " + identity_->system
+            : "timeline " + std::to_string(found.timeline) + " after " +
+                  std::to_string(identity_->timeline));
+    for (const auto& source : sources_) source->settings.keys->freshness.forget();
+  }
+  identity_ = found;
+  const std::lock_guard lock(mutex_);
+  status_.identity = found;
+  if (change == IdentityChange::kPromotion) ++status_.promotions;
+  if (discard) ++status_.identity_changes;
+}
+
+// Both connections must lead to one server and database, whatever stands in between: what one sends
+// the other one hears. Otherwise we would listen to one and load from another.
+void Loader::meet() {
+  if (!listening_ || !inspected_) return;
+  work_step_ =
+      "a notification sent by the reading connection was not heard by the listening one. Both must"
+      " reach the same server: point `conninfo` at the server itself, not at a load balancer or a"
+      " pooler in transaction mode";
+  work_deadline_ns_ = boot_ns() + kStepDeadline;
+  meeting_ = random_hex(16);
+  work_->send("SELECT pg_catalog.pg_notify($1, $2)", {heartbeat_channel_, meeting_}, {});
 }
 
 // Looks every source up in the catalogue, one after the other; then the work lane is ready.
 void Loader::inspect(std::size_t index) {
   if (index == sources_.size()) {
+    // Once it serves, one table's trouble is no other's: each load looks its own table up again.
     std::vector<std::string> found;
     for (const auto& source : sources_) {
       for (std::string& problem : problems(source->settings.config, source->facts)) {
         found.push_back("source \"" + source->settings.config.name + "\": " + std::move(problem));
       }
-      source->facts.exists ? source->make_reader() : source->reader.reset();
     }
-    if (!found.empty()) {
-      const std::lock_guard lock(mutex_);
-      unready_ = Unready{found, /*final=*/true};
+    if (!found.empty() && !ready_) {
+      {
+        const std::lock_guard lock(mutex_);
+        unready_ = Unready{found, /*final=*/true};
+      }
+      throw PgError(found.front());
     }
-    if (!found.empty()) throw PgError(found.front());
-    inspecting_ = false;
-    work_deadline_ns_ = kNoDeadline;
-    refresh_.work_ready(boot_ns());
+    inspected_ = true;
+    meet();
     return;
   }
   Source& source = *sources_[index];
@@ -395,7 +486,26 @@ void Loader::send_barrier(std::uint64_t number) {
   nonce_ = random_hex(16);
   nonce_back_ = false;
   barrier_sent_ns_ = boot_ns();
-  listen_->send("SELECT pg_catalog.pg_notify($1, $2)", {heartbeat_channel_, nonce_}, {});
+  std::vector<const SourceConfig*> configs;
+  for (const auto& source : sources_) configs.push_back(&source->settings.config);
+  listen_->send("SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs),
+                {heartbeat_channel_, nonce_},
+                {.copy_data = {},
+                 .rows = [this](const PgRows& rows) { take_versions(*rows.field(0, 1)); },
+                 .done = {}});
+}
+
+// A table whose triggers are not as they were when it was looked up may have changed without a
+// word. What this barrier proves then has to wait until the table has been read again.
+void Loader::take_versions(std::string_view text) {
+  const auto versions = nlohmann::json::parse(text);
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    Source& source = *sources_[i];
+    const std::string version = versions.at(i).is_null() ? "" : versions.at(i).get<std::string>();
+    if (version == source.facts.version || version == source.version_reloaded) continue;
+    source.version_reloaded = version;
+    refresh_.reload(i);
+  }
 }
 
 void Loader::barrier_query_done() {
@@ -415,6 +525,8 @@ void Loader::drain_notifications() {
 void Loader::take_notification(const PgNotification& notification) {
   if (notification.channel == heartbeat_channel_) {
     if (!nonce_.empty() && notification.payload == nonce_) nonce_back_ = true;
+    if (!meeting_.empty() && notification.payload == meeting_) met_ = true;
+    if (audit_) audit_->heard(notification.payload);
     return;
   }
   const auto notice = ChangeNotice::parse(notification.payload);
@@ -433,7 +545,10 @@ void Loader::take_notification(const PgNotification& notification) {
     }
     std::vector<std::string> ids;
     for (const std::string& id : notice->ids) {
-      if (is_id(source.settings.config, source.facts, id)) {
+      if (id_may_not_convert(source.settings.config, source.facts, id)) {
+        refresh_.notified_all(i);
+      } else if (is_id(source.settings.config, source.facts, id)) {
+        if (audit_ && audit_->source() == i) audit_->audit().told_of(id);
         ids.push_back(id);
       } else {
         ++source.status.malformed_ids;
@@ -451,6 +566,14 @@ RowView row_view(const CopyReader::Fields& fields) {
   RowView row;
   std::ranges::copy(fields, row.begin());
   return row;
+}
+
+// A row's text may hold control characters, which a log must not obey.
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  }
+  return text;
 }
 
 void log_oddities(const std::string& source, const char* rows, const OddityCounts& counts) {
@@ -477,35 +600,82 @@ void Loader::load(std::size_t index) {
   work_deadline_ns_ = boot_ns() + kStepDeadline;
   look_up_table(source, [this, index] {
     Source& looked_up = *sources_[index];
-    report_problems(looked_up);
-    if (!looked_up.facts.exists) throw PgError(looked_up.status.problems.front());
+    std::vector<std::string> found = problems(looked_up.settings.config, looked_up.facts);
+    const std::vector<std::string> deaf =
+        trigger_problems(looked_up.settings.config, looked_up.facts);
+    if (!found.empty() && !ready_) throw PgError(found.front());
+    if (found.size() > deaf.size()) {
+      suspend(index, std::move(found));
+      return;
+    }
+    // Without its triggers a table can still be read: then what is known is as old as the reading.
+    looked_up.status.polled = !deaf.empty();
+    report_problems(looked_up, std::move(found),
+                    "Until then the whole table is read again and again, and its answers are as old"
+                    " as the last reading.");
     looked_up.make_reader();
     copy(index);
   });
 }
 
-void Loader::report_problems(Source& source) {
-  std::vector<std::string> found = problems(source.settings.config, source.facts);
+// Said when it is new, not at each attempt.
+void Loader::report_problems(Source& source, std::vector<std::string> found,
+                             std::string_view until_then) {
   if (found == source.status.problems) return;
   for (const std::string& problem : found) {
-    spdlog::error("source \"{}\": {}", source.status.name, problem);
+    spdlog::error("source \"{}\": {} {}", source.status.name, problem, until_then);
   }
+  if (found.empty()) spdlog::info("source \"{}\": followed again", source.status.name);
   source.status.problems = std::move(found);
+}
+
+// Its table cannot be followed as it is. Other sources go on; its own answers age, and the policy
+// tries again soon.
+void Loader::suspend(std::size_t index, std::vector<std::string> why) {
+  Source& source = *sources_[index];
+  source.writer.abandon_load();
+  source.status.loading = false;
+  if (audit_ && audit_->source() == index) audit_->audit().spoil();
+  report_problems(source, std::move(why),
+                  "Until then its answers grow old: they are not fresh, and past `max_stale` there"
+                  " are none.");
+  source.status.polled = false;
+  source.status.suspended = true;
+  work_deadline_ns_ = kNoDeadline;
+  refresh_.work_refused(boot_ns());
+}
+
+std::function<void(const PgQueryError&)> Loader::refusal_handler(std::size_t index) {
+  return [this, index](const PgQueryError& error) {
+    // While it starts, whoever starts it wants to know.
+    if (!ready_) throw PgQueryError(work_step_ + ": " + error.what());
+    suspend(index, {work_step_ + ": " + error.what()});
+  };
 }
 
 void Loader::copy(std::size_t index) {
   Source& source = *sources_[index];
   work_step_ = "loading source \"" + source.status.name + "\"";
   source.writer.begin_load();
+  source.unusable.begin_load();
+  if (audit_ && audit_->source() == index) audit_->audit().spoil();
   source.copy.emplace(std::size_t{kRowFields});
   source.load_oddities = {};
   source.load_since_ns = boot_ns();
+  source.status.loading = true;
   source.status.load_rows = 0;
+  source.status.rows_expected = source.facts.rows_estimated;
   work_deadline_ns_ = source.load_since_ns + kLoadSilence;
   const auto take = [this, &source](const CopyReader::Fields& fields) {
     ++source.status.load_rows;
-    const auto facts = source.reader->read(row_view(fields), source.load_oddities);
-    if (facts) source.writer.load(*facts);
+    const RowView row = row_view(fields);
+    auto facts = source.reader->read(row, source.load_oddities);
+    if (facts) {
+      facts->row_hash = source.hasher(row);
+      source.writer.load(*facts);
+    } else if (row[kFieldId] && row[kFieldKey]) {
+      source.unusable.load(*row[kFieldId], source.hasher(row));
+    }
   };
   work_->send(load_sql(source.settings.config, source.facts),
               {.copy_data =
@@ -514,13 +684,17 @@ void Loader::copy(std::size_t index) {
                      source.copy->read(message, take);
                    },
                .rows = {},
-               .done = [this, index] { load_done(index); }});
+               .done = [this, index] { load_done(index); },
+               .refused = refusal_handler(index)});
 }
 
 void Loader::load_done(std::size_t index) {
   Source& source = *sources_[index];
   const LoadReport report = source.writer.finish_load();
+  source.unusable.finish_load();
   const std::int64_t now_ns = boot_ns();
+  source.status.loading = false;
+  source.status.suspended = false;
   source.status.load_seconds = seconds(now_ns - source.load_since_ns);
   source.status.oddities = source.load_oddities;
   ++source.status.loads;
@@ -539,7 +713,13 @@ void Loader::load_done(std::size_t index) {
         " row holds it: delete or change the others.",
         source.status.name, source.writer.ambiguous_digests());
   }
-  refresh_.work_done(now_ns);
+  if (!source.status.polled) {
+    refresh_.work_done(now_ns);
+    return;
+  }
+  // What had committed before the table was read is in force, and nobody tells of what came later.
+  source.settings.keys->freshness.prove(source.load_since_ns);
+  refresh_.work_refused(now_ns);
 }
 
 // ---- single rows
@@ -558,7 +738,8 @@ void Loader::reread(std::size_t index, std::vector<std::string> ids) {
                    [this] {
                      work_deadline_ns_ = kNoDeadline;
                      refresh_.work_done(boot_ns());
-                   }});
+                   },
+               .refused = refusal_handler(index)});
 }
 
 void Loader::apply_reread(std::size_t index, const PgRows& rows,
@@ -567,9 +748,15 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   OddityCounts oddities{};
   std::vector<RecordFacts> good, refused;
   std::unordered_set<std::string_view> found;
+  for (const std::string& id : ids) source.unusable.erase(id);
   for (int i = 0; i < rows.rows(); ++i) {
-    const auto facts = source.reader->read(row_view(rows, i), oddities);
-    if (!facts) continue;
+    const RowView row = row_view(rows, i);
+    auto facts = source.reader->read(row, oddities);
+    if (!facts) {
+      if (row[kFieldId] && row[kFieldKey]) source.unusable.set(*row[kFieldId], source.hasher(row));
+      continue;
+    }
+    facts->row_hash = source.hasher(row);
     (facts->state == RowState::kActive ? good : refused).push_back(*facts);
     found.emplace(facts->key_id);
   }
@@ -585,10 +772,83 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   log_oddities(source.status.name, "changed rows", oddities);
 }
 
+// ---- audits
+
+void Loader::audit(std::size_t index) {
+  try {
+    if (audit_) {
+      audit_->look_closer(boot_ns());
+      return;
+    }
+    audit_.emplace(
+        AuditLane::Terms{.source = index,
+                         .config = sources_[index]->settings.config,
+                         .facts = sources_[index]->facts,
+                         .channel = heartbeat_channel_,
+                         .patience_ns = std::max(kAuditPatience, database_.refresh.audit_ns)},
+        database_.target, hosts_[host_], boot_ns());
+  } catch (const PgError& error) {
+    fail_audit(index, error.what());
+  }
+}
+
+void Loader::turn_audit() {
+  if (!audit_) return;
+  try {
+    if (audit_->advance(boot_ns())) refresh_.audit_returned();
+  } catch (const std::exception& error) {
+    fail_audit(audit_->source(), error.what());
+  }
+}
+
+void Loader::compare(std::size_t index) {
+  Source& source = *sources_[index];
+  const std::int64_t now_ns = boot_ns();
+  switch (audit_->audit().compare(source.writer, source.unusable)) {
+    case Audit::Outcome::kLookCloser: refresh_.audit_again(); return;
+    case Audit::Outcome::kUnsure: ++source.status.audits_unsure; break;
+    case Audit::Outcome::kAgrees:
+      ++source.status.audits;
+      source.status.audited_boot_ns = now_ns;
+      source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
+      break;
+    case Audit::Outcome::kDiffers:
+      ++source.status.audits;
+      ++source.status.audit_mismatches;
+      source.status.audited_boot_ns = now_ns;
+      source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
+      spdlog::error(
+          "source \"{}\": AUDIT: {} rows of {} are not what they were told to be (id {}): something"
+          " changed them without firing the triggers, such as a statement that addressed a"
+          " partition, or logical replication. The table is read anew.",
+          source.status.name, audit_->audit().differing(), source.settings.config.table.display(),
+          audit_->audit().named().empty()
+              ? std::string("not known")
+              : printable(fmt::format("{}", fmt::join(audit_->audit().named(), ", "))));
+      refresh_.reload(index);
+      break;
+  }
+  audit_.reset();
+  refresh_.audit_done();
+}
+
+void Loader::fail_audit(std::size_t index, const std::string& why) {
+  Source& source = *sources_[index];
+  ++source.status.audits_failed;
+  spdlog::warn(
+      "source \"{}\": the audit could not be made: {}. Changes are followed all the same; the next"
+      " audit comes in its time.",
+      source.status.name, why);
+  audit_.reset();
+  refresh_.audit_failed();
+}
+
 // ---- proofs, failures, status
 
 void Loader::prove(const Refresh::Prove& prove) {
-  for (const auto& source : sources_) source->settings.keys->freshness.prove(prove.boot_ns);
+  for (const std::size_t index : prove.sources) {
+    sources_[index]->settings.keys->freshness.prove(prove.boot_ns);
+  }
   for (const std::uint64_t sync : prove.syncs) {
     const auto found = syncs_.find(sync);
     if (found == syncs_.end()) continue;
@@ -609,6 +869,7 @@ void Loader::prove(const Refresh::Prove& prove) {
 
 void Loader::fail(const std::string& why, const std::string& advice, bool final) {
   disconnect();
+  host_ = (host_ + 1) % hosts_.size();
   refresh_.failed(boot_ns());
   {
     const std::lock_guard lock(mutex_);
@@ -628,7 +889,11 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
 void Loader::disconnect() {
   listen_.reset();
   work_.reset();
-  for (const auto& source : sources_) source->writer.abandon_load();
+  audit_.reset();
+  for (const auto& source : sources_) {
+    source->writer.abandon_load();
+    source->status.loading = false;
+  }
 }
 
 void Loader::publish_status() {
@@ -647,6 +912,9 @@ void Loader::publish_status() {
     Source& source = *sources_[i];
     source.status.rows = source.writer.rows();
     source.status.keys = source.settings.keys->map.size();
+    if (source.status.loading) {
+      source.status.load_seconds = seconds(boot_ns() - source.load_since_ns);
+    }
     source.status.ambiguous = source.writer.ambiguous_digests();
     source.status.memory = source.writer.memory();
     status_.sources[i] = source.status;

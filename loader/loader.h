@@ -20,6 +20,8 @@
 #include <vector>
 
 #include "keymap/key_set.h"
+#include "loader/audit_lane.h"
+#include "loader/identity.h"
 #include "loader/postgres.h"
 #include "loader/refresh.h"
 #include "loader/row.h"
@@ -46,21 +48,35 @@ struct SourceStatus {
   std::size_t rows = 0;
   std::size_t keys = 0;
   std::size_t ambiguous = 0;  // digests that several rows hold
+  bool suspended = false;     // its table cannot be read; `problems` says why
+  bool polled = false;  // changes are not heard of, so the whole table is read again and again
   std::uint64_t loads = 0;
+  bool loading = false;
   std::uint64_t load_rows = 0;  // of the load under way or the last one
-  double load_seconds = 0;
-  std::uint64_t rereads = 0;  // rows asked for by id
+  double load_seconds = 0;      // likewise
+  double rows_expected = -1;  // PostgreSQL's estimate when it was looked up; negative: it has none
+  std::uint64_t audits = 0;   // comparisons with the table that came to a result
+  std::uint64_t audits_unsure = 0;     // too much changed meanwhile
+  std::uint64_t audits_failed = 0;     // the database did not answer
+  std::uint64_t audit_mismatches = 0;  // that found a change which nothing had told of
+  std::int64_t audited_boot_ns = 0;    // when the last one came to a result; zero: none so far
+  double audit_seconds = 0;            // that the database took for it
+  std::uint64_t rereads = 0;           // rows asked for by id
   std::uint64_t malformed_ids = 0;
   KeySetMemory memory;
   OddityCounts oddities{};            // of the last load
-  std::vector<std::string> problems;  // of the table, as the last load found it
+  std::vector<std::string> problems;  // of the table, as the last load found it; or why it failed
 };
 
 struct LoaderStatus {
   std::string database;
   Refresh::State state = Refresh::State::kConnecting;
   std::int64_t since_boot_ns = 0;
+  std::string host;        // that is connected, or tried
   std::string last_error;  // in PostgreSQL's words; empty: none so far
+  ServerIdentity identity;
+  std::uint64_t promotions = 0;        // failovers to a later timeline
+  std::uint64_t identity_changes = 0;  // another cluster, or an older timeline: all was discarded
   std::uint64_t connects = 0;
   std::uint64_t failures = 0;
   std::uint64_t notifications = 0;
@@ -119,16 +135,26 @@ class Loader {
 
   void connect();
   void listen_connected();
+  void identify();
+  void take_identity(const ServerIdentity& found);
   void inspect(std::size_t index);
+  void meet();
   void look_up_table(Source& source, std::function<void()> done);
   void send_barrier(std::uint64_t number);
   void barrier_query_done();
   void load(std::size_t index);
   void copy(std::size_t index);
-  void report_problems(Source& source);
+  [[nodiscard]] std::function<void(const PgQueryError&)> refusal_handler(std::size_t index);
+  void suspend(std::size_t index, std::vector<std::string> why);
+  void report_problems(Source& source, std::vector<std::string> found, std::string_view until_then);
   void load_done(std::size_t index);
   void reread(std::size_t index, std::vector<std::string> ids);
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
+  void take_versions(std::string_view json);
+  void audit(std::size_t index);
+  void compare(std::size_t index);
+  void fail_audit(std::size_t index, const std::string& why);
+  void turn_audit();
   void prove(const Refresh::Prove& prove);
   // `advice` is for whoever starts the daemon, not for the log of a running one.
   void fail(const std::string& why, const std::string& advice = "", bool final = false);
@@ -143,12 +169,22 @@ class Loader {
   std::vector<std::unique_ptr<Source>> sources_;
   StallWatch stall_watch_;
   std::int64_t stall_logged_ns_ = 0;  // how long the stall had lasted when it was last logged
+  std::vector<PgHost> hosts_;
+  std::size_t host_ = 0;  // that is connected, or tried
   Refresh refresh_;
+
+  std::optional<ServerIdentity> identity_;
 
   std::unique_ptr<PgConnection> listen_;
   std::unique_ptr<PgConnection> work_;
+  bool listen_readable_ = false;  // poll() said so
+  bool work_readable_ = false;
   std::int64_t listen_deadline_ns_ = 0;  // of the step under way
   std::int64_t work_deadline_ns_ = 0;
+  bool listening_ = false;  // LISTEN is committed
+  bool inspected_ = false;  // the reading connection has done its part
+  std::string meeting_;     // a nonce by which it is heard on the listening one
+  bool met_ = false;
   bool inspecting_ = false;  // from connecting until all tables have been looked up
   std::string work_step_;    // what the reading connection is doing, for messages
   std::string heartbeat_channel_;
@@ -156,6 +192,9 @@ class Loader {
   std::uint64_t barrier_number_ = 0;
   std::int64_t barrier_sent_ns_ = 0;
   bool nonce_back_ = false;
+
+  std::optional<AuditLane> audit_;
+
   std::map<std::uint64_t, std::function<void()>> syncs_;
 
   // Shared with other threads.

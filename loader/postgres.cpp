@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <utility>
 
 namespace latchkey {
 namespace {
@@ -46,6 +48,7 @@ std::optional<std::string> option(const std::string& conninfo, std::string_view 
 
 // What we add unless the operator says otherwise. A dead peer is noticed within seconds; a standby
 // is never taken for the primary; no GSSAPI probe before each connection.
+constexpr const char* kConnectTimeout = "5";
 constexpr std::array<std::pair<const char*, const char*>, 8> kDefaults = {{
     {"target_session_attrs", "read-write"},
     {"keepalives_idle", "5"},
@@ -53,11 +56,26 @@ constexpr std::array<std::pair<const char*, const char*>, 8> kDefaults = {{
     {"keepalives_count", "3"},
     {"tcp_user_timeout", "8000"},
     {"gssencmode", "disable"},
-    {"connect_timeout", "5"},
+    {"connect_timeout", kConnectTimeout},
     {"application_name", "latchkeyd"},
 }};
 
+constexpr std::int64_t kConnectTimeoutMin = 2;  // seconds
+
 void discard_notice(void*, const PGresult*) {}
+
+// "a,b,,c" -> its parts, empty ones included.
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts(1);
+  for (const char c : list) {
+    if (c == ',') {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  return parts;
+}
 
 }  // namespace
 
@@ -83,6 +101,36 @@ bool conninfo_has_password(const std::string& conninfo) {
   return option(conninfo, "password").has_value();
 }
 
+std::string PgHost::display() const {
+  std::string text = !host.empty() ? host : !hostaddr.empty() ? hostaddr : "the default host";
+  if (!port.empty()) text += ":" + port;
+  return text;
+}
+
+std::vector<PgHost> hosts_of(const std::string& conninfo) {
+  const auto listed = [&](std::string_view keyword) {
+    const auto value = option(conninfo, keyword);
+    return value ? parts_of(*value) : std::vector<std::string>();
+  };
+  const auto hosts = listed("host"), addresses = listed("hostaddr"), ports = listed("port");
+  std::vector<PgHost> servers(std::max({hosts.size(), addresses.size(), std::size_t{1}}));
+  for (std::size_t i = 0; i < servers.size(); ++i) {
+    if (i < hosts.size()) servers[i].host = hosts[i];
+    if (i < addresses.size()) servers[i].hostaddr = addresses[i];
+    // A single port is for all (libpq, "Specifying Multiple Hosts").
+    if (ports.size() == 1) servers[i].port = ports.front();
+    if (ports.size() > 1 && i < ports.size()) servers[i].port = ports[i];
+  }
+  return servers;
+}
+
+std::int64_t connect_timeout_ns(const std::string& conninfo) {
+  const auto given = option(conninfo, "connect_timeout");
+  std::int64_t seconds = given ? std::atoll(given->c_str()) : 0;
+  if (seconds <= 0) seconds = std::atoll(kConnectTimeout);
+  return std::max(seconds, kConnectTimeoutMin) * 1'000'000'000;
+}
+
 // ---- results
 
 PgRows::PgRows(pg_result* result) : result_(result, PQclear) {}
@@ -97,7 +145,8 @@ std::optional<std::string_view> PgRows::field(int row, int column) const {
 
 // ---- the connection
 
-PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfinish) {
+PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
+    : connection_(nullptr, PQfinish) {
   std::vector<const char*> keywords = {"dbname", "client_encoding"};
   std::vector<const char*> values = {target.conninfo.c_str(), "UTF8"};
   const auto add = [&](const char* keyword, const char* value) {
@@ -108,6 +157,10 @@ PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfini
     if (!option(target.conninfo, keyword)) add(keyword, value);
   }
   if (!target.password.empty()) add("password", target.password.c_str());
+  // One of the list: an empty word would mean libpq's default, not that there is none.
+  if (option(target.conninfo, "host")) add("host", host.host.c_str());
+  if (option(target.conninfo, "hostaddr")) add("hostaddr", host.hostaddr.c_str());
+  if (option(target.conninfo, "port")) add("port", host.port.c_str());
   add(nullptr, nullptr);
   // Later words win over those inside the expanded dbname: client_encoding is ours.
   connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
@@ -119,7 +172,8 @@ PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfini
 PgConnection::~PgConnection() = default;
 
 void PgConnection::fail() const {
-  const std::string why = one_line(PQerrorMessage(connection_.get()));
+  // What the server said when it ended the connection tells more than that it is ended.
+  const std::string why = refusal_ ? refusal_->what() : one_line(PQerrorMessage(connection_.get()));
   if (!connected_) throw PgConnectError(why);
   throw PgError(why);
 }
@@ -151,10 +205,11 @@ void PgConnection::send(const std::string& sql, const std::vector<std::string>& 
   wants_write_ = PQflush(connection_.get()) > 0;
 }
 
-void PgConnection::advance() {
+void PgConnection::advance(bool ready) {
   more_to_do_ = false;
   if (!connected_) {
-    advance_connecting();
+    // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll").
+    if (ready) advance_connecting();
     return;
   }
   const int unsent = PQflush(connection_.get());
@@ -194,7 +249,12 @@ void PgConnection::read_results() {
         copying_ = true;
         if (!read_copy()) return;
         break;
-      default: throw PgQueryError(one_line(PQresultErrorMessage(result)));
+      case PGRES_FATAL_ERROR:
+        // Errors that end the connection come as results, too; a later read will tell.
+        if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
+        if (!refusal_) refusal_.emplace(one_line(PQresultErrorMessage(result)));
+        break;
+      default: throw PgError("an answer of an unexpected kind");
     }
   }
 }
@@ -221,16 +281,25 @@ bool PgConnection::read_copy() {
 
 void PgConnection::finish_query() {
   busy_ = false;
-  // `done` may send the next query, which replaces the handlers.
-  const auto done = std::move(handlers_.done);
-  handlers_ = {};
-  if (done) done();
+  // They may send the next query, which replaces the handlers.
+  const Handlers handlers = std::exchange(handlers_, {});
+  if (const auto refusal = std::exchange(refusal_, std::nullopt)) {
+    if (!handlers.refused) throw *refusal;
+    handlers.refused(*refusal);
+  } else if (handlers.done) {
+    handlers.done();
+  }
 }
 
 std::optional<PgNotification> PgConnection::next_notification() {
   const std::unique_ptr<PGnotify, void (*)(void*)> notify(PQnotifies(connection_.get()), PQfreemem);
   if (notify == nullptr) return std::nullopt;
   return PgNotification{notify->relname, notify->extra};
+}
+
+std::string PgConnection::server_encoding() const {
+  const char* encoding = PQparameterStatus(connection_.get(), "server_encoding");
+  return encoding != nullptr ? encoding : "";
 }
 
 // ---- COPY

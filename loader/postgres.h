@@ -56,6 +56,21 @@ struct PgTarget {
   std::string password;  // empty: none
 };
 
+// One of the servers that a conninfo names; empty: what libpq takes by default.
+struct PgHost {
+  std::string host;
+  std::string hostaddr;
+  std::string port;
+
+  // For messages, such as "db2.example:5433".
+  [[nodiscard]] std::string display() const;
+};
+// At least one. libpq would walk through them itself, but only as long as nobody keeps it waiting:
+// its connect_timeout does not apply to connections that do not block (libpq, "PQconnectPoll").
+[[nodiscard]] std::vector<PgHost> hosts_of(const std::string& conninfo);
+// `connect_timeout` of the conninfo, or our default; at least 2 seconds, as in libpq.
+[[nodiscard]] std::int64_t connect_timeout_ns(const std::string& conninfo);
+
 // Checks that libpq can read a conninfo; returns what is wrong with it.
 [[nodiscard]] std::optional<std::string> conninfo_problem(const std::string& conninfo);
 // The user that it names, if any.
@@ -66,7 +81,7 @@ struct PgTarget {
 class PgConnection {
  public:
   // Begins to connect. Resolving a host name may block; Unix sockets and addresses do not.
-  explicit PgConnection(const PgTarget& target);
+  PgConnection(const PgTarget& target, const PgHost& host);
   ~PgConnection();
   PgConnection(const PgConnection&) = delete;
   PgConnection& operator=(const PgConnection&) = delete;
@@ -75,6 +90,9 @@ class PgConnection {
     std::function<void(std::string_view)> copy_data;  // one CopyData message
     std::function<void(const PgRows&)> rows;
     std::function<void()> done;  // the whole query string is through; a new one may be sent
+    // Instead of `done`, if the server refused the query: the connection is still good. Without it
+    // advance() throws.
+    std::function<void(const PgQueryError&)> refused = {};
   };
 
   // One query at a time. Without parameters several statements may stand in `sql`; they are one
@@ -82,15 +100,17 @@ class PgConnection {
   void send(const std::string& sql, Handlers handlers);
   void send(const std::string& sql, const std::vector<std::string>& parameters, Handlers handlers);
 
-  // Does what can be done without waiting, and calls handlers. Call when poll() says so, and again
-  // at once while more_to_do(). Throws PgError when the connection or the query failed; the
-  // connection is then of no more use.
-  void advance();
+  // Does what can be done without waiting, and calls handlers. Call when poll() says so (`ready`:
+  // of this connection), and again at once while more_to_do(). Throws PgError when the connection
+  // failed; it is then of no more use.
+  void advance(bool ready);
   // Bytes are at hand that advance() left for later, so that one long COPY lets others have a turn.
   [[nodiscard]] bool more_to_do() const { return more_to_do_; }
   [[nodiscard]] bool connected() const { return connected_; }
   [[nodiscard]] bool idle() const { return connected_ && !busy_; }
   [[nodiscard]] std::optional<PgNotification> next_notification();
+  // In which text is stored, such as "UTF8" or "SQL_ASCII"; once connected.
+  [[nodiscard]] std::string server_encoding() const;
 
   // For poll().
   [[nodiscard]] int socket() const;
@@ -109,6 +129,7 @@ class PgConnection {
   bool copying_ = false;
   bool more_to_do_ = false;
   bool wants_write_ = true;
+  std::optional<PgQueryError> refusal_;  // of the query under way
   Handlers handlers_;
 };
 

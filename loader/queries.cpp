@@ -4,6 +4,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "keymap/row_sums.h"
 #include "loader/triggers.h"
 
 namespace latchkey {
@@ -24,6 +25,12 @@ std::string joined(const std::vector<std::string>& items, std::string_view betwe
   return text;
 }
 
+std::string quoted_list(const std::vector<std::string>& texts) {
+  std::vector<std::string> quoted;
+  for (const std::string& text : texts) quoted.push_back(quote_literal(text));
+  return joined(quoted, ", ");
+}
+
 bool starts_with(std::string_view text, std::string_view start) { return text.starts_with(start); }
 
 bool is_integer_type(std::string_view type) {
@@ -38,6 +45,29 @@ const std::string& type_of(const SourceConfig& source, const TableFacts& facts, 
   return found == facts.columns.end() ? none : found->second;
 }
 
+std::string id_array_type(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kId);
+  if (is_integer_type(type)) return "bigint[]";
+  return type == "uuid" ? "uuid[]" : "text[]";
+}
+
+// Rows are versions: a trigger or function that was changed and changed back is another one, and
+// what happened in between may have gone unnoticed. (xmin survives freezing.)
+std::string version_of(const SourceConfig& source) {
+  return "SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity,"
+         " pg_catalog.row_security_active(c.oid),"
+         " (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', t.oid, t.xmin, t.tgenabled,"
+         " p.oid, p.xmin), ' ' ORDER BY t.oid)"
+         " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
+         " WHERE t.tgrelid = c.oid AND t.tgname IN (" +
+         quoted_list(trigger_names()) +
+         ")))"
+         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE n.nspname = " +
+         quote_literal(source.table.schema) +
+         " AND c.relname = " + quote_literal(source.table.table);
+}
+
 }  // namespace
 
 // ---- the catalogue
@@ -45,6 +75,29 @@ const std::string& type_of(const SourceConfig& source, const TableFacts& facts, 
 std::string time_zone_sql(const SourceConfig& source) {
   return "SELECT pg_catalog.timezone(" + quote_literal(source.time_zone) +
          ", '2000-01-01'::timestamp)";
+}
+
+std::string identity_rights_sql() {
+  return "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
+}
+
+std::string identity_sql(bool may_read_identifier) {
+  return "SELECT " +
+         std::string(may_read_identifier
+                         ? "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
+                         : "NULL::text") +
+         // The timeline of what is written now; pg_control_checkpoint() tells that of the last
+         // checkpoint, which may be older than the promotion.
+         ", CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.substr("
+         "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END";
+}
+
+std::string versions_sql(const std::vector<const SourceConfig*>& sources) {
+  std::string list;
+  for (const SourceConfig* source : sources) {
+    list += (list.empty() ? "(" : ", (") + version_of(*source) + ")";
+  }
+  return "pg_catalog.array_to_json(ARRAY[" + list + "]::text[])::text";
 }
 
 std::string inspect_sql(const SourceConfig& source) {
@@ -73,7 +126,16 @@ std::string inspect_sql(const SourceConfig& source) {
          "'fingerprint',"
          " pg_catalog.substring(p.prosrc, 'latchkey trigger ([0-9a-f]+)'))), '{}')"
          " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
-         " WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)"
+         " WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),"
+         // A partitioned table's own figure is there only after ANALYZE; its parts know.
+         "'rows_estimated', (SELECT CASE WHEN pg_catalog.min(part.reltuples) >= 0"
+         " THEN pg_catalog.sum(part.reltuples) END FROM pg_catalog.pg_class part"
+         " WHERE part.relkind = 'r' AND part.oid IN (SELECT c.oid UNION ALL SELECT relid FROM"
+         " pg_catalog.pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END))),"
+         "'encoding', pg_catalog.getdatabaseencoding(),"
+         "'version', (" +
+         version_of(source) +
+         ")"
          ") FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE n.nspname = " +
          quote_literal(source.table.schema) +
@@ -92,6 +154,9 @@ TableFacts TableFacts::from_json(std::string_view text) {
   from.at("unreadable").get_to(facts.unreadable);
   from.at("unique").get_to(facts.unique);
   from.at("not_null").get_to(facts.not_null);
+  if (!from.at("rows_estimated").is_null()) from.at("rows_estimated").get_to(facts.rows_estimated);
+  from.at("encoding").get_to(facts.encoding);
+  if (!from.at("version").is_null()) from.at("version").get_to(facts.version);
   for (const auto& [name, trigger] : from.at("triggers").items()) {
     Trigger& known = facts.triggers[name];
     known.enabled = trigger.at("enabled").get<std::string>().at(0);
@@ -135,6 +200,12 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
                     " of its own. Set `id` in [[source]] \"" +
                     source.name + "\" to the primary key.");
   }
+  if (facts.encoding == "SQL_ASCII" && id_array_type(source, facts) == "text[]") {
+    found.push_back("the database is encoded as SQL_ASCII, so ids of " + table +
+                    " may hold bytes that are no text, and notifications could not name such a row."
+                    " Set `id` in [[source]] \"" +
+                    source.name + "\" to a unique column of integers or uuids.");
+  }
   const std::string& key_type = type_of(source, facts, Role::kKey);
   const bool digested_by_server = source.scheme == Scheme::kPlain || source.scheme == Scheme::kJwt;
   const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
@@ -173,8 +244,10 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
   }
 }
 
-void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
-                          std::vector<std::string>& found) {
+}  // namespace
+
+std::vector<std::string> trigger_problems(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<std::string> found;
   std::vector<std::string> missing, disabled, outdated;
   for (const std::string& name : trigger_names()) {
     const auto trigger = facts.triggers.find(name);
@@ -198,9 +271,8 @@ void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
   report(missing, "missing");
   report(outdated, "made for another mapping or version");
   report(disabled, "not ENABLE ALWAYS");
+  return found;
 }
-
-}  // namespace
 
 std::vector<std::string> problems(const SourceConfig& source, const TableFacts& facts) {
   const std::string table = source.table.display();
@@ -231,7 +303,7 @@ std::vector<std::string> problems(const SourceConfig& source, const TableFacts& 
                     "` prints, as a superuser: it gives the role BYPASSRLS (and SELECT on the"
                     " mapped columns only).");
   }
-  add_trigger_problems(source, facts, found);
+  for (std::string& problem : trigger_problems(source, facts)) found.push_back(std::move(problem));
   return found;
 }
 
@@ -290,9 +362,7 @@ std::string status_case(const SourceConfig& source) {
   const std::string column = qualified(*source.column(Role::kStatus)) + "::text";
   const auto in = [&](const std::vector<std::string>& values, char letter) {
     if (values.empty()) return std::string();
-    std::vector<std::string> quoted;
-    for (const std::string& value : values) quoted.push_back(quote_literal(value));
-    return " WHEN " + column + " IN (" + joined(quoted, ", ") + ") THEN '" + letter + "'";
+    return " WHEN " + column + " IN (" + quoted_list(values) + ") THEN '" + letter + "'";
   };
   return in(source.status_revoked, 'r') + in(source.status_disabled, 'd') +
          in(source.status_active, 'a');
@@ -322,7 +392,7 @@ std::string scopes_of(const SourceConfig& source, const TableFacts& facts) {
   return "pg_catalog.to_json(" + qualified(*source.column(Role::kScopes)) + ")::text";
 }
 
-std::string selection(const SourceConfig& source, const TableFacts& facts) {
+std::string fields_of(const SourceConfig& source, const TableFacts& facts) {
   std::vector<std::string> fields(kRowFields);
   fields[kFieldId] = text_of(source, Role::kId);
   fields[kFieldKey] = key_of(source);
@@ -338,14 +408,24 @@ std::string selection(const SourceConfig& source, const TableFacts& facts) {
       source.scheme == Scheme::kJwt
           ? "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)"
           : "NULL::text";
-  return "SELECT " + joined(fields, ", ") + " FROM " + source.table.quoted() + " t";
+  return joined(fields, ", ");
 }
 
-std::string id_array_type(const SourceConfig& source, const TableFacts& facts) {
-  const std::string& type = type_of(source, facts, Role::kId);
-  if (is_integer_type(type)) return "bigint[]";
-  return type == "uuid" ? "uuid[]" : "text[]";
+std::string selection(const SourceConfig& source, const TableFacts& facts) {
+  return "SELECT " + fields_of(source, facts) + " FROM " + source.table.quoted() + " t";
 }
+
+// The hash that RowHasher computes of the same row. A row without a key is not one of ours.
+std::string hashes(const SourceConfig& source, const TableFacts& facts) {
+  return "(SELECT " + text_of(source, Role::kId) +
+         " AS id, ('x' || pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256("
+         "pg_catalog.record_send(ROW(" +
+         fields_of(source, facts) + "))), 1, 8), 'hex'))::bit(64)::bigint AS hash FROM " +
+         source.table.quoted() + " t WHERE " + qualified(*source.column(Role::kKey)) +
+         " IS NOT NULL) h";
+}
+
+const std::string kBucket = "(h.hash & " + std::to_string(RowSums::kBuckets - 1) + ")";
 
 bool is_uuid(std::string_view id) {
   if (id.size() != 36) return false;
@@ -379,6 +459,31 @@ std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
          " = ANY ($1::" + array + ")";
 }
 
+std::array<std::uint32_t, kRowFields> field_types(const SourceConfig& source) {
+  constexpr std::uint32_t kBytea = 17, kText = 25, kTimestamptz = 1184;
+  std::array<std::uint32_t, kRowFields> types;
+  types.fill(kText);
+  const bool text_encoded = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
+                            source.encoding != Encoding::kRaw;
+  if (!text_encoded) types[kFieldKey] = kBytea;
+  types[kFieldExpires] = types[kFieldNotBefore] = kTimestamptz;
+  return types;
+}
+
+std::string digest_sql(const SourceConfig& source, const TableFacts& facts) {
+  return "SELECT " + kBucket +
+         "::text, pg_catalog.count(*)::text, pg_catalog.sum(h.hash)::text FROM " +
+         hashes(source, facts) + " GROUP BY " + kBucket;
+}
+
+std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
+                            const std::vector<std::uint32_t>& buckets) {
+  std::vector<std::string> numbers;
+  for (const std::uint32_t bucket : buckets) numbers.push_back(std::to_string(bucket));
+  return "COPY (SELECT h.id, h.hash FROM " + hashes(source, facts) + " WHERE " + kBucket +
+         " = ANY ('{" + joined(numbers, ",") + "}'::bigint[])) TO STDOUT (FORMAT binary)";
+}
+
 bool scopes_are_json(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kScopes);
   return type == "jsonb" || type == "json" || type.ends_with("[]");
@@ -389,6 +494,11 @@ bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view
   if (array == "bigint[]") return is_int64(id);
   if (array == "uuid[]") return is_uuid(id);
   return id.find('\0') == std::string_view::npos;
+}
+
+bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts, std::string_view id) {
+  return id_array_type(source, facts) == "text[]" && facts.encoding != "UTF8" &&
+         std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) > 0x7F; });
 }
 
 std::string array_literal(const std::vector<std::string>& ids) {

@@ -2,6 +2,8 @@
 // single rows (binary results), so that a row means the same whichever way it comes.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -28,6 +30,9 @@ struct TableFacts {
     bool whole = true;        // no WHEN, no list of columns
   };
   std::map<std::string, Trigger> triggers;
+  double rows_estimated = -1;  // PostgreSQL's own guess; negative: it has none
+  std::string encoding;        // of the database
+  std::string version;         // see versions_sql()
 
   // From the JSON that inspect_sql() selects.
   [[nodiscard]] static TableFacts from_json(std::string_view json);
@@ -38,10 +43,27 @@ struct TableFacts {
 // One row, one column of JSON text.
 [[nodiscard]] std::string inspect_sql(const SourceConfig& source);
 
+// Which server is it? One row: system identifier (null if this role may not know), timeline,
+// whether it is in recovery. The identifier is chosen by initdb and shared by all copies of a
+// cluster; the timeline grows with each promotion (PostgreSQL manual, "Timelines").
+[[nodiscard]] std::string identity_sql(bool may_read_identifier);
+// One row, one column: may this role read the system identifier?
+[[nodiscard]] std::string identity_rights_sql();
+
+// An expression: the array of what identifies the state of each source's table, as far as the
+// delivery of changes depends on it: which relation it is, its triggers and their functions, row
+// level security. Text that changes with any of them; null where there is no table. Cheap: each
+// heartbeat asks for it.
+[[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
+
 // What keeps this source from being served, each a paragraph that says what to do; empty if
 // nothing.
 [[nodiscard]] std::vector<std::string> problems(const SourceConfig& source,
                                                 const TableFacts& facts);
+
+// Those of them that keep us from hearing of changes; the table could be read all the same.
+[[nodiscard]] std::vector<std::string> trigger_problems(const SourceConfig& source,
+                                                        const TableFacts& facts);
 
 // Fields of a selected row, in this order.
 enum RowField {
@@ -59,13 +81,26 @@ enum RowField {
   kRowFields
 };
 
+// Types of the fields as PostgreSQL numbers them (pg_type.dat), for RowHasher.
+[[nodiscard]] std::array<std::uint32_t, kRowFields> field_types(const SourceConfig& source);
+
 [[nodiscard]] std::string load_sql(const SourceConfig& source, const TableFacts& facts);
 // $1 is an array of ids, as text of the array type that id_array_type() names.
 [[nodiscard]] std::string reread_sql(const SourceConfig& source, const TableFacts& facts);
+// The digest of the whole table: rows of (bucket, rows, sum of row hashes as text); see RowSums and
+// RowHasher.
+[[nodiscard]] std::string digest_sql(const SourceConfig& source, const TableFacts& facts);
+// COPY, binary, of (id as text, row hash) of the rows in these buckets.
+[[nodiscard]] std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
+                                          const std::vector<std::uint32_t>& buckets);
 [[nodiscard]] bool scopes_are_json(const SourceConfig& source, const TableFacts& facts);
 
 // Is this text an id that the re-read can be asked for? A notification can hold anything.
 [[nodiscard]] bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id);
+// Could the database fail to convert this id to its own encoding? Then the query that asks for it
+// would fail, and whoever forged it would keep others from being asked for.
+[[nodiscard]] bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts,
+                                      std::string_view id);
 // ids -> '{"a","b"}'
 [[nodiscard]] std::string array_literal(const std::vector<std::string>& ids);
 

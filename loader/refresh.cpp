@@ -53,6 +53,8 @@ void Refresh::failed(std::int64_t now_ns) {
   round_.clear();
   round_open_ = false;
   task_.reset();
+  audit_.reset();
+  audits_due_.clear();
   for (Source& source : sources_) source.ids.clear();  // the reload will see them
   failed_ns_ = now_ns;
   retry_ns_ = now_ns + backoff_ns();
@@ -65,6 +67,10 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   // A reload of our own comes at once. One that was asked for may have to wait, and must not hold
   // back what is known to have changed: anybody can ask for one.
   if (source.reload && source.urgent) return;
+  // Nor is anything asked of a suspended source but the load that ends that; what comes while it is
+  // under way may be too late for it.
+  const auto* load = task_ ? std::get_if<Load>(&*task_) : nullptr;
+  if (source.suspended && (load == nullptr || load->source != index)) return;
   for (std::string& id : ids) source.ids.insert(std::move(id));
   if (source.ids.size() > settings_.pending_ids_max) {
     source.ids.clear();
@@ -109,9 +115,45 @@ void Refresh::work_done(std::int64_t now_ns) {
     if (!source.reload_was_urgent) {
       source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
     }
+    source.suspended = false;
+    release_syncs();
   }
   task_.reset();
 }
+
+void Refresh::work_refused(std::int64_t now_ns) {
+  const std::size_t index = std::visit([](const auto& task) { return task.source; }, task_.value());
+  Source& source = sources_[index];
+  source.suspended = true;
+  source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
+  // The load that ends this will see whatever was left undone.
+  source.ids.clear();
+  std::erase_if(round_, [index](const Task& task) {
+    return std::visit([index](const auto& one) { return one.source == index; }, task);
+  });
+  task_.reset();
+}
+
+// Syncs promise that everything is in force, so they wait while one source is not followed.
+void Refresh::release_syncs() {
+  if (std::ranges::any_of(sources_, &Source::suspended)) return;
+  syncs_waiting_.insert(syncs_waiting_.end(), syncs_held_.begin(), syncs_held_.end());
+  syncs_held_.clear();
+}
+
+void Refresh::audit_returned() {
+  if (audit_) audit_->needs_applied = notified_;
+}
+
+void Refresh::audit_done() { audit_.reset(); }
+
+void Refresh::audit_again() {
+  if (!audit_) return;
+  audits_due_.push_front(audit_->source);
+  audit_.reset();
+}
+
+void Refresh::audit_failed() { audit_.reset(); }
 
 void Refresh::sync_wanted(std::uint64_t sync) {
   syncs_waiting_.push_back(sync);
@@ -125,6 +167,7 @@ void Refresh::hurry() {
 
 void Refresh::sync_abandoned(std::uint64_t sync) {
   std::erase(syncs_waiting_, sync);
+  std::erase(syncs_held_, sync);
   if (barrier_) std::erase(barrier_->syncs, sync);
   for (Proof& proof : proofs_) std::erase(proof.syncs, sync);
 }
@@ -139,6 +182,7 @@ Refresh::Action Refresh::next(std::int64_t now_ns) {
   }
   if (auto action = next_listen(now_ns)) return std::move(*action);
   if (auto action = next_work(now_ns)) return std::move(*action);
+  if (auto action = next_audit(now_ns)) return std::move(*action);
   return Wait{wake_ns()};
 }
 
@@ -162,13 +206,9 @@ std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   if (round_.empty() && !proofs_.empty() && proofs_.front().needs_applied <= applied_) {
     failures_ = 0;
     live_ = ever_live_ = true;
-    Prove prove{proofs_.front().boot_ns, std::move(proofs_.front().syncs)};
+    Proof proof = std::move(proofs_.front());
     proofs_.pop_front();
-    return prove;
-  }
-  if (round_.empty() && settings_.audit_ns > 0 && now_ns >= next_audit_ns_) {
-    for (std::size_t i = 0; i < sources_.size(); ++i) reload(i);
-    plan_audit(now_ns);
+    return prove(std::move(proof));
   }
   if (round_.empty() && !plan_round(now_ns)) return std::nullopt;
   task_ = std::move(round_.front());
@@ -177,9 +217,47 @@ std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   return std::visit([](const auto& task) -> Action { return task; }, *task_);
 }
 
+// One after the other, and only beside a conversation that is in step.
+std::optional<Refresh::Action> Refresh::next_audit(std::int64_t now_ns) {
+  if (!live_ || settings_.audit_ns == 0) return std::nullopt;
+  if (now_ns >= next_audit_ns_) {
+    if (audits_due_.empty() && !audit_) {
+      for (std::size_t i = 0; i < sources_.size(); ++i) audits_due_.push_back(i);
+    }
+    plan_audit(now_ns);
+  }
+  if (audit_) {
+    const bool settled =
+        audit_->needs_applied && sources_[audit_->source].applied >= *audit_->needs_applied;
+    if (!settled || audit_->comparing) return std::nullopt;
+    audit_->comparing = true;
+    return Compare{audit_->source};
+  }
+  while (!audits_due_.empty() && sources_[audits_due_.front()].suspended) audits_due_.pop_front();
+  if (audits_due_.empty()) return std::nullopt;
+  audit_ = AuditRun{audits_due_.front(), {}};
+  audits_due_.pop_front();
+  return Audit{audit_->source};
+}
+
+Refresh::Prove Refresh::prove(Proof proof) {
+  Prove action{proof.boot_ns, {}, std::move(proof.syncs)};
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    if (!sources_[i].suspended) action.sources.push_back(i);
+  }
+  if (action.sources.size() < sources_.size()) {
+    syncs_held_.insert(syncs_held_.end(), action.syncs.begin(), action.syncs.end());
+    action.syncs.clear();
+  }
+  return action;
+}
+
 // Takes everything that has been notified so far. A source whose reload has to wait does not reach
 // what was notified; the others do, and it will in a later round.
 bool Refresh::plan_round(std::int64_t now_ns) {
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    if (sources_[i].suspended && now_ns >= sources_[i].retry_ns) reload(i);
+  }
   if (applied_ == notified_) return false;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = sources_[i];
@@ -223,9 +301,10 @@ std::int64_t Refresh::wake_ns() const {
     // Whatever could be read at once is under way: what is left waits for its time.
     for (const Source& source : sources_) {
       if (source.reload) wake = std::min(wake, source.no_reload_before_ns);
+      if (source.suspended) wake = std::min(wake, source.retry_ns);
     }
   }
-  if (reading_waits && settings_.audit_ns > 0) wake = std::min(wake, next_audit_ns_);
+  if (live_ && settings_.audit_ns > 0) wake = std::min(wake, next_audit_ns_);
   return wake;
 }
 
@@ -236,7 +315,10 @@ void Refresh::plan_audit(std::int64_t now_ns) {
 }
 
 std::int64_t Refresh::backoff_ns() {
-  const int doublings = std::min(failures_++, 16);
+  const int rounds = ++failures_ / std::max(1, settings_.hosts);
+  // The next of several servers may be the new primary: it is tried at once.
+  if (failures_ % std::max(1, settings_.hosts) != 0) return random_up_to(settings_.backoff_min_ns);
+  const int doublings = std::min(rounds - 1, 16);
   const std::int64_t ceiling =
       std::min(settings_.backoff_max_ns, settings_.backoff_min_ns << doublings);
   // Half fixed, half random: many hosts that lost the same database come back one by one.

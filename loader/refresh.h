@@ -19,6 +19,12 @@
 //      number, the map is proven complete up to the instant at which the nonce was sent.
 //   5. Any failure of either connection drops both. What had been proven stays proven, and ages;
 //      after the reconnection everything is loaded anew.
+//   6. A source whose table cannot be followed as it is (a trigger is gone, somebody holds a lock)
+//   is
+//      suspended: it is proven no more, and ages, until a load succeeds again. The others go on.
+//   7. An audit compares a digest that the database computes, on a connection of its own, with that
+//      of what is known. Its result waits, as a proof does, for everything that had been notified
+//      when it came back: then whatever it saw is either in force or was never told of.
 #pragma once
 
 #include <chrono>
@@ -45,6 +51,11 @@ struct RefreshSettings {
   // Every so often, give or take a tenth, all tables are compared with what is known: that finds
   // changes that no trigger told of. Zero: never.
   std::int64_t audit_ns = 600'000'000'000;
+  std::int64_t suspended_retry_ns =
+      2'000'000'000;  // loads of a suspended source are this far apart
+  // Servers that the connection string names. They are tried in turn, and the wait between attempts
+  // grows only when all have been.
+  int hosts = 1;
   std::size_t reread_ids_max = 5'000;     // in one query
   std::size_t pending_ids_max = 100'000;  // of one source; more are cheaper as a reload
 };
@@ -74,15 +85,26 @@ class Refresh {
     std::size_t source;
     std::vector<std::string> ids;
   };
-  // Everything that committed before `boot_ns` is in force. `syncs` asked for no more than that.
+  // Everything that committed before `boot_ns` is in force for `sources`. `syncs` asked for no more
+  // than that.
   struct Prove {
     std::int64_t boot_ns;
+    std::vector<std::size_t> sources;
     std::vector<std::uint64_t> syncs;
+  };
+  // Have the database compute the digest of a source's table, on a connection of its own.
+  struct Audit {
+    std::size_t source;
+  };
+  // Whatever that digest has seen is in force or was never told of: compare.
+  struct Compare {
+    std::size_t source;
   };
   struct Disconnect {
     std::string why;
   };
-  using Action = std::variant<Wait, Connect, SendBarrier, Load, Reread, Prove, Disconnect>;
+  using Action =
+      std::variant<Wait, Connect, SendBarrier, Load, Reread, Prove, Audit, Compare, Disconnect>;
 
   Refresh(std::size_t sources, RefreshSettings settings, std::uint64_t seed);
 
@@ -96,6 +118,17 @@ class Refresh {
   void barrier_returned(std::uint64_t number);
   // The Load or Reread that was asked for is done and published.
   void work_done(std::int64_t now_ns);
+  // It could not be done, though the connection is well; or it was done, but nobody will tell of
+  // changes: the source is suspended, and loaded again after a while.
+  void work_refused(std::int64_t now_ns);
+  // The digest that was asked for is here, and a notification sent after it has come in.
+  void audit_returned();
+  // The comparison is over: it found what it had to say. Or it wants to look closer, by another
+  // Audit of the same source.
+  void audit_done();
+  void audit_again();
+  // It could not be made; the next one comes in its time.
+  void audit_failed();
   // Brings the next attempt to connect forward, if there is none under way.
   void sync_wanted(std::uint64_t sync);
   void sync_abandoned(std::uint64_t sync);
@@ -106,6 +139,7 @@ class Refresh {
   [[nodiscard]] Action next(std::int64_t now_ns);
 
   [[nodiscard]] State state() const;
+  [[nodiscard]] bool suspended(std::size_t source) const { return sources_.at(source).suspended; }
   [[nodiscard]] std::size_t pending_ids() const;
 
  private:
@@ -115,6 +149,8 @@ class Refresh {
     bool urgent = true;             // the reload is our own decision: no gap applies
     bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
+    bool suspended = false;
+    std::int64_t retry_ns = 0;  // if suspended
     std::uint64_t applied = 0;  // everything up to this number is in force for this source
     std::uint64_t reaches = 0;  // what `applied` becomes when the round is done
   };
@@ -129,10 +165,18 @@ class Refresh {
     std::vector<std::uint64_t> syncs;
   };
   using Task = std::variant<Load, Reread>;
+  struct AuditRun {
+    std::size_t source;
+    std::optional<std::uint64_t> needs_applied;  // nothing: the digest is not here yet
+    bool comparing = false;
+  };
 
   [[nodiscard]] bool plan_round(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
+  [[nodiscard]] std::optional<Action> next_audit(std::int64_t now_ns);
+  [[nodiscard]] Prove prove(Proof proof);
+  void release_syncs();
   [[nodiscard]] std::int64_t wake_ns() const;
   void finish_round();
   [[nodiscard]] std::int64_t backoff_ns();
@@ -159,6 +203,7 @@ class Refresh {
   std::int64_t next_heartbeat_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;
+  std::vector<std::uint64_t> syncs_held_;  // until no source is suspended
 
   std::uint64_t notified_ = 0;
   std::uint64_t applied_ = 0;  // the least of the sources'
@@ -167,6 +212,9 @@ class Refresh {
   std::optional<Task> task_;  // under way
   std::int64_t task_since_ns_ = 0;
   std::deque<Proof> proofs_;
+
+  std::deque<std::size_t> audits_due_;
+  std::optional<AuditRun> audit_;
 };
 
 [[nodiscard]] const char* state_name(Refresh::State state);

@@ -177,10 +177,6 @@ class Installation:
 
         until(as_expected, 10, f"status of source {name}: {expected}")
 
-    def wait_audited(self, name: str, loads: int) -> None:
-        """Return once a source has been read as a whole this many times."""
-        until(lambda: self.source_status(name)["loads"] > loads, 10, f"{name} is read anew")
-
     def reload(self, table: str) -> None:
         """Have a table read as a whole, which also counts its odd rows anew."""
         notice = json.dumps({"t": table, "all": True})

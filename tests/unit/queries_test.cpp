@@ -199,6 +199,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
       "is_table": true, "schema_usable": true, "rows_hidden": true,
       "columns": {"id": "bigint", "weird \"name\"": "text[]"},
       "unreadable": ["secret"], "not_null": ["id"], "unique": ["id", "b"],
+      "rows_estimated": 1.5e7, "encoding": "UTF8", "version": "17 r",
       "triggers": {"latchkey_insert": {"enabled": "A", "type": 4, "whole": true, "fingerprint": "00ff"},
                    "audit": {"enabled": "O", "type": 17, "whole": false,
                              "fingerprint": null}}})");
@@ -210,12 +211,16 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
   EXPECT_EQ(facts.triggers.at("latchkey_insert").enabled, 'A');
   EXPECT_EQ(facts.triggers.at("latchkey_insert").fingerprint, "00ff");
   EXPECT_EQ(facts.triggers.at("audit").fingerprint, "");
+  EXPECT_EQ(facts.rows_estimated, 1.5e7);
+  EXPECT_EQ(facts.encoding, "UTF8");
+  EXPECT_EQ(facts.version, "17 r");
 
   EXPECT_FALSE(TableFacts::from_json("{}").exists);
   EXPECT_TRUE(
       TableFacts::from_json(
           R"({"is_table": false, "schema_usable": false, "rows_hidden": false, "columns": null,
-      "unreadable": [], "not_null": [], "unique": [], "triggers": {}})")
+      "unreadable": [], "not_null": [], "unique": [], "triggers": {},
+      "rows_estimated": null, "encoding": "LATIN1", "version": null})")
           .columns.empty());
   for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
     EXPECT_THROW((void)TableFacts::from_json(bad), nlohmann::json::exception) << bad;

@@ -51,6 +51,12 @@ class World {
     std::optional<Moment> all;          // like `ids`, of the whole table: the first such moment
     std::optional<std::int64_t> no_load_before_ns;  // unless for a reason of our own
     int own_loads = 0;  // that may come for a reason of our own; one more may be on its way
+    bool suspended = false;
+  };
+  struct AuditUnderWay {
+    std::size_t source;
+    std::optional<Moment> returned_at;
+    bool comparing = false;
   };
   struct Barrier {
     std::uint64_t number;
@@ -83,12 +89,13 @@ class World {
   // ---- what happens
 
   void random_event() {
+    if (one_in(15)) return audit_event();
     switch (random_() % 10) {
       case 0:
       case 1: return notify();
       case 2: return one_in(8) ? notify_all() : notify();
       case 3:
-      case 4: return finish_task();
+      case 4: return one_in(10) ? refuse_task() : finish_task();
       case 5:
       case 6: return return_barrier();
       case 7: return sync();
@@ -107,8 +114,15 @@ class World {
     std::vector<std::string> ids;
     for (std::size_t i = random_() % 4; i > 0; --i) ids.push_back(std::to_string(random_() % 20));
     ++moment_;
-    for (const std::string& id : ids) sources_[source].ids.try_emplace(id, moment_);
-    sources_[source].named.insert(ids.begin(), ids.end());
+    const bool load_under_way =
+        task_ && task_index() == source && std::holds_alternative<Refresh::Load>(*task_);
+    if (sources_[source].suspended && !load_under_way) {
+      // What is read next of it is the whole table.
+      if (!ids.empty() && !sources_[source].all) sources_[source].all = moment_;
+    } else {
+      for (const std::string& id : ids) sources_[source].ids.try_emplace(id, moment_);
+      sources_[source].named.insert(ids.begin(), ids.end());
+    }
     log("notified " + std::to_string(source) + " of " + std::to_string(ids.size()));
     refresh_.notified(source, ids);
   }
@@ -159,6 +173,7 @@ class World {
     log("fails");
     connecting_ = listening_ = working_ = heard_ = false;
     barrier_.reset();
+    audit_.reset();
     returned_.clear();
     task_.reset();
     reading_.clear();
@@ -184,9 +199,47 @@ class World {
       sources_[load->source].no_load_before_ns =
           now_ + std::max(settings_.reload_gap_ns, 2 * (now_ - task_since_ns_));
     }
+    if (std::holds_alternative<Refresh::Load>(*task_)) task_source().suspended = false;
     task_.reset();
     reading_.clear();
     refresh_.work_done(now_);
+  }
+  void refuse_task() {
+    if (!task_) return;
+    log("refused");
+    Source& source = task_source();
+    source.suspended = true;
+    // Whatever was asked of it is left to the next load of the whole table.
+    for (const auto& [id, moment] : source.ids) reading_.insert(moment);
+    if (!reading_.empty())
+      source.all = std::min(source.all.value_or(*reading_.begin()), *reading_.begin());
+    source.ids.clear();
+    source.named.clear();
+    task_.reset();
+    reading_.clear();
+    refresh_.work_refused(now_);
+  }
+  std::size_t task_index() const {
+    return std::visit([](const auto& task) { return task.source; }, *task_);
+  }
+  Source& task_source() { return sources_[task_index()]; }
+  void audit_event() {
+    if (!audit_) return;
+    if (one_in(6)) {
+      log("audit fails");
+      audit_.reset();
+      return refresh_.audit_failed();
+    }
+    if (!audit_->returned_at) {
+      log("audit returns");
+      audit_->returned_at = ++moment_;
+      refresh_.audit_returned();
+    } else if (audit_->comparing) {
+      const bool again = one_in(2);
+      log(again ? "audit looks closer" : "audit is done");
+      audit_.reset();
+      again ? refresh_.audit_again() : refresh_.audit_done();
+    }
   }
 
   // ---- what is asked for
@@ -217,10 +270,10 @@ class World {
     begin(action);
     Source& source = sources_[action.source];
     const bool in_time = !source.no_load_before_ns || now_ >= *source.no_load_before_ns;
-    expect(in_time || source.own_loads > 0 || settings_.audit_ns > 0, "limits the rate of reloads",
+    expect(in_time || source.own_loads > 0 || source.suspended, "limits the rate of reloads",
            describe(action));
-    load_is_ours_ = source.own_loads > 0;
-    if (load_is_ours_) --source.own_loads;
+    load_is_ours_ = source.own_loads > 0 || source.suspended;
+    if (source.own_loads > 0) --source.own_loads;
     take_all(source);
   }
   void obey(const Refresh::Reread& action) {
@@ -263,9 +316,18 @@ class World {
     if (barrier == returned_.end()) {
       return expect(false, "proves the instants of barriers", describe(prove));
     }
-    expect(oldest_unread() > barrier->returned_at, "has applied all that came before",
-           describe(prove) + ", something notified at moment " + std::to_string(oldest_unread()) +
-               " is unread; the barrier returned at " + std::to_string(barrier->returned_at));
+    std::size_t followed = 0;
+    for (const Source& source : sources_) followed += source.suspended ? 0 : 1;
+    expect(prove.sources.size() == followed, "proves all but the suspended", describe(prove));
+    expect(prove.syncs.empty() || followed == sources_.size(), "proves all but the suspended",
+           describe(prove));
+    for (const std::size_t index : prove.sources) {
+      expect(!sources_[index].suspended, "proves all but the suspended", describe(prove));
+      expect(oldest_unread(index) > barrier->returned_at, "has applied all that came before",
+             describe(prove) + ", something notified at moment " +
+                 std::to_string(oldest_unread(index)) + " is unread; the barrier returned at " +
+                 std::to_string(barrier->returned_at));
+    }
     Moment sent_at = 0;  // several may have been sent in the same instant
     for (const Barrier& b : returned_) {
       if (b.sent_ns == prove.boot_ns) sent_at = std::max(sent_at, b.sent_at);
@@ -278,13 +340,33 @@ class World {
       syncs_.erase(asked);
     }
   }
+  void obey(const Refresh::Audit& action) {
+    expect(!audit_, "has one audit under way", describe(action));
+    expect(settings_.audit_ns > 0, "audits only where it is wanted", describe(action));
+    expect(!sources_[action.source].suspended, "audits only where it is wanted", describe(action));
+    audit_ = AuditUnderWay{action.source, {}};
+  }
+  void obey(const Refresh::Compare& action) {
+    const bool ready = audit_ && audit_->returned_at && !audit_->comparing;
+    expect(ready && audit_->source == action.source, "compares what has returned, once",
+           describe(action));
+    if (!ready) return;
+    const bool applied =
+        sources_[action.source].suspended || oldest_unread(action.source) > *audit_->returned_at;
+    expect(applied, "compares when all that came before is applied", describe(action));
+    audit_->comparing = true;
+  }
+  [[nodiscard]] Moment oldest_unread(std::size_t index) const {
+    const Source& source = sources_[index];
+    Moment oldest = std::numeric_limits<Moment>::max();
+    if (task_ && task_index() == index && !reading_.empty()) oldest = *reading_.begin();
+    if (source.all) oldest = std::min(oldest, *source.all);
+    for (const auto& [id, moment] : source.ids) oldest = std::min(oldest, moment);
+    return oldest;
+  }
   [[nodiscard]] Moment oldest_unread() const {
     Moment oldest = std::numeric_limits<Moment>::max();
-    if (!reading_.empty()) oldest = *reading_.begin();
-    for (const Source& source : sources_) {
-      if (source.all) oldest = std::min(oldest, *source.all);
-      for (const auto& [id, moment] : source.ids) oldest = std::min(oldest, moment);
-    }
+    for (std::size_t i = 0; i < sources_.size(); ++i) oldest = std::min(oldest, oldest_unread(i));
     return oldest;
   }
   void obey(const Refresh::Disconnect& action) {
@@ -324,6 +406,7 @@ class World {
   std::optional<std::variant<Refresh::Load, Refresh::Reread>> task_;
   std::int64_t task_since_ns_ = 0;
   bool load_is_ours_ = false;
+  std::optional<AuditUnderWay> audit_;
   std::multiset<Moment> reading_;  // what the task under way will have read
   std::optional<std::int64_t> last_proof_ns_;
   std::map<std::uint64_t, Moment> syncs_;  // asked for, not yet completed
@@ -360,6 +443,11 @@ constexpr const char* kRules[] = {
     "completes a sync once, and no abandoned one",
     "completes a sync by a later barrier",
     "disconnects only for a lost barrier",
+    "proves all but the suspended",
+    "has one audit under way",
+    "audits only where it is wanted",
+    "compares what has returned, once",
+    "compares when all that came before is applied",
     "settles",
 };
 

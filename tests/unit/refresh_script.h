@@ -53,6 +53,12 @@ inline std::string describe(const Refresh::Action& action) {
       for (const std::uint64_t sync : a.syncs) text += " sync " + std::to_string(sync);
       return text;
     }
+    std::string operator()(const Refresh::Audit& a) const {
+      return "audit " + std::to_string(a.source);
+    }
+    std::string operator()(const Refresh::Compare& a) const {
+      return "compare " + std::to_string(a.source);
+    }
     std::string operator()(const Refresh::Disconnect&) const { return "disconnect"; }
   };
   return std::visit(Describe{}, action);

@@ -109,7 +109,7 @@ void expect_full_recovery(Play& play, const std::vector<std::uint64_t>& syncs) {
     play.pass(1);
     play.refresh.work_done(play.now);
   }
-  EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, syncs}));
+  EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, {0, 1}, syncs}));
   EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next()));
   EXPECT_EQ(play.refresh.state(), Refresh::State::kLive);
 }
@@ -287,7 +287,8 @@ TEST_F(RefreshLive, CarriesASyncOverAFailureInEachPlaceItCanStand) {
   play(Script().asks("barrier 4").barrier_returns(4).asks("load 0").is_done());
   const Refresh::Action action = play_.next();
   ASSERT_TRUE(std::holds_alternative<Refresh::Prove>(action)) << describe(action);
-  auto [boot_ns, syncs] = std::get<Refresh::Prove>(action);
+  auto [boot_ns, sources, syncs] = std::get<Refresh::Prove>(action);
+  EXPECT_EQ(sources, std::vector<std::size_t>{0});
   std::ranges::sort(syncs);
   EXPECT_EQ(boot_ns, sent);
   EXPECT_EQ(syncs, (std::vector<std::uint64_t>{1, 2, 3, 4}));
@@ -376,6 +377,8 @@ std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
           std::holds_alternative<Refresh::Reread>(action)) {
         play.refresh.work_done(play.now);
       }
+      if (std::holds_alternative<Refresh::Audit>(action)) play.refresh.audit_returned();
+      if (std::holds_alternative<Refresh::Compare>(action)) play.refresh.audit_done();
     }
   }
   return actions;
@@ -420,23 +423,199 @@ TEST(RefreshAudit, ComesRoundWithJitter) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     Play play(2, settings, test::seed() + seed);
     play.reconnect();
-    std::vector<std::int64_t> loads;
+    std::vector<std::int64_t> audits;
     for (int second = 0; second < 350; ++second, play.pass(1000)) {
       const auto actions = run(play, 1, [] {});
       play.now -= kScriptMs;
-      if (count_of<Refresh::Load>(actions) == 0) continue;
-      EXPECT_EQ(count_of<Refresh::Load>(actions), 2U) << "all sources";
-      loads.push_back(second);
+      if (count_of<Refresh::Audit>(actions) == 0) continue;
+      EXPECT_EQ(count_of<Refresh::Audit>(actions), 2U) << "all sources";
+      EXPECT_EQ(count_of<Refresh::Compare>(actions), 2U);
+      audits.push_back(second);
     }
-    ASSERT_GE(loads.size(), 4U) << "the first load and three audits";
-    for (std::size_t i = 1; i < loads.size(); ++i) {
-      EXPECT_GE(loads[i] - loads[i - 1], 90);
-      EXPECT_LE(loads[i] - loads[i - 1], 112);
+    ASSERT_GE(audits.size(), 3U);
+    for (std::size_t i = 1; i < audits.size(); ++i) {
+      EXPECT_GE(audits[i] - audits[i - 1], 90);
+      EXPECT_LE(audits[i] - audits[i - 1], 112);
     }
-    times.insert(loads[1]);
+    times.insert(audits[0]);
   }
   EXPECT_GT(times.size(), 3U);
 }
+
+// In step since 0 ms with two sources, and the first audit due at some time from 900 to 1100.
+class RefreshAuditLive : public testing::Test {
+ protected:
+  RefreshAuditLive() : play_(2, settings()) {
+    Script().asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1).play(play_);
+    Script().asks("load 0").is_done().asks("load 1").is_done().asks("prove 0").play(play_);
+    play_.pass(1100);
+  }
+  static RefreshSettings settings() {
+    RefreshSettings settings;
+    settings.audit_ns = 1000 * kScriptMs;
+    settings.heartbeat_ns = 100'000 * kScriptMs;
+    return settings;
+  }
+  void play(const Script& script) { script.play(play_); }
+  // Whatever is asked for next must not be about an audit.
+  void expect_no_audit() {
+    const std::string said = play_.said();
+    EXPECT_TRUE(said.starts_with("wait")) << said;
+  }
+  Play play_;
+};
+
+TEST_F(RefreshAuditLive, TakesOneSourceAfterTheOther) {
+  play(Script().asks("audit 0"));
+  expect_no_audit();
+  play_.refresh.audit_returned();
+  play(Script().asks("compare 0"));
+  expect_no_audit();
+  play_.refresh.audit_done();
+  play(Script().asks("audit 1"));
+  play_.refresh.audit_returned();
+  play(Script().asks("compare 1"));
+  play_.refresh.audit_done();
+  expect_no_audit();
+}
+
+TEST_F(RefreshAuditLive, ComparesWhenAllThatWasNotifiedBeforeIsApplied) {
+  play(Script().asks("audit 0").notified(0, {"7"}).asks("reread 0: 7"));
+  play_.refresh.audit_returned();
+  expect_no_audit();
+  play(Script().notified(0, {"8"}).is_done().asks("reread 0: 8").asks("compare 0"));
+}
+
+TEST_F(RefreshAuditLive, LooksCloserAtTheSameSource) {
+  play(Script().asks("audit 0"));
+  play_.refresh.audit_returned();
+  play(Script().asks("compare 0"));
+  play_.refresh.audit_again();
+  play(Script().asks("audit 0"));
+  play_.refresh.audit_returned();
+  play(Script().asks("compare 0"));
+  play_.refresh.audit_done();
+  play(Script().asks("audit 1"));
+}
+
+TEST_F(RefreshAuditLive, GoesOnAfterOneThatFailed) {
+  play(Script().asks("audit 0"));
+  play_.refresh.audit_failed();
+  play(Script().asks("audit 1"));
+}
+
+TEST_F(RefreshAuditLive, IsForgottenWithTheConnections) {
+  play(Script().asks("audit 0").fails());
+  play_.refresh.audit_returned();  // too late
+  play_.reconnect();
+  play(Script().asks("barrier 2").barrier_returns(2).asks("load 0"));
+}
+
+// ---- sources that cannot be followed
+
+class RefreshSuspended : public RefreshAuditLive {
+ protected:
+  static constexpr std::int64_t kRetryMs = 2000;
+  Script refused() {
+    return Script().happens("refused", [](Play& play) { play.refresh.work_refused(play.now); });
+  }
+  void drop_audits() {
+    for (const int source : {0, 1}) {
+      play(Script().asks("audit " + std::to_string(source)));
+      play_.refresh.audit_failed();
+    }
+  }
+};
+
+TEST_F(RefreshSuspended, AreProvenNoMoreWhileTheOthersAre) {
+  drop_audits();
+  play(Script().notified(0, {"7"}).asks("reread 0: 7"));
+  play(refused());
+  EXPECT_TRUE(play_.refresh.suspended(0));
+  EXPECT_FALSE(play_.refresh.suspended(1));
+  play(Script().sync_wanted(5).asks("barrier 2").barrier_returns(2));
+  const auto action = play_.next();
+  const auto* prove = std::get_if<Refresh::Prove>(&action);
+  ASSERT_NE(prove, nullptr) << describe(action);
+  EXPECT_EQ(prove->sources, std::vector<std::size_t>{1});
+  EXPECT_TRUE(prove->syncs.empty()) << "not everything is in force";
+}
+
+TEST_F(RefreshSuspended, AreLoadedAgainAfterAWhileAndThenProven) {
+  drop_audits();
+  play(Script().notified(0, {"7"}).asks("reread 0: 7").sync_wanted(5));
+  play(refused());
+  play(Script().asks("barrier 2").barrier_returns(2).asks("prove 1100"));
+  play(Script().notified(0, {"8"}).passes(kRetryMs - 1));
+  while (describe(play_.next()).starts_with("audit")) play_.refresh.audit_failed();
+  EXPECT_TRUE(play_.said().starts_with("wait")) << "nothing of it is read in between";
+  play(Script().passes(1).asks("load 0").is_done());
+  EXPECT_FALSE(play_.refresh.suspended(0));
+  play(Script().asks("barrier 3").barrier_returns(3).asks("prove 3100 sync 5"));
+}
+
+TEST_F(RefreshSuspended, AreTriedLessOftenTheLongerALoadTakes) {
+  drop_audits();
+  play_.refresh.reload(0);
+  play(Script().asks("load 0").passes(1000));
+  play(refused());
+  play(Script().passes(3999));
+  while (describe(play_.next()).starts_with("audit")) play_.refresh.audit_failed();
+  EXPECT_TRUE(play_.said().starts_with("wait"));
+  play(Script().passes(1).asks("load 0"));
+}
+
+TEST_F(RefreshSuspended, AreNotAudited) {
+  drop_audits();
+  play_.refresh.reload(0);
+  play(Script().asks("load 0"));
+  play(refused());
+  play(Script().passes(1200).asks("audit 1"));
+  play_.refresh.audit_failed();
+  EXPECT_TRUE(play_.said().starts_with("wait"));
+}
+
+TEST_F(RefreshSuspended, LetGoOfASyncThatIsAbandoned) {
+  drop_audits();
+  play_.refresh.reload(0);
+  play(Script().asks("load 0").sync_wanted(5).asks("barrier 2"));
+  play(refused());
+  play(Script().barrier_returns(2).asks("prove 1100"));
+  play_.refresh.sync_abandoned(5);
+  play(Script().passes(kRetryMs));
+  while (describe(play_.next()).starts_with("audit")) play_.refresh.audit_failed();
+  EXPECT_FALSE(play_.refresh.suspended(1));
+}
+
+// ---- several servers
+
+TEST(RefreshHosts, AreTriedInTurnBeforeTheWaitGrows) {
+  RefreshSettings settings = without_audit();
+  settings.hosts = 3;
+  Play play(1, settings, test::seed());
+  EXPECT_EQ(play.said(), "connect");
+  for (int round = 0; round < 4; ++round) {
+    for (int host = 0; host < 3; ++host) {
+      play.refresh.failed(play.now);
+      const auto action = play.next();
+      std::int64_t waited = 0;
+      if (const auto* wait = std::get_if<Refresh::Wait>(&action)) {
+        waited = wait->until_ns - play.now;
+        play.now = wait->until_ns;
+        EXPECT_EQ(play.said(), "connect");
+      }
+      const std::int64_t least = settings.backoff_min_ns << round;
+      if (host < 2) {
+        EXPECT_LE(waited, settings.backoff_min_ns) << "another server may be there";
+      } else {
+        EXPECT_GE(waited,
+                  std::min(settings.backoff_max_ns, std::max(settings.backoff_min_ns, least / 2)));
+      }
+    }
+  }
+}
+
+// ---- where audits are off
 
 TEST(RefreshAudit, NeverComesWhereItIsOff) {
   Play play(1, without_audit());

@@ -1,0 +1,77 @@
+#include "loader/audit_lane.h"
+
+#include <utility>
+
+#include "loader/session.h"
+
+namespace latchkey {
+
+AuditLane::AuditLane(Terms terms, const PgTarget& target, const PgHost& host, std::int64_t now_ns)
+    : terms_(std::move(terms)),
+      connection_(target, host),
+      since_ns_(now_ns),
+      deadline_ns_(now_ns + connect_timeout_ns(target.conninfo)) {}
+
+void AuditLane::look_closer(std::int64_t now_ns) {
+  audit_.begin_second_look();
+  since_ns_ = now_ns;
+  ask(now_ns);
+}
+
+void AuditLane::heard(std::string_view payload) {
+  if (!nonce_.empty() && payload == nonce_) nonce_back_ = true;
+}
+
+bool AuditLane::advance(std::int64_t now_ns) {
+  connection_.advance(readable);
+  if (connection_.connected() && !std::exchange(asked_, true)) {
+    deadline_ns_ = now_ns + kStepDeadline;
+    connection_.send(kSessionSettings,
+                     {.copy_data = {}, .rows = {}, .done = [this, now_ns] { ask(now_ns); }});
+  }
+  if (nonce_back_ && connection_.idle()) {
+    nonce_back_ = false;
+    nonce_.clear();
+    deadline_ns_ = kNoDeadline;  // what it waits for from here on has deadlines of its own
+    return true;
+  }
+  if (now_ns > deadline_ns_) throw PgError("the database gave no answer in time");
+  return false;
+}
+
+void AuditLane::ask(std::int64_t now_ns) {
+  deadline_ns_ = now_ns + terms_.patience_ns;
+  if (!audit_.is_second_look()) {
+    const auto take = [this](const PgRows& rows) {
+      for (int i = 0; i < rows.rows(); ++i) {
+        if (!audit_.add_bucket(rows.field(i, 0).value_or(""), rows.field(i, 1).value_or(""),
+                               rows.field(i, 2).value_or(""))) {
+          throw PgError("the digest of the table cannot be read");
+        }
+      }
+    };
+    connection_.send(digest_sql(terms_.config, terms_.facts),
+                     {.copy_data = {}, .rows = take, .done = [this] { notify(); }});
+    return;
+  }
+  copy_.emplace(std::size_t{2});
+  const auto take = [this](const CopyReader::Fields& fields) {
+    std::uint64_t hash = 0;
+    for (const char c : fields[1].value_or("")) hash = hash << 8 | static_cast<std::uint8_t>(c);
+    audit_.add_row(fields[0].value_or(""), hash);
+  };
+  connection_.send(digest_rows_sql(terms_.config, terms_.facts, audit_.buckets()),
+                   {.copy_data = [this, take](std::string_view bytes) { copy_->read(bytes, take); },
+                    .rows = {},
+                    .done = [this] { notify(); }});
+}
+
+// A notification sent now comes in behind those of all that the digest has seen, and tells that
+// this connection and the listening one reach the same server.
+void AuditLane::notify() {
+  nonce_ = random_hex(16);
+  deadline_ns_ += kStepDeadline;
+  connection_.send("SELECT pg_catalog.pg_notify($1, $2)", {terms_.channel, nonce_}, {});
+}
+
+}  // namespace latchkey
