@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "keymap/clock.h"
+#include "loader/lint.h"
 #include "loader/queries.h"
 #include "loader/triggers.h"
 
@@ -70,7 +71,8 @@ struct Loader::Source {
   TableFacts facts;
   std::optional<RowReader> reader;
   std::optional<CopyReader> copy;
-  OddityCounts load_oddities{};
+  std::optional<LoadLint> lint;
+  std::optional<OverlapWalk> overlap;
   std::int64_t load_since_ns = 0;
   SourceStatus status;
 
@@ -132,7 +134,20 @@ std::optional<Loader::Unready> Loader::wait_ready(std::chrono::milliseconds time
   });
   if (ready_) return std::nullopt;
   if (unready_) return unready_;
-  return Unready{{"the tables were not loaded within the time allowed"}, false};
+  return Unready{{{.lint = Lint::kDatabase,
+                   .count = 0,
+                   .about = database_.name,
+                   .text = "database \"" + database_.name +
+                           "\": the tables were not loaded within the time allowed"}},
+                 false};
+}
+
+bool Loader::wait_linted(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, timeout, [&] {
+    return std::ranges::none_of(status_.sources,
+                                [](const SourceStatus& source) { return source.comparing; });
+  });
 }
 
 std::uint64_t Loader::sync(std::function<void()> done) {
@@ -348,10 +363,11 @@ void Loader::listen_connected() {
 // Looks every source up in the catalogue, one after the other; then the work lane is ready.
 void Loader::inspect(std::size_t index) {
   if (index == sources_.size()) {
-    std::vector<std::string> found;
+    std::vector<LintFinding> found;
     for (const auto& source : sources_) {
-      for (std::string& problem : problems(source->settings.config, source->facts)) {
-        found.push_back("source \"" + source->settings.config.name + "\": " + std::move(problem));
+      for (LintFinding& problem : problems(source->settings.config, source->facts)) {
+        problem.text = "source \"" + source->settings.config.name + "\": " + problem.text;
+        found.push_back(std::move(problem));
       }
       source->facts.exists ? source->make_reader() : source->reader.reset();
     }
@@ -359,7 +375,9 @@ void Loader::inspect(std::size_t index) {
       const std::lock_guard lock(mutex_);
       unready_ = Unready{found, /*final=*/true};
     }
-    if (!found.empty()) throw PgError(found.front());
+    if (!found.empty()) {
+      throw PgError(std::string(found.front().number()) + ": " + found.front().text);
+    }
     inspecting_ = false;
     work_deadline_ns_ = kNoDeadline;
     refresh_.work_ready(boot_ns());
@@ -457,8 +475,22 @@ void log_oddities(const std::string& source, const char* rows, const OddityCount
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (counts[i] == 0) continue;
     const auto oddity = static_cast<Oddity>(i);
-    spdlog::warn("source \"{}\": {} {}: {}: {}", source, counts[i], rows, oddity_name(oddity),
-                 oddity_sentence(oddity));
+    spdlog::warn("source \"{}\": {}: {} {}: {}: {}", source, rule_of(lint_of(oddity)).number,
+                 counts[i], rows, oddity_name(oddity), oddity_sentence(oddity));
+  }
+}
+
+// What is new about a source since `before`; not the same lines with every load.
+void log_findings(const std::string& source, const std::vector<LintFinding>& before,
+                  const std::vector<LintFinding>& now) {
+  for (const LintFinding& finding : news(before, now)) {
+    const auto level = finding.severity() == Severity::kError     ? spdlog::level::err
+                       : finding.severity() == Severity::kWarning ? spdlog::level::warn
+                                                                  : spdlog::level::info;
+    spdlog::log(level, "source \"{}\": {}: {}", source, finding.number(), finding.text);
+  }
+  for (const LintFinding& finding : gone(before, now)) {
+    spdlog::info("source \"{}\": {}: {} is no longer so", source, finding.number(), finding.name());
   }
 }
 
@@ -478,18 +510,15 @@ void Loader::load(std::size_t index) {
   look_up_table(source, [this, index] {
     Source& looked_up = *sources_[index];
     report_problems(looked_up);
-    if (!looked_up.facts.exists) throw PgError(looked_up.status.problems.front());
+    if (!looked_up.facts.exists) throw PgError(looked_up.status.problems.front().text);
     looked_up.make_reader();
     copy(index);
   });
 }
 
 void Loader::report_problems(Source& source) {
-  std::vector<std::string> found = problems(source.settings.config, source.facts);
-  if (found == source.status.problems) return;
-  for (const std::string& problem : found) {
-    spdlog::error("source \"{}\": {}", source.status.name, problem);
-  }
+  std::vector<LintFinding> found = problems(source.settings.config, source.facts);
+  log_findings(source.status.name, source.status.problems, found);
   source.status.problems = std::move(found);
 }
 
@@ -498,13 +527,13 @@ void Loader::copy(std::size_t index) {
   work_step_ = "loading source \"" + source.status.name + "\"";
   source.writer.begin_load();
   source.copy.emplace(std::size_t{kRowFields});
-  source.load_oddities = {};
+  source.lint.emplace(source.settings.config, read_clocks().real_us);
   source.load_since_ns = boot_ns();
   source.status.load_rows = 0;
   work_deadline_ns_ = source.load_since_ns + kLoadSilence;
   const auto take = [this, &source](const CopyReader::Fields& fields) {
     ++source.status.load_rows;
-    const auto facts = source.reader->read(row_view(fields), source.load_oddities);
+    const auto facts = source.lint->read(*source.reader, row_view(fields));
     if (facts) source.writer.load(*facts);
   };
   work_->send(load_sql(source.settings.config, source.facts),
@@ -522,7 +551,7 @@ void Loader::load_done(std::size_t index) {
   const LoadReport report = source.writer.finish_load();
   const std::int64_t now_ns = boot_ns();
   source.status.load_seconds = seconds(now_ns - source.load_since_ns);
-  source.status.oddities = source.load_oddities;
+  source.status.oddities = source.lint->oddities();
   ++source.status.loads;
   work_deadline_ns_ = kNoDeadline;
   spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone)",
@@ -532,14 +561,41 @@ void Loader::load_done(std::size_t index) {
     spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now", source.status.name,
                  source.settings.config.table.display());
   }
-  log_oddities(source.status.name, "rows", source.load_oddities);
-  if (source.writer.ambiguous_digests() > 0) {
-    spdlog::warn(
-        "source \"{}\": {} keys stand in several rows each. Such a key is refused unless a single"
-        " row holds it: delete or change the others.",
-        source.status.name, source.writer.ambiguous_digests());
+  std::vector<LintFinding> found =
+      source.lint->findings(source.facts, source.writer.rows(), source.writer.ambiguous_digests());
+  // What the last walk through other sources found stands until the next one is through.
+  std::ranges::copy_if(source.status.findings, std::back_inserter(found),
+                       [](const LintFinding& f) { return f.lint == Lint::kKeyInSeveralSources; });
+  set_findings(source, std::move(found));
+  if (!source.settings.alike.empty()) {
+    source.overlap.emplace(source.writer, source.settings.alike);
+    if (!std::exchange(source.status.comparing, true)) compare_sources(index);
   }
+  publish_status();  // whoever learns that we are ready finds what was found
   refresh_.work_done(now_ns);
+}
+
+// A part of the source at a time, between other things: it takes a second for ten million rows.
+void Loader::compare_sources(std::size_t index) {
+  Source& source = *sources_[index];
+  if (source.overlap->step(quiescence_)) {
+    post([this, index] { compare_sources(index); });
+    return;
+  }
+  std::vector<LintFinding> found = overlap_findings(source.overlap->shared());
+  std::ranges::copy_if(source.status.findings, std::back_inserter(found),
+                       [](const LintFinding& f) { return f.lint != Lint::kKeyInSeveralSources; });
+  set_findings(source, std::move(found));
+  source.overlap.reset();
+  source.status.comparing = false;
+  publish_status();
+  changed_.notify_all();
+}
+
+void Loader::set_findings(Source& source, std::vector<LintFinding> found) {
+  std::ranges::stable_sort(found, {}, &LintFinding::lint);
+  log_findings(source.status.name, source.status.findings, found);
+  source.status.findings = std::move(found);
 }
 
 // ---- single rows
@@ -619,7 +675,11 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
     }
     status_.last_error = why;
     if (!ready_ && !(unready_ && unready_->final)) {
-      unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, final};
+      unready_ = Unready{{{.lint = Lint::kDatabase,
+                           .count = 0,
+                           .about = database_.name,
+                           .text = "database \"" + database_.name + "\": " + why + advice}},
+                         final};
     }
   }
   changed_.notify_all();
