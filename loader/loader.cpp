@@ -134,12 +134,13 @@ std::optional<Loader::Unready> Loader::wait_ready(std::chrono::milliseconds time
   });
   if (ready_) return std::nullopt;
   if (unready_) return unready_;
-  return Unready{{{.lint = Lint::kDatabase,
-                   .count = 0,
-                   .about = database_.name,
-                   .text = "database \"" + database_.name +
-                           "\": the tables were not loaded within the time allowed"}},
-                 false};
+  return Unready{
+      {{.lint = Lint::kDatabase,
+        .count = 0,
+        .about = database_.name,
+        .text = "database \"" + database_.name +
+                "\": the tables were not loaded within the time allowed (`start_timeout`)"}},
+      false};
 }
 
 bool Loader::wait_linted(std::chrono::milliseconds timeout) {

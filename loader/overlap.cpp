@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <span>
 
 namespace latchkey {
 
@@ -20,7 +21,8 @@ bool OverlapWalk::step(Quiescence& quiescence) {
   Quiescence::Reader reader(quiescence, "lint");
   const ReadSection section(reader);
   rows_.for_each_row_of_part(part_, [this](const Record* record) {
-    batch_.push_back(record->digest());
+    __builtin_prefetch(record);
+    batch_.push_back(record);
     if (batch_.size() == KeyMap::kBatchMax) look_up();
   });
   look_up();
@@ -28,9 +30,11 @@ bool OverlapWalk::step(Quiescence& quiescence) {
 }
 
 void OverlapWalk::look_up() {
+  std::array<Digest, KeyMap::kBatchMax> digests;
   std::array<const Record*, KeyMap::kBatchMax> found{};
+  for (std::size_t i = 0; i < batch_.size(); ++i) digests[i] = batch_[i]->digest();
   for (Shared& shared : shared_) {
-    shared.with->map.find(batch_, found);
+    shared.with->map.find(std::span(digests).first(batch_.size()), found);
     shared.rows += static_cast<std::uint64_t>(
         std::count_if(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(batch_.size()),
                       [](const Record* record) { return record != nullptr; }));

@@ -22,8 +22,8 @@ class OverlapWalk {
   // `others` are sources that digest keys in the same way; they and `rows` outlive the walk.
   OverlapWalk(const KeySetWriter& rows, const std::vector<const KeySet*>& others);
 
-  // Looks at some thousand rows more, which takes a fraction of a millisecond for each other
-  // source. False when all have been looked at. Only the thread that writes `rows` may call it.
+  // Looks at some thousand rows more, which takes half a millisecond for each other source. False
+  // when all have been looked at. Only the thread that writes `rows` may call it.
   [[nodiscard]] bool step(Quiescence& quiescence);
 
   // Of the rows looked at so far, one entry for each of the others. Exact if nothing changed
@@ -35,7 +35,7 @@ class OverlapWalk {
 
   const KeySetWriter& rows_;
   std::vector<Shared> shared_;
-  std::vector<Digest> batch_;
+  std::vector<const Record*> batch_;
   std::size_t part_ = 0;
 };
 

@@ -303,6 +303,7 @@ def hide(site: Installation) -> None:
 
 def name_another_password(site: Installation) -> None:
     site.password_file.write_text("wrong\n")
+    site.freshness["start_timeout"] = "2s"  # it is tried again for so long
 
 
 BASE: dict[str, Setting] = {"table": "public.t", "id": "id", "key": "key", "status": "status"}
@@ -333,7 +334,6 @@ ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
 def plain(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
     """One table of plain keys, in order."""
     site = Installation(cluster, databases.new())
-    site.freshness["start_timeout"] = "100ms"
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE, status text, flag text)")
     site.sql(f"INSERT INTO t VALUES (1, '{LONG}1', 'active')")
     site.source("t", **BASE)
@@ -348,7 +348,7 @@ def test_errors_are_numbered_by_check_and_in_the_log(plain: Installation, number
     prepare(plain)
     checked = check_config(plain.config).expect(1).stdout
     about = "main" if number == "L001" else "t"
-    assert number in findings_of(checked)[about]
+    assert number in findings_of(checked).get(about, {}), checked
     (line,) = (line for line in checked.splitlines() if f". {number} error: " in line)
     assert advice in line
     assert "latchkeyd would not start." in checked and "in order" not in checked
@@ -359,7 +359,6 @@ def test_errors_are_numbered_by_check_and_in_the_log(plain: Installation, number
 
 
 def test_a_trigger_lost_while_running_is_numbered(plain: Installation) -> None:
-    plain.freshness.pop("start_timeout")
     with plain.serve() as daemon:
         assert plain.source_status("t")["findings"] == []
         plain.sql("DROP TRIGGER latchkey_insert ON t")
@@ -380,7 +379,6 @@ def test_a_trigger_lost_while_running_is_numbered(plain: Installation) -> None:
 
 def test_a_table_of_which_no_row_can_be_used_fails_the_check_only(plain: Installation) -> None:
     plain.source("t", **BASE, scheme="sha256", encoding="hex")
-    plain.freshness.pop("start_timeout")
     plain.install()
     checked = check_config(plain.config).expect(1).stdout
     assert findings_of(checked) == {"t": {"L202": 1, "L211": 0}}

@@ -98,7 +98,8 @@ TEST_F(Linting, SpeaksInTheOrderOfTheNumbers) {
   row_[kFieldKey] = "no digest";
   load();
   shared_ = 1;
-  facts_ = {.superuser = true, .has_parts = true, .is_part = true, .subscribed = true};
+  facts_.unique.clear();
+  facts_.superuser = facts_.has_parts = facts_.is_part = facts_.subscribed = true;
   EXPECT_THAT(numbers(),
               ElementsAre("L202", "L204", "L301", "L303", "L402", "L403", "L404", "L405", "L406"));
 }
