@@ -22,7 +22,7 @@ class OverlapWalk {
   // `others` are sources that digest keys in the same way; they and `rows` outlive the walk.
   OverlapWalk(const KeySetWriter& rows, const std::vector<const KeySet*>& others);
 
-  // Looks at some thousand rows more, which takes half a millisecond for each other source. False
+  // Looks at some thousand rows more, which takes a quarter of a millisecond for each other. False
   // when all have been looked at. Only the thread that writes `rows` may call it.
   [[nodiscard]] bool step(Quiescence& quiescence);
 
