@@ -293,8 +293,14 @@ void print_status(const ordered_json& status) {
       }
       std::printf("\n");
     }
-    for (const auto& [name, count] : source.at("odd_rows").items()) {
-      std::printf("         %lld rows: %s\n", count.get<long long>(), name.c_str());
+    // Briefly: `--json` and docs/lint.md say more of each. Problems follow, in full.
+    for (const ordered_json& finding : source.value("findings", ordered_json::array())) {
+      std::printf("         %s %s: %s", finding.at("number").get<std::string>().c_str(),
+                  finding.at("severity").get<std::string>().c_str(),
+                  finding.at("name").get<std::string>().c_str());
+      const auto count = finding.at("count").get<long long>();
+      if (count > 0) std::printf(" (%lld)", count);
+      std::printf("\n");
     }
     for (const ordered_json& problem : source.value("problems", ordered_json::array())) {
       std::printf("         PROBLEM: %s\n", printable(problem.get<std::string>()).c_str());

@@ -44,6 +44,27 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
              CallerRules(options.allow, names, geteuid())});
 }
 
+namespace {
+
+// The other sources in which a key of this one has the same digest.
+std::vector<const KeySet*> alike(const Options& options, std::size_t index,
+                                 const std::vector<std::unique_ptr<KeySet>>& key_sets) {
+  // SHA-256 is one for all; HMACs agree where the peppers do.
+  const auto way = [](const SourceConfig& source) {
+    return std::pair(source.scheme == Scheme::kHmac,
+                     source.scheme == Scheme::kHmac ? source.peppers : "");
+  };
+  std::vector<const KeySet*> list;
+  for (std::size_t i = 0; i < options.sources.size(); ++i) {
+    if (i != index && way(options.sources[i]) == way(options.sources[index])) {
+      list.push_back(key_sets[i].get());
+    }
+  }
+  return list;
+}
+
+}  // namespace
+
 std::vector<std::unique_ptr<Loader>> make_loaders(
     const Options& options, const Secrets& secrets, Quiescence& quiescence,
     const std::vector<std::unique_ptr<KeySet>>& key_sets) {
@@ -66,7 +87,8 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
       sources.push_back({source, key_sets[i].get(),
                          peppers == secrets.peppers_of_folder.end()
                              ? std::unordered_set<std::string>{}
-                             : spellings(peppers->second)});
+                             : spellings(peppers->second),
+                         alike(options, i, key_sets)});
     }
     loaders.push_back(std::make_unique<Loader>(std::move(config), std::move(sources), quiescence));
   }

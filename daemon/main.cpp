@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
@@ -51,10 +52,10 @@ void start_log(const std::string& level) {
 
 // What is wrong, for people; empty if everything is loaded. Trouble that may pass (a database that
 // is still starting) is given `start_timeout`; a load under way is given its time.
-std::vector<std::string> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
+std::vector<LintFinding> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
                                      std::chrono::nanoseconds patience, bool first_attempt_only,
                                      const std::function<bool()>& interrupted) {
-  std::vector<std::string> trouble;
+  std::vector<LintFinding> trouble;
   for (const auto& loader : loaders) {
     std::int64_t deadline_ns = boot_ns() + patience.count();
     for (;;) {
@@ -110,43 +111,45 @@ class Syncs {
 
 // ---- --check
 
-int report_check(const std::vector<std::string>& trouble,
+int report_check(const std::vector<LintFinding>& trouble,
                  const std::vector<std::unique_ptr<Loader>>& loaders) {
-  std::size_t number = 0;
-  bool unusable = false;
-  for (const std::string& paragraph : trouble) {
-    std::cout << ++number << ". error: " << paragraph << "\n\n";
-  }
+  std::array<std::size_t, 3> of_severity{};
+  std::size_t count = 0;
+  const auto print = [&](const LintFinding& finding, const std::string& where) {
+    ++of_severity[static_cast<std::size_t>(finding.severity())];
+    std::cout << ++count << ". " << finding.number() << " " << severity_name(finding.severity())
+              << ": " << where << finding.text << "\n\n";
+  };
+  for (const LintFinding& finding : trouble) print(finding, "");
   for (const auto& loader : loaders) {
     for (const SourceStatus& source : loader->status().sources) {
-      for (std::size_t i = 0; i < kOddities; ++i) {
-        if (source.oddities[i] == 0) continue;
-        const auto oddity = static_cast<Oddity>(i);
-        std::cout << ++number << ". warning: source \"" << source.name
-                  << "\": " << source.oddities[i] << " rows: " << oddity_name(oddity) << ": "
-                  << oddity_sentence(oddity) << ".\n\n";
+      for (const LintFinding& finding : source.findings) {
+        print(finding, "source \"" + source.name + "\": ");
       }
-      if (source.ambiguous > 0) {
-        std::cout << ++number << ". warning: source \"" << source.name << "\": " << source.ambiguous
-                  << " keys stand in several rows each. Such a key is refused unless a single row"
-                     " holds it: delete or change the others.\n\n";
+      if (source.comparing) {
+        std::cout << "source \"" << source.name
+                  << "\" could not be compared with the others in time; the log of a running"
+                     " latchkeyd will say which keys they share.\n";
       }
       if (trouble.empty()) {
         std::cout << "source \"" << source.name << "\": " << source.load_rows << " rows read, "
                   << source.keys << " keys.\n";
       }
-      unusable = unusable || (source.load_rows > 0 && source.rows == 0);
     }
+  }
+  const auto [notes, warnings, errors] = of_severity;
+  if (count > 0) {
+    std::cout << "errors: " << errors << ", warnings: " << warnings << ", notes: " << notes
+              << ". docs/lint.md says more of each number.\n";
   }
   if (!trouble.empty()) {
     std::cout << "latchkeyd would not start.\n";
-  } else if (unusable) {
-    std::cout
-        << "Not one row of a source can be used: its `scheme`, `encoding` or `key` is wrong.\n";
+  } else if (errors > 0) {
+    std::cout << "latchkeyd would start, but not every source could accept a key.\n";
   } else {
     std::cout << "The configuration and its tables are in order.\n";
   }
-  return trouble.empty() && !unusable ? 0 : kExitFailure;
+  return errors == 0 ? 0 : kExitFailure;
 }
 
 // ---- reload
@@ -207,12 +210,17 @@ int run(const std::string& config_path, bool check) {
   std::signal(SIGPIPE, SIG_IGN);
 
   // Order of destruction is the reverse: server (readers) before loaders (writers) before key sets.
+  // Loaders look at one another's key sets, so all of them stop before the first one goes.
   Quiescence quiescence;
   std::vector<std::unique_ptr<KeySet>> key_sets;
   for (const SourceConfig& source : options.sources) {
     key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
   }
   std::vector<std::unique_ptr<Loader>> loaders;
+  const std::unique_ptr<decltype(loaders), void (*)(decltype(loaders)*)> stop_loaders(
+      &loaders, [](auto* all) {
+        for (const auto& loader : *all) loader->stop();
+      });
   PepperCounters counters;
   std::shared_ptr<const Policy> policy;
   std::mutex policy_mutex;
@@ -236,8 +244,16 @@ int run(const std::string& config_path, bool check) {
   };
   const auto trouble =
       wait_loaded(loaders, options.freshness.start_timeout, check, check_interrupted);
-  if (check) return report_check(trouble, loaders);
-  for (const std::string& paragraph : trouble) spdlog::critical("{}", paragraph);
+  if (check) {
+    for (const auto& loader : loaders) {
+      // What is missing is reported as such.
+      (void)loader->wait_linted(
+          std::chrono::duration_cast<std::chrono::milliseconds>(options.freshness.start_timeout));
+    }
+    return report_check(trouble, loaders);
+  }
+  for (const LintFinding& finding : trouble)
+    spdlog::critical("{}: {}", finding.number(), finding.text);
   if (!trouble.empty()) return kExitFailure;
   if (interrupted) return 0;
   // From here on every source is loaded completely and proven to be in step.

@@ -66,6 +66,20 @@ ordered_json restricted_sources(const StatusInputs& inputs, SourceMask allowed) 
   return list;
 }
 
+ordered_json findings(const SourceStatus& status) {
+  ordered_json list = ordered_json::array();
+  for (const auto* some : {&status.problems, &status.findings}) {
+    for (const LintFinding& finding : *some) {
+      list.push_back({{"number", finding.number()},
+                      {"name", finding.name()},
+                      {"severity", severity_name(finding.severity())},
+                      {"count", finding.count},
+                      {"text", finding.text}});
+    }
+  }
+  return list;
+}
+
 ordered_json sources(const StatusInputs& inputs) {
   ordered_json list = ordered_json::array();
   const auto& routes = inputs.policy->verifier.routes();
@@ -113,7 +127,9 @@ ordered_json sources(const StatusInputs& inputs) {
           if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];
         }
         source["odd_rows"] = odd;
-        if (!status.problems.empty()) source["problems"] = status.problems;
+        for (const LintFinding& problem : status.problems)
+          source["problems"].push_back(problem.text);
+        source["findings"] = findings(status);
       }
     }
     source["accepted"] = sum(inputs, [route](const WorkerStats& worker) -> const Counter& {

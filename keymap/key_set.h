@@ -97,6 +97,13 @@ class KeySetWriter {
   void collect();
 
   [[nodiscard]] std::size_t rows() const { return index_.size(); }
+  // All rows, in parts of some thousand, for walks that are interrupted by changes (see
+  // ShardedSet).
+  [[nodiscard]] std::size_t row_parts() const { return index_.parts(); }
+  template <typename Visit>
+  void for_each_row_of_part(std::size_t part, Visit visit) const {
+    index_.for_each_of_part(part, visit);
+  }
   [[nodiscard]] std::size_t ambiguous_digests() const { return shared_.size(); }
   // Records that wait for readers, and the stamp of whatever has waited longest.
   [[nodiscard]] std::size_t retired() const { return retired_.size(); }

@@ -59,6 +59,13 @@ class ShardedSet {
       for (const T* object : shard->set) visit(object);
     }
   }
+  // The same in parts of some thousand objects, for walks that are interrupted. What is inserted in
+  // between may split a part: objects that move are then met twice, none that stays is missed.
+  [[nodiscard]] std::size_t parts() const { return owned_.size(); }
+  template <typename Visit>
+  void for_each_of_part(std::size_t part, Visit visit) const {
+    for (const T* object : owned_[part]->set) visit(object);
+  }
   // In use.
   [[nodiscard]] std::size_t bytes() const {
     return slab_.used_bytes() + shards_.capacity() * sizeof(void*) + owned_.size() * sizeof(Shard);

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "keymap/clock.h"
+#include "loader/lint.h"
 #include "loader/queries.h"
 #include "loader/session.h"
 #include "loader/triggers.h"
@@ -35,6 +36,10 @@ std::uint64_t random_seed() {
     throw std::runtime_error("no randomness");
   }
   return seed;
+}
+
+std::string numbered(const LintFinding& finding) {
+  return std::string(finding.number()) + ": " + finding.text;
 }
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
@@ -69,7 +74,8 @@ struct Loader::Source {
   std::string version_reloaded;  // of the table's state, for whose sake it was read again last
   std::optional<RowReader> reader;
   std::optional<CopyReader> copy;
-  OddityCounts load_oddities{};
+  std::optional<LoadLint> lint;
+  std::optional<OverlapWalk> overlap;
   std::int64_t load_since_ns = 0;
   SourceStatus status;
 
@@ -132,7 +138,21 @@ std::optional<Loader::Unready> Loader::wait_ready(std::chrono::milliseconds time
   });
   if (ready_) return std::nullopt;
   if (unready_) return unready_;
-  return Unready{{"the tables were not loaded within the time allowed"}, false};
+  return Unready{
+      {{.lint = Lint::kDatabase,
+        .count = 0,
+        .about = database_.name,
+        .text = "database \"" + database_.name +
+                "\": the tables were not loaded within the time allowed (`start_timeout`)"}},
+      false};
+}
+
+bool Loader::wait_linted(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, timeout, [&] {
+    return std::ranges::none_of(status_.sources,
+                                [](const SourceStatus& source) { return source.comparing; });
+  });
 }
 
 std::uint64_t Loader::sync(std::function<void()> done) {
@@ -439,10 +459,11 @@ void Loader::meet() {
 void Loader::inspect(std::size_t index) {
   if (index == sources_.size()) {
     // Once it serves, one table's trouble is no other's: each load looks its own table up again.
-    std::vector<std::string> found;
+    std::vector<LintFinding> found;
     for (const auto& source : sources_) {
-      for (std::string& problem : problems(source->settings.config, source->facts)) {
-        found.push_back("source \"" + source->settings.config.name + "\": " + std::move(problem));
+      for (LintFinding& problem : problems(source->settings.config, source->facts)) {
+        problem.text = "source \"" + source->settings.config.name + "\": " + problem.text;
+        found.push_back(std::move(problem));
       }
     }
     if (!found.empty() && !ready_) {
@@ -450,7 +471,7 @@ void Loader::inspect(std::size_t index) {
         const std::lock_guard lock(mutex_);
         unready_ = Unready{found, /*final=*/true};
       }
-      throw PgError(found.front());
+      throw PgError(numbered(found.front()));
     }
     inspected_ = true;
     meet();
@@ -580,8 +601,22 @@ void log_oddities(const std::string& source, const char* rows, const OddityCount
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (counts[i] == 0) continue;
     const auto oddity = static_cast<Oddity>(i);
-    spdlog::warn("source \"{}\": {} {}: {}: {}", source, counts[i], rows, oddity_name(oddity),
-                 oddity_sentence(oddity));
+    spdlog::warn("source \"{}\": {}: {} {}: {}: {}", source, rule_of(lint_of(oddity)).number,
+                 counts[i], rows, oddity_name(oddity), oddity_sentence(oddity));
+  }
+}
+
+// What is new about a source since `before`; not the same lines with every load.
+void log_findings(const std::string& source, const std::vector<LintFinding>& before,
+                  const std::vector<LintFinding>& now) {
+  for (const LintFinding& finding : news(before, now)) {
+    const auto level = finding.severity() == Severity::kError     ? spdlog::level::err
+                       : finding.severity() == Severity::kWarning ? spdlog::level::warn
+                                                                  : spdlog::level::info;
+    spdlog::log(level, "source \"{}\": {}", source, numbered(finding));
+  }
+  for (const LintFinding& finding : gone(before, now)) {
+    spdlog::info("source \"{}\": {}: {} is no longer so", source, finding.number(), finding.name());
   }
 }
 
@@ -600,45 +635,46 @@ void Loader::load(std::size_t index) {
   work_deadline_ns_ = boot_ns() + kStepDeadline;
   look_up_table(source, [this, index] {
     Source& looked_up = *sources_[index];
-    std::vector<std::string> found = problems(looked_up.settings.config, looked_up.facts);
-    const std::vector<std::string> deaf =
-        trigger_problems(looked_up.settings.config, looked_up.facts);
-    if (!found.empty() && !ready_) throw PgError(found.front());
-    if (found.size() > deaf.size()) {
+    std::vector<LintFinding> found = problems(looked_up.settings.config, looked_up.facts);
+    if (!found.empty() && !ready_) throw PgError(numbered(found.front()));
+    // Without its triggers a table can still be read: then what is known is as old as the reading.
+    if (!std::ranges::all_of(found,
+                             [](const LintFinding& f) { return is_about_triggers(f.lint); })) {
       suspend(index, std::move(found));
       return;
     }
-    // Without its triggers a table can still be read: then what is known is as old as the reading.
-    looked_up.status.polled = !deaf.empty();
+    looked_up.status.polled = !found.empty();
     report_problems(looked_up, std::move(found),
-                    "Until then the whole table is read again and again, and its answers are as old"
-                    " as the last reading.");
+                    "until this is mended the whole table is read again and again, and its answers"
+                    " are as old as the last reading");
     looked_up.make_reader();
     copy(index);
   });
 }
 
 // Said when it is new, not at each attempt.
-void Loader::report_problems(Source& source, std::vector<std::string> found,
+void Loader::report_problems(Source& source, std::vector<LintFinding> found,
                              std::string_view until_then) {
-  if (found == source.status.problems) return;
-  for (const std::string& problem : found) {
-    spdlog::error("source \"{}\": {} {}", source.status.name, problem, until_then);
+  const std::vector<LintFinding>& before = source.status.problems;
+  log_findings(source.status.name, before, found);
+  if (before.empty() && !found.empty()) {
+    spdlog::error("source \"{}\": {}", source.status.name, until_then);
+  } else if (!before.empty() && found.empty()) {
+    spdlog::info("source \"{}\": followed again", source.status.name);
   }
-  if (found.empty()) spdlog::info("source \"{}\": followed again", source.status.name);
   source.status.problems = std::move(found);
 }
 
 // Its table cannot be followed as it is. Other sources go on; its own answers age, and the policy
 // tries again soon.
-void Loader::suspend(std::size_t index, std::vector<std::string> why) {
+void Loader::suspend(std::size_t index, std::vector<LintFinding> why) {
   Source& source = *sources_[index];
   source.writer.abandon_load();
   source.status.loading = false;
   if (audit_ && audit_->source() == index) audit_->audit().spoil();
   report_problems(source, std::move(why),
-                  "Until then its answers grow old: they are not fresh, and past `max_stale` there"
-                  " are none.");
+                  "until this is mended its answers grow old: they are not fresh, and past"
+                  " `max_stale` there are none");
   source.status.polled = false;
   source.status.suspended = true;
   work_deadline_ns_ = kNoDeadline;
@@ -649,7 +685,7 @@ std::function<void(const PgQueryError&)> Loader::refusal_handler(std::size_t ind
   return [this, index](const PgQueryError& error) {
     // While it starts, whoever starts it wants to know.
     if (!ready_) throw PgQueryError(work_step_ + ": " + error.what());
-    suspend(index, {work_step_ + ": " + error.what()});
+    suspend(index, {{Lint::kQueryRefused, 0, "", work_step_ + ": " + error.what()}});
   };
 }
 
@@ -660,7 +696,7 @@ void Loader::copy(std::size_t index) {
   source.unusable.begin_load();
   if (audit_ && audit_->source() == index) audit_->audit().spoil();
   source.copy.emplace(std::size_t{kRowFields});
-  source.load_oddities = {};
+  source.lint.emplace(source.settings.config, read_clocks().real_us);
   source.load_since_ns = boot_ns();
   source.status.loading = true;
   source.status.load_rows = 0;
@@ -669,7 +705,7 @@ void Loader::copy(std::size_t index) {
   const auto take = [this, &source](const CopyReader::Fields& fields) {
     ++source.status.load_rows;
     const RowView row = row_view(fields);
-    auto facts = source.reader->read(row, source.load_oddities);
+    auto facts = source.lint->read(*source.reader, row);
     if (facts) {
       facts->row_hash = source.hasher(row);
       source.writer.load(*facts);
@@ -696,7 +732,7 @@ void Loader::load_done(std::size_t index) {
   source.status.loading = false;
   source.status.suspended = false;
   source.status.load_seconds = seconds(now_ns - source.load_since_ns);
-  source.status.oddities = source.load_oddities;
+  source.status.oddities = source.lint->oddities();
   ++source.status.loads;
   work_deadline_ns_ = kNoDeadline;
   spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone)",
@@ -706,13 +742,17 @@ void Loader::load_done(std::size_t index) {
     spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now", source.status.name,
                  source.settings.config.table.display());
   }
-  log_oddities(source.status.name, "rows", source.load_oddities);
-  if (source.writer.ambiguous_digests() > 0) {
-    spdlog::warn(
-        "source \"{}\": {} keys stand in several rows each. Such a key is refused unless a single"
-        " row holds it: delete or change the others.",
-        source.status.name, source.writer.ambiguous_digests());
+  std::vector<LintFinding> found =
+      source.lint->findings(source.facts, source.writer.rows(), source.writer.ambiguous_digests());
+  // What the last walk through other sources found stands until the next one is through.
+  std::ranges::copy_if(source.status.findings, std::back_inserter(found),
+                       [](const LintFinding& f) { return f.lint == Lint::kKeyInSeveralSources; });
+  set_findings(source, std::move(found));
+  if (!source.settings.alike.empty()) {
+    source.overlap.emplace(source.writer, source.settings.alike);
+    if (!std::exchange(source.status.comparing, true)) compare_sources(index);
   }
+  publish_status();  // whoever learns that we are ready finds what was found
   if (!source.status.polled) {
     refresh_.work_done(now_ns);
     return;
@@ -720,6 +760,29 @@ void Loader::load_done(std::size_t index) {
   // What had committed before the table was read is in force, and nobody tells of what came later.
   source.settings.keys->freshness.prove(source.load_since_ns);
   refresh_.work_refused(now_ns);
+}
+
+// A part of the source at a time, between other things: it takes a second for ten million rows.
+void Loader::compare_sources(std::size_t index) {
+  Source& source = *sources_[index];
+  if (source.overlap->step(quiescence_)) {
+    post([this, index] { compare_sources(index); });
+    return;
+  }
+  std::vector<LintFinding> found = overlap_findings(source.overlap->shared());
+  std::ranges::copy_if(source.status.findings, std::back_inserter(found),
+                       [](const LintFinding& f) { return f.lint != Lint::kKeyInSeveralSources; });
+  set_findings(source, std::move(found));
+  source.overlap.reset();
+  source.status.comparing = false;
+  publish_status();
+  changed_.notify_all();
+}
+
+void Loader::set_findings(Source& source, std::vector<LintFinding> found) {
+  std::ranges::stable_sort(found, {}, &LintFinding::lint);
+  log_findings(source.status.name, source.status.findings, found);
+  source.status.findings = std::move(found);
 }
 
 // ---- single rows
@@ -880,7 +943,11 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
     }
     status_.last_error = why;
     if (!ready_ && !(unready_ && unready_->final)) {
-      unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, final};
+      unready_ = Unready{{{.lint = Lint::kDatabase,
+                           .count = 0,
+                           .about = database_.name,
+                           .text = "database \"" + database_.name + "\": " + why + advice}},
+                         final};
     }
   }
   changed_.notify_all();

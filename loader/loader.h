@@ -21,7 +21,9 @@
 
 #include "keymap/key_set.h"
 #include "loader/audit_lane.h"
+#include "loader/finding.h"
 #include "loader/identity.h"
+#include "loader/overlap.h"
 #include "loader/postgres.h"
 #include "loader/refresh.h"
 #include "loader/row.h"
@@ -40,6 +42,8 @@ struct LoaderSource {
   SourceConfig config;
   KeySet* keys = nullptr;
   std::unordered_set<std::string> pepper_versions;
+  // Other sources, of any database, that digest keys in the same way.
+  std::vector<const KeySet*> alike;
 };
 
 // What an operator may want to know; a copy, taken under the loader's lock.
@@ -65,7 +69,9 @@ struct SourceStatus {
   std::uint64_t malformed_ids = 0;
   KeySetMemory memory;
   OddityCounts oddities{};            // of the last load
-  std::vector<std::string> problems;  // of the table, as the last load found it; or why it failed
+  std::vector<LintFinding> problems;  // of the table, as the last load found it; or why it failed
+  std::vector<LintFinding> findings;  // of the last load, in the order of their numbers
+  bool comparing = false;             // with other sources, for the last of the findings
 };
 
 struct LoaderStatus {
@@ -104,13 +110,16 @@ class Loader {
 
   // Why it cannot get ready, one paragraph each. `final` if trying again cannot help.
   struct Unready {
-    std::vector<std::string> why;
+    std::vector<LintFinding> why;
     bool final = false;
   };
   // Waits for the first complete and proven load of all sources. Returns early on what only an
   // operator can mend, and (with `first_attempt_only`) on the first failure of any kind.
   [[nodiscard]] std::optional<Unready> wait_ready(std::chrono::milliseconds timeout,
                                                   bool first_attempt_only);
+
+  // Waits until the findings of the loads so far are complete; false if they are not in time.
+  [[nodiscard]] bool wait_linted(std::chrono::milliseconds timeout);
 
   // Calls `done` on the loader's thread once everything that had committed when sync() was called
   // is in force. Never, if the loader stops first: the caller keeps its own deadline.
@@ -145,9 +154,11 @@ class Loader {
   void load(std::size_t index);
   void copy(std::size_t index);
   [[nodiscard]] std::function<void(const PgQueryError&)> refusal_handler(std::size_t index);
-  void suspend(std::size_t index, std::vector<std::string> why);
-  void report_problems(Source& source, std::vector<std::string> found, std::string_view until_then);
+  void suspend(std::size_t index, std::vector<LintFinding> why);
+  void report_problems(Source& source, std::vector<LintFinding> found, std::string_view until_then);
   void load_done(std::size_t index);
+  void compare_sources(std::size_t index);
+  void set_findings(Source& source, std::vector<LintFinding> found);
   void reread(std::size_t index, std::vector<std::string> ids);
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void take_versions(std::string_view json);

@@ -105,6 +105,12 @@ std::string inspect_sql(const SourceConfig& source) {
          "'is_table', c.relkind IN ('r', 'p'),"
          "'schema_usable', pg_catalog.has_schema_privilege(n.oid, 'USAGE'),"
          "'rows_hidden', pg_catalog.row_security_active(c.oid),"
+         "'superuser', (SELECT r.rolsuper FROM pg_catalog.pg_roles r"
+         " WHERE r.rolname = current_user),"
+         "'has_parts', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),"
+         "'is_part', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),"
+         "'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s"
+         " WHERE s.srrelid = c.oid),"
          "'columns', (SELECT pg_catalog.json_object_agg(a.attname,"
          " pg_catalog.format_type(a.atttypid, NULL)) FROM pg_catalog.pg_attribute a"
          " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),"
@@ -149,7 +155,11 @@ TableFacts TableFacts::from_json(std::string_view text) {
   facts.exists = true;
   facts.is_table = from.at("is_table").get<bool>();
   facts.schema_usable = from.at("schema_usable").get<bool>();
-  facts.rows_hidden = from.at("rows_hidden").get<bool>();
+  from.at("rows_hidden").get_to(facts.rows_hidden);
+  from.at("superuser").get_to(facts.superuser);
+  from.at("has_parts").get_to(facts.has_parts);
+  from.at("is_part").get_to(facts.is_part);
+  from.at("subscribed").get_to(facts.subscribed);
   if (!from.at("columns").is_null()) from.at("columns").get_to(facts.columns);
   from.at("unreadable").get_to(facts.unreadable);
   from.at("unique").get_to(facts.unique);
@@ -171,83 +181,93 @@ TableFacts TableFacts::from_json(std::string_view text) {
 
 namespace {
 
+void add(std::vector<LintFinding>& found, Lint lint, const std::string& about,
+         const std::string& text) {
+  found.push_back({.lint = lint, .count = 0, .about = about, .text = text});
+}
+
 void add_column_problems(const SourceConfig& source, const TableFacts& facts,
-                         std::vector<std::string>& found) {
+                         std::vector<LintFinding>& found) {
   const std::string table = source.table.display();
   std::vector<std::string> present;
   for (const auto& [name, type] : facts.columns) present.push_back(name);
   for (const auto& [role, column] : source.columns) {
     const std::string setting = std::string(role_name(role)) + " = \"" + column + "\"";
     if (!facts.columns.contains(column)) {
-      found.push_back("table " + table + " has no column \"" + column + "\", which " + setting +
-                      " names. Its columns are: " + joined(present, ", ") +
-                      ". Set the right one in [[source]] \"" + source.name + "\".");
+      add(found, Lint::kColumnMissing, column,
+          "table " + table + " has no column \"" + column + "\", which " + setting +
+              " names. Its columns are: " + joined(present, ", ") +
+              ". Set the right one in [[source]] \"" + source.name + "\".");
     } else if (contains(facts.unreadable, column)) {
-      found.push_back("the database role may not read column \"" + column + "\" of " + table +
-                      ". Run what `latchkey sql grant --source " + source.name +
-                      "` prints, as a superuser.");
+      add(found, Lint::kColumnUnreadable, column,
+          "the database role may not read column \"" + column + "\" of " + table +
+              ". Run what `latchkey sql grant --source " + source.name +
+              "` prints, as a superuser.");
     }
   }
 }
 
 void add_type_problems(const SourceConfig& source, const TableFacts& facts,
-                       std::vector<std::string>& found) {
+                       std::vector<LintFinding>& found) {
   const std::string table = source.table.display();
   const std::string& id = *source.column(Role::kId);
   if (!contains(facts.unique, id) || !contains(facts.not_null, id)) {
-    found.push_back("column \"" + id + "\" of " + table +
-                    " does not identify a row: it needs to be NOT NULL and to have a unique index"
-                    " of its own. Set `id` in [[source]] \"" +
-                    source.name + "\" to the primary key.");
+    add(found, Lint::kIdNotUnique, id,
+        "column \"" + id + "\" of " + table +
+            " does not identify a row: it needs to be NOT NULL and to have a unique index"
+            " of its own. Set `id` in [[source]] \"" +
+            source.name + "\" to the primary key.");
   }
   if (facts.encoding == "SQL_ASCII" && id_array_type(source, facts) == "text[]") {
-    found.push_back("the database is encoded as SQL_ASCII, so ids of " + table +
-                    " may hold bytes that are no text, and notifications could not name such a row."
-                    " Set `id` in [[source]] \"" +
-                    source.name + "\" to a unique column of integers or uuids.");
+    add(found, Lint::kIdEncoding, id,
+        "the database is encoded as SQL_ASCII, so ids of " + table +
+            " may hold bytes that are no text, and notifications could not name such a row. Set"
+            " `id` in [[source]] \"" +
+            source.name + "\" to a unique column of integers or uuids.");
   }
   const std::string& key_type = type_of(source, facts, Role::kKey);
   const bool digested_by_server = source.scheme == Scheme::kPlain || source.scheme == Scheme::kJwt;
   const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
                           source.encoding == Encoding::kRaw;
   if (raw_digest && key_type != "bytea") {
-    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " +
-                    key_type +
-                    ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
-                    " in [[source]] \"" +
-                    source.name + "\".");
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " + key_type +
+            ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
+            " in [[source]] \"" +
+            source.name + "\".");
   } else if (key_type == "bytea" && digested_by_server) {
-    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table +
-                    " is of type bytea, but scheme = \"" +
-                    (source.scheme == Scheme::kJwt ? "jwt" : "plain") +
-                    "\" says that it holds keys as text. If it holds digests, set `scheme` to"
-                    " \"sha256\" or \"hmac-sha256\" in [[source]] \"" +
-                    source.name + "\".");
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table +
+            " is of type bytea, but scheme = \"" +
+            (source.scheme == Scheme::kJwt ? "jwt" : "plain") +
+            "\" says that it holds keys as text. If it holds digests, set `scheme` to"
+            " \"sha256\" or \"hmac-sha256\" in [[source]] \"" +
+            source.name + "\".");
   } else if (!raw_digest && key_type == "bytea") {
-    found.push_back("column \"" + *source.column(Role::kKey) + "\" of " + table +
-                    " is of type bytea, but the scheme and encoding of [[source]] \"" +
-                    source.name + "\" say that it holds text. Set encoding = \"raw\".");
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table +
+            " is of type bytea, but the scheme and encoding of [[source]] \"" + source.name +
+            "\" say that it holds text. Set encoding = \"raw\".");
   }
   if (source.column(Role::kEnabled) != nullptr &&
       type_of(source, facts, Role::kEnabled) != "boolean") {
-    found.push_back("column \"" + *source.column(Role::kEnabled) + "\" of " + table +
-                    " is not boolean, as `enabled` must be. For a column of words use `status`.");
+    add(found, Lint::kFlagType, *source.column(Role::kEnabled),
+        "column \"" + *source.column(Role::kEnabled) + "\" of " + table +
+            " is not boolean, as `enabled` must be. For a column of words use `status`.");
   }
   for (const Role role : {Role::kExpiresAt, Role::kNotBefore}) {
     const std::string& type = type_of(source, facts, role);
     if (type.empty() || starts_with(type, "timestamp") || type == "date" || is_integer_type(type)) {
       continue;
     }
-    found.push_back("column \"" + *source.column(role) + "\" of " + table + " is of type " + type +
-                    "; " + role_name(role) +
-                    " must be a timestamp, a date, or an integer of seconds since 1970.");
+    add(found, Lint::kTimeType, *source.column(role),
+        "column \"" + *source.column(role) + "\" of " + table + " is of type " + type + "; " +
+            role_name(role) + " must be a timestamp, a date, or an integer of seconds since 1970.");
   }
 }
 
-}  // namespace
-
-std::vector<std::string> trigger_problems(const SourceConfig& source, const TableFacts& facts) {
-  std::vector<std::string> found;
+void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
+                          std::vector<LintFinding>& found) {
   std::vector<std::string> missing, disabled, outdated;
   for (const std::string& name : trigger_names()) {
     const auto trigger = facts.triggers.find(name);
@@ -260,50 +280,59 @@ std::vector<std::string> trigger_problems(const SourceConfig& source, const Tabl
       disabled.push_back(name);
     }
   }
-  const auto report = [&](const std::vector<std::string>& names, const std::string& state) {
+  const auto report = [&](Lint lint, const std::vector<std::string>& names,
+                          const std::string& state) {
     if (names.empty()) return;
-    found.push_back("table " + source.table.display() + ": " +
-                    (names.size() == 1 ? "trigger " : "triggers ") + joined(names, ", ") + " " +
-                    state +
-                    ", so changes would go unnoticed. Run what `latchkey sql install --source " +
-                    source.name + "` prints (with --config), as a superuser or the table's owner.");
+    add(found, lint, joined(names, " "),
+        "table " + source.table.display() + ": " + (names.size() == 1 ? "trigger " : "triggers ") +
+            joined(names, ", ") + " " + state +
+            ", so changes would go unnoticed. Run what `latchkey sql install --source " +
+            source.name + "` prints (with --config), as a superuser or the table's owner.");
   };
-  report(missing, "missing");
-  report(outdated, "made for another mapping or version");
-  report(disabled, "not ENABLE ALWAYS");
-  return found;
+  report(Lint::kTriggerMissing, missing, "missing");
+  report(Lint::kTriggerOutdated, outdated, "made for another mapping or version");
+  report(Lint::kTriggerDisabled, disabled, "not ENABLE ALWAYS");
 }
 
-std::vector<std::string> problems(const SourceConfig& source, const TableFacts& facts) {
+}  // namespace
+
+std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& facts) {
   const std::string table = source.table.display();
+  std::vector<LintFinding> found;
   if (!facts.exists) {
-    return {"there is no table " + table +
+    add(found, Lint::kTableMissing, "",
+        "there is no table " + table +
             " in the database (or its schema is hidden from this role). Set `table` in [[source]]"
             " \"" +
-            source.name + "\", or create the table, or point `conninfo` at the right database."};
+            source.name + "\", or create the table, or point `conninfo` at the right database.");
+    return found;
   }
   if (!facts.is_table) {
-    return {table +
+    add(found, Lint::kNotATable, "",
+        table +
             " is not a table. Triggers and unique ids need one: set `table` in [[source]]"
             " \"" +
-            source.name + "\" to the table behind it."};
+            source.name + "\" to the table behind it.");
+    return found;
   }
   if (!facts.schema_usable) {
-    return {"the database role may not use schema " + source.table.schema +
-            ". Run what `latchkey sql grant --source " + source.name + "` prints, as a superuser."};
+    add(found, Lint::kSchemaUnusable, "",
+        "the database role may not use schema " + source.table.schema +
+            ". Run what `latchkey sql grant --source " + source.name + "` prints, as a superuser.");
+    return found;
   }
-  std::vector<std::string> found;
   add_column_problems(source, facts, found);
   if (found.empty()) add_type_problems(source, facts, found);
   if (facts.rows_hidden) {
-    found.push_back("row level security hides rows of " + table +
-                    " from the database role: it would see some or no keys, and no error. Run what"
-                    " `latchkey sql grant --source " +
-                    source.name +
-                    "` prints, as a superuser: it gives the role BYPASSRLS (and SELECT on the"
-                    " mapped columns only).");
+    add(found, Lint::kRowsHidden, "",
+        "row level security hides rows of " + table +
+            " from the database role: it would see some or no keys, and no error. Run what"
+            " `latchkey sql grant --source " +
+            source.name +
+            "` prints, as a superuser: it gives the role BYPASSRLS (and SELECT on the"
+            " mapped columns only).");
   }
-  for (std::string& problem : trigger_problems(source, facts)) found.push_back(std::move(problem));
+  add_trigger_problems(source, facts, found);
   return found;
 }
 
@@ -408,6 +437,10 @@ std::string fields_of(const SourceConfig& source, const TableFacts& facts) {
       source.scheme == Scheme::kJwt
           ? "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)"
           : "NULL::text";
+  fields[kFieldShort] = source.scheme == Scheme::kPlain
+                            ? "CASE WHEN pg_catalog.octet_length(" + text_of(source, Role::kKey) +
+                                  ") < " + std::to_string(kShortKeyBytes) + " THEN 's' END"
+                            : "NULL::text";
   return joined(fields, ", ");
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "loader/finding.h"
 #include "loader/source.h"
 
 namespace latchkey {
@@ -19,6 +20,10 @@ struct TableFacts {
   bool is_table = false;                       // ordinary or partitioned
   bool schema_usable = true;                   // this role has USAGE
   bool rows_hidden = false;                    // row level security applies to this role
+  bool superuser = false;                      // this role is one
+  bool has_parts = false;                      // other tables inherit from it: partitions mostly
+  bool is_part = false;                        // it inherits from another table
+  bool subscribed = false;                     // logical replication writes to it
   std::map<std::string, std::string> columns;  // name -> type, as format_type() spells it
   std::vector<std::string> unreadable;         // columns that this role may not select
   std::vector<std::string> unique;             // columns with a unique index of their own
@@ -57,13 +62,13 @@ struct TableFacts {
 [[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
 
 // What keeps this source from being served, each a paragraph that says what to do; empty if
-// nothing.
-[[nodiscard]] std::vector<std::string> problems(const SourceConfig& source,
+// nothing. All are errors.
+[[nodiscard]] std::vector<LintFinding> problems(const SourceConfig& source,
                                                 const TableFacts& facts);
 
-// Those of them that keep us from hearing of changes; the table could be read all the same.
-[[nodiscard]] std::vector<std::string> trigger_problems(const SourceConfig& source,
-                                                        const TableFacts& facts);
+// A key below this length is reported: 19 hexadecimal digits are 76 random bits at most, and most
+// keys that are so short were made up by somebody. The server compares; the key stays there.
+constexpr int kShortKeyBytes = 20;
 
 // Fields of a selected row, in this order.
 enum RowField {
@@ -78,6 +83,7 @@ enum RowField {
   kFieldScopes,      // text or null: a JSON array, or words (see scopes_are_json)
   kFieldMetadata,    // text or null
   kFieldJwtClaims,   // text or null: the middle part of a JWT, without its signature no credential
+  kFieldShort,       // "s" where a key stored in the clear is shorter than kShortKeyBytes, or null
   kRowFields
 };
 

@@ -58,21 +58,23 @@ std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool
 
 }  // namespace
 
-const char* oddity_name(Oddity oddity) {
+Lint lint_of(Oddity oddity) {
   switch (oddity) {
-    case Oddity::kNoKey: return "no_key";
-    case Oddity::kBadDigest: return "bad_digest";
-    case Oddity::kUnknownPepper: return "unknown_pepper_version";
-    case Oddity::kUnknownStatus: return "unknown_status";
-    case Oddity::kBadScopes: return "bad_scopes";
-    case Oddity::kUnusableScope: return "unusable_scope";
-    case Oddity::kUnreadableTime: return "unreadable_time";
-    case Oddity::kUnreadableJwt: return "unreadable_jwt";
-    case Oddity::kClaimsTooLong: return "claims_too_long";
-    case Oddity::kMetadataTooLong: return "metadata_too_long";
+    case Oddity::kNoKey: return Lint::kNoKey;
+    case Oddity::kBadDigest: return Lint::kBadDigest;
+    case Oddity::kUnknownPepper: return Lint::kUnknownPepper;
+    case Oddity::kUnknownStatus: return Lint::kUnknownStatus;
+    case Oddity::kBadScopes: return Lint::kBadScopes;
+    case Oddity::kUnusableScope: return Lint::kUnusableScope;
+    case Oddity::kUnreadableTime: return Lint::kUnreadableTime;
+    case Oddity::kUnreadableJwt: return Lint::kUnreadableJwt;
+    case Oddity::kClaimsTooLong: return Lint::kClaimsTooLong;
+    case Oddity::kMetadataTooLong: return Lint::kMetadataTooLong;
   }
-  return "";
+  return Lint::kBadDigest;
 }
+
+const char* oddity_name(Oddity oddity) { return rule_of(lint_of(oddity)).name; }
 
 const char* oddity_sentence(Oddity oddity) {
   switch (oddity) {

@@ -34,6 +34,8 @@ enum class Oddity {
   kMetadataTooLong,  // served without its metadata
 };
 constexpr std::size_t kOddities = 10;
+// Under which number it is reported.
+[[nodiscard]] Lint lint_of(Oddity oddity);
 [[nodiscard]] const char* oddity_name(Oddity oddity);
 // What it means for the key's holder and what to do.
 [[nodiscard]] const char* oddity_sentence(Oddity oddity);

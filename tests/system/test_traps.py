@@ -80,8 +80,8 @@ def test_row_level_security_switched_on_later_never_looks_like_no_keys(
         site.sql("UPDATE public.external_credentials SET deleted_at = now() WHERE id = %s", row)
         site.cli.sync("500ms", expect=3)
         assert site.cli.verify("ext_1").names == ["valid"]
-        until(lambda: site.database_status()["state"] == "lost", 10, "the daemon noticed")
-        assert "row level security" in site.database_status()["last_error"]
+        site.wait_source("external", suspended=True)
+        assert "row level security" in site.source_status("external")["problems"][0]
         site.sql("ALTER TABLE public.external_credentials DISABLE ROW LEVEL SECURITY")
         assert site.ask("ext_1", "ext_2").names == ["valid", "deleted"]
     site.close()

@@ -575,6 +575,9 @@ TEST_F(RowReading, MakesNoRecordOfAnIdThatFitsNoAnswer) {
 
 TEST(RowOddities, HaveNamesAndSentences) {
   std::unordered_set<std::string> names;
+  // Other people's scripts read these.
+  EXPECT_STREQ(oddity_name(Oddity::kUnknownPepper), "unknown_pepper_version");
+  EXPECT_STREQ(oddity_name(Oddity::kMetadataTooLong), "metadata_too_long");
   for (std::size_t i = 0; i < kOddities; ++i) {
     names.insert(oddity_name(static_cast<Oddity>(i)));
     EXPECT_GT(std::string(oddity_sentence(static_cast<Oddity>(i))).size(), 20U);

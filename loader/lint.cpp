@@ -1,0 +1,184 @@
+#include "loader/lint.h"
+
+#include <algorithm>
+
+namespace latchkey {
+namespace {
+
+// So many different pepper versions are named, with so many characters of each.
+constexpr std::size_t kVersionsMax = 8;
+constexpr std::size_t kVersionCharacters = 64;
+
+// A row can say anything: neither the terminal nor the log's reader shall be led astray by it.
+std::string shown(const std::optional<std::string_view>& version) {
+  if (!version) return "NULL";
+  std::string text(version->substr(0, kVersionCharacters));
+  std::ranges::replace_if(
+      text, [](char c) { return c <= ' ' || c > '~' || c == '"'; }, '?');
+  return "\"" + text + "\"";
+}
+
+std::string counted(std::uint64_t count, const std::string& text) {
+  return std::to_string(count) + " " + text;
+}
+
+}  // namespace
+
+std::optional<RecordFacts> LoadLint::read(RowReader& reader, const RowView& row) {
+  ++rows_;
+  const auto unknown = static_cast<std::size_t>(Oddity::kUnknownPepper);
+  const std::uint64_t unknown_before = oddities_[unknown];
+  const auto facts = reader.read(row, oddities_);
+  if (oddities_[unknown] != unknown_before) count_version(row[kFieldKeyVersion]);
+  if (!facts || facts->state != RowState::kActive) return facts;
+  if (facts->expires_us != kNeverExpires && facts->expires_us <= now_us_) {
+    ++expired_;
+  } else if (row[kFieldShort]) {
+    ++short_keys_;
+  }
+  return facts;
+}
+
+void LoadLint::count_version(const std::optional<std::string_view>& version) {
+  if (too_many_versions_) return;
+  ++versions_[shown(version)];
+  if (versions_.size() <= kVersionsMax) return;
+  too_many_versions_ = true;
+  versions_.clear();
+}
+
+std::string LoadLint::oddity_text(Oddity oddity) const {
+  std::string text = counted(oddities_[static_cast<std::size_t>(oddity)], "rows: ") +
+                     oddity_name(oddity) + ": " + oddity_sentence(oddity) + ".";
+  if (oddity != Oddity::kUnknownPepper) return text;
+  const std::string& column = *source_.column(Role::kKeyVersion);
+  // What is different in each row is no version, and may be what must not be shown.
+  if (too_many_versions_ || column == *source_.column(Role::kKey)) {
+    return text +
+           " There are so many different ones that `key_version` may name the wrong column"
+           " (\"" +
+           column + "\").";
+  }
+  std::vector<std::pair<std::string, std::uint64_t>> most(versions_.begin(), versions_.end());
+  std::ranges::stable_sort(most, [](const auto& a, const auto& b) { return a.second > b.second; });
+  text += " The versions:";
+  for (const auto& [version, count] : most) {
+    text +=
+        (version == most.front().first ? " " : ", ") + version + " (" + std::to_string(count) + ")";
+  }
+  return text + ".";
+}
+
+std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t usable_rows,
+                                            std::size_t shared_keys) const {
+  std::vector<LintFinding> found;
+  const auto add = [&found](Lint lint, std::uint64_t count, const std::string& text) {
+    found.push_back({.lint = lint, .count = count, .about = "", .text = text});
+  };
+  const std::string table = source_.table.display();
+  const std::string section = "[[source]] \"" + source_.name + "\"";
+  const std::string& key = *source_.column(Role::kKey);
+
+  for (std::size_t i = 0; i < kOddities; ++i) {
+    const auto oddity = static_cast<Oddity>(i);
+    if (oddities_[i] > 0) add(lint_of(oddity), oddities_[i], oddity_text(oddity));
+  }
+  if (rows_ > 0 && usable_rows == 0) {
+    add(Lint::kNoUsableRow, rows_,
+        "not one of the " + std::to_string(rows_) + " rows of " + table +
+            " can be used, so every key is unknown. `scheme`, `encoding` or `key` of " + section +
+            " is wrong.");
+  }
+  if (shared_keys > 0) {
+    add(Lint::kKeyInSeveralRows, shared_keys,
+        counted(shared_keys,
+                "keys stand in several rows each. Such a key is refused unless a single row holds"
+                " it: delete or change the others."));
+  }
+  if (short_keys_ > 0) {
+    add(Lint::kShortKey, short_keys_,
+        counted(short_keys_,
+                "active keys are shorter than " + std::to_string(kShortKeyBytes) +
+                    " bytes. Such keys can often be guessed: 19 hexadecimal digits hold at most 76"
+                    " random bits, and what a person made up far fewer. Issue longer ones"
+                    " (`latchkey mint` makes them) and revoke these."));
+  }
+  if (expired_ > 0) {
+    add(Lint::kExpiredButActive, expired_,
+        counted(expired_,
+                "rows are active but have expired. Their keys are refused as expired; mark or"
+                " delete such rows now and then, so that they are not brought back to life by a"
+                " changed expiry."));
+  }
+  if (rows_ == 0) {
+    add(Lint::kTableEmpty, 0,
+        table +
+            " holds no rows, so every key is unknown. Before the first key is issued that is"
+            " as it should be; else `table` of " +
+            section + " or `conninfo` of its database leads to the wrong place.");
+  }
+  // No index takes a whole JWT: PostgreSQL's entries end at 2704 bytes.
+  if (source_.scheme != Scheme::kJwt &&
+      std::ranges::find(facts.unique, key) == facts.unique.end()) {
+    add(Lint::kKeyNotUnique, 0,
+        "nothing keeps two rows of " + table + " from holding the same key: column \"" + key +
+            "\" has no unique index of its own (one over several columns or with a WHERE does not"
+            " count). A key in several rows is refused (L301). Consider CREATE UNIQUE INDEX"
+            " CONCURRENTLY ON " +
+            source_.table.quoted() + " (" + quote_identifier(key) + ").");
+  }
+  if (facts.superuser) {
+    add(Lint::kSuperuser, 0,
+        "latchkeyd reads " + table +
+            " as a superuser, whose password or connection opens the whole server. Give it a role"
+            " that can read the mapped columns only: run what `latchkey sql grant --source " +
+            source_.name + "` prints, and name that role in `conninfo`.");
+  }
+  if (facts.has_parts) {
+    add(Lint::kPartitioned, 0,
+        table + " has partitions or child tables. Statements that name one of these instead of " +
+            table +
+            " tell us nothing: what they change is in force after the next audit only."
+            " Change rows through " +
+            table + ".");
+  }
+  if (facts.is_part) {
+    add(Lint::kPartition, 0,
+        table +
+            " is a partition or child of another table. Statements that name that table"
+            " change rows here and tell us nothing: a key revoked so stays valid until the"
+            " next audit. Set `table` of " +
+            section +
+            " to the parent, and run what"
+            " `latchkey sql install --source " +
+            source_.name + "` prints.");
+  }
+  if (facts.subscribed) {
+    add(Lint::kReplicated, 0,
+        table +
+            " is filled by logical replication, which does not fire our triggers: a key"
+            " revoked on the publisher stays valid until the next audit. Point `conninfo` at"
+            " the publisher, or make `audit` short.");
+  }
+  return found;
+}
+
+std::vector<LintFinding> overlap_findings(const std::vector<OverlapWalk::Shared>& shared) {
+  std::vector<LintFinding> found;
+  for (const auto& [with, rows] : shared) {
+    if (rows == 0) continue;
+    found.push_back(
+        {.lint = Lint::kKeyInSeveralSources,
+         .count = rows,
+         .about = with->name,
+         .text = counted(rows, "rows hold keys that source \"" + with->name +
+                                   "\" holds as well. If keys move from one table to the other,"
+                                   " that is as it should be: of two good rows the one in the"
+                                   " source configured first answers, and a row that refuses, in"
+                                   " either, refuses the key. Else find out who issues keys"
+                                   " twice.")});
+  }
+  return found;
+}
+
+}  // namespace latchkey

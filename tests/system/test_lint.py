@@ -1,0 +1,424 @@
+"""Every finding of docs/lint.md: a table that has it, what --check, the log and the status say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from harness import seeds
+from harness.postgres import SUPERUSER, PrivateCluster
+from harness.programs import REPOSITORY, Daemon, check_config
+from harness.wait import until
+from installation import Databases, Installation, Setting
+
+# Whatever is planted as a key, or could be mistaken for one, says so.
+SECRET = "sk_planted"
+LONG = f"{SECRET}_long_enough_to_pass_"
+
+DOCUMENT = (REPOSITORY / "docs/lint.md").read_text()
+# Number -> (severity, name, text of the section)
+SECTIONS = {
+    number: (severity, name, text)
+    for number, severity, name, text in re.findall(
+        r"^## (L\d+) (\w+): (\w+)\n(.*?)(?=^#|\Z)", DOCUMENT, re.MULTILINE | re.DOTALL
+    )
+}
+
+
+def findings_of(checked: str) -> dict[str, Counter[str]]:
+    """Source (or database) -> the numbers of its findings, each with its count of rows or 0."""
+    found: dict[str, Counter[str]] = {}
+    lines = re.findall(r'^(\d+)\. (L\d+) (\w+): (?:source|database) "(\w+)": (.*)$', checked, re.M)
+    assert [int(place) for place, *_ in lines] == list(range(1, len(lines) + 1)), "numbered"
+    for _, number, severity, about, text in lines:
+        assert severity == SECTIONS[number][0]
+        counts = found.setdefault(about, Counter())
+        assert number not in counts, f"{number} twice for {about}"
+        rows = re.match(r"(\d+) ", text)
+        counts[number] = int(rows[1]) if rows else 0
+    return found
+
+
+# ---- warnings and notes: all at once, a source for each kind of table
+
+TABLES = """
+CREATE TABLE plain (id int PRIMARY KEY, key text, status text DEFAULT 'active', scopes jsonb,
+                    subject text, metadata text, expires_at timestamptz, not_before timestamptz);
+CREATE TABLE tokens (id int PRIMARY KEY, key text);
+CREATE TABLE hashed (id int PRIMARY KEY, key bytea UNIQUE, key_version text);
+CREATE TABLE other (id int PRIMARY KEY, key text UNIQUE);
+CREATE TABLE nothing (id int PRIMARY KEY, key text UNIQUE);
+CREATE TABLE parts (id int PRIMARY KEY, key text) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parts FOR VALUES FROM (1) TO (100);
+CREATE TABLE replica (id int PRIMARY KEY, key text UNIQUE);
+"""
+PLAIN_ROWS = f"""
+INSERT INTO plain (id, key) VALUES (1, NULL), (2, NULL), (3, NULL);
+INSERT INTO plain (id, key, status) VALUES (4, '{LONG}4', 'paused'), (5, '{LONG}5', NULL);
+INSERT INTO plain (id, key, scopes) VALUES (6, '{LONG}6', '{{"a": 1}}'), (7, '{LONG}7', '["a b"]');
+INSERT INTO plain (id, key, subject) VALUES (8, '{LONG}8', repeat('s', 5000));
+INSERT INTO plain (id, key, metadata) VALUES (9, '{LONG}9', repeat('m', 5000));
+INSERT INTO plain (id, key) VALUES (10, '{LONG}twin'), (11, '{LONG}twin');
+INSERT INTO plain (id, key) VALUES (12, '{SECRET}12345678'), (13, '{SECRET}123456789');
+INSERT INTO plain (id, key) VALUES (14, '{SECRET}1234567890'), (15, '{SECRET}_15');
+INSERT INTO plain (id, key, status) VALUES (16, '{SECRET}_16', 'revoked');
+INSERT INTO plain (id, key, expires_at) VALUES (17, '{LONG}17', now() - interval '1 s'),
+                                               (18, '{LONG}18', now() + interval '1 h'),
+                                               (19, '{SECRET}_19', '-infinity');
+INSERT INTO plain (id, key, scopes) VALUES (20, '{LONG}20', '["fine"]');
+"""
+OTHER_ROWS = f"INSERT INTO other VALUES (1, '{LONG}4'), (2, '{LONG}twin'), (3, '{LONG}other')"
+PLAIN = {
+    "L201": 3,
+    "L204": 2,
+    "L205": 1,
+    "L206": 1,
+    "L209": 1,
+    "L210": 1,
+    "L301": 1,
+    "L303": 3,
+    "L304": 2,
+    "L402": 0,
+}
+EXPECTED = {
+    "plain": PLAIN,
+    "tokens": {"L208": 1},
+    "hashed": {"L202": 2, "L203": 4},
+    "other": {"L302": 2},
+    "nothing": {"L401": 0},
+    "parts": {"L402": 0, "L404": 0},
+    "part": {"L302": 1, "L402": 0, "L405": 0},
+    "replica": {"L406": 0},
+}
+# Shown by tests of their own, or not to be made with a real table.
+ELSEWHERE = {"L114", "L115", "L207", "L211", "L403"}  # L114, L115: test_followed.py
+
+
+def digest_of(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+@pytest.fixture(scope="module")
+def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
+    """Nothing here keeps the daemon from starting, and everything is worth a word."""
+    site = Installation(cluster, databases.new())
+    site.sql(TABLES + PLAIN_ROWS + OTHER_ROWS)
+    good_token = "e30.eyJleHAiOjQwMDAwMDAwMDB9.c2ln"
+    site.sql("INSERT INTO tokens VALUES (1, 'no.token.at all'), (2, %s)", good_token)
+    seeds.Pepper.random("pepper_v2").write_to(site.peppers)
+    for row_id, version in enumerate(["v2", "v0", "v1", "v1", None]):
+        name = version and f"pepper_{version}.key"
+        site.sql("INSERT INTO hashed VALUES (%s, %s, %s)", row_id, digest_of(str(row_id)), name)
+    for row_id, size in ((5, 31), (6, 64)):
+        site.sql("INSERT INTO hashed VALUES (%s, %s, 'pepper_v2')", row_id, bytes(size))
+    site.sql(f"INSERT INTO parts VALUES (1, '{LONG}part')")
+    site.sql(f"INSERT INTO replica VALUES (1, '{LONG}replica')")
+    # What CREATE SUBSCRIPTION would enter for it.
+    site.sql(
+        "SET allow_system_table_mods = on; INSERT INTO pg_subscription_rel (srsubid, srrelid,"
+        " srsubstate) VALUES (1, 'replica'::regclass, 'r'); RESET allow_system_table_mods"
+    )
+    columns: dict[str, Setting] = {"id": "id", "key": "key"}
+    optional = ("status", "scopes", "subject", "metadata", "expires_at")
+    site.source("plain", table="public.plain", **columns, **{name: name for name in optional})
+    site.source("tokens", table="public.tokens", scheme="jwt", **columns)
+    site.source(
+        "hashed",
+        table="public.hashed",
+        scheme="hmac-sha256",
+        encoding="raw",
+        key_version="key_version",
+        peppers=str(site.peppers),
+        **columns,
+    )
+    for name in ("other", "nothing", "parts", "part", "replica"):
+        site.source(name, table=f"public.{name}", **columns)
+    site.install()
+    yield site
+    site.close()
+
+
+def test_check_numbers_every_warning_and_note(odd: Installation) -> None:
+    checked = odd.check()
+    assert findings_of(checked) == EXPECTED
+    assert 'The versions: "pepper_v1.key" (2), "pepper_v0.key" (1), NULL (1).' in checked
+    assert '2 rows hold keys that source "plain" holds as well' in checked
+    assert "errors: 0, warnings: 13, notes: 8. docs/lint.md" in checked
+    assert "The configuration and its tables are in order." in checked
+    assert SECRET not in checked
+
+
+def test_a_running_daemon_says_the_same(odd: Installation) -> None:
+    with odd.serve() as daemon:
+        until(lambda: "L302" in str(odd.source_status("part")), 10, "sources are compared")
+        for source, expected in EXPECTED.items():
+            status = odd.source_status(source)
+            found = {finding["number"]: finding for finding in status["findings"]}
+            assert {number: finding["count"] for number, finding in found.items()} == expected
+            assert list(found) == sorted(found)
+            for number, finding in found.items():
+                assert [finding["severity"], finding["name"]] == list(SECTIONS[number][:2])
+                assert f'source "{source}": {number}: {finding["text"]}' in daemon.log()
+            assert "problems" not in status
+        odd_rows = odd.source_status("plain")["odd_rows"]
+        assert odd_rows == {
+            SECTIONS[number][1]: count for number, count in PLAIN.items() if number < "L3"
+        }
+        human = odd.cli.run("--socket", str(odd.socket), "status").expect(0).stdout
+        assert "L303 warning: short_key (3)" in human and "L405 warning: partition\n" in human
+        machine = json.dumps(odd.cli.status())
+    assert SECRET not in daemon.log() + human + machine
+
+
+def test_every_finding_has_a_table_here(odd: Installation) -> None:
+    shown = {number for expected in EXPECTED.values() for number in expected}
+    assert shown | set(ERRORS) | ELSEWHERE == set(SECTIONS)
+
+
+def queries(number: str) -> list[str]:
+    """The SQL that a section of docs/lint.md proposes."""
+    blocks = re.findall(r"(?:^    .*\n?)+", SECTIONS[number][2], re.MULTILINE)
+    return [query for query in "".join(blocks).split(";") if "SELECT" in query]
+
+
+def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
+    """As printed, with the columns named as there."""
+    tables = {"L202": "hashed", "L203": "hashed", "L208": "tokens"}
+    found = {}
+    for number in SECTIONS:
+        found[number] = []
+        for query in queries(number):
+            table = tables.get(number, "plain")
+            if number == "L202" and "{" in query:  # of digests written in letters
+                query = re.sub(r"\bkey\b", "encode(key, 'hex')", query)
+            odd.sql(f"CREATE TEMP VIEW t AS TABLE {table}")
+            found[number].append([row[0] for row in odd.sql(query)])
+            odd.sql("DROP VIEW t")
+    assert found["L201"] == [[1, 2, 3]]
+    assert found["L202"][0] == [5, 6]
+    assert len(found["L203"][0]) == 5
+    assert sorted(found["L204"][1]) == [4, 5]
+    assert (found["L205"], found["L206"]) == ([[6]], [[7]])
+    assert found["L208"] == [[1]]
+    assert (found["L209"], found["L210"], found["L304"]) == ([[8]], [[9]], [[17, 19]])
+    assert found["L301"] == [[[10, 11]]]
+    assert sorted(found["L302"][0]) == [4, 10, 11]
+    assert found["L303"] == [[12, 13, 15, 16, 19]]
+
+
+# ---- the log says what is new
+
+
+def test_the_log_says_what_is_new_and_what_is_gone(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    site = Installation(cluster, databases.new())
+    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE, status text, until timestamptz)")
+    site.sql(f"INSERT INTO t SELECT i, '{LONG}' || i, 'paused' FROM generate_series(1, 2) AS i")
+    settings: dict[str, Setting] = {"status": "status", "expires_at": "until"}
+    site.source("t", table="public.t", id="id", key="key", **settings)
+
+    def reload_and_count(number: str) -> tuple[int, int]:
+        """How often the log has named it, and what the status counts."""
+        loads = site.source_status("t")["loads"]
+        site.reload("public.t")
+        until(lambda: site.source_status("t")["loads"] == loads + 1, 10, "loaded again")
+        # Statuses are published after what they speak of was logged.
+        found = {each["number"]: each["count"] for each in site.source_status("t")["findings"]}
+        told = len(re.findall(rf": {number}: \d+ rows", daemon.log()))
+        return told, found.get(number, 0)
+
+    with site.serve() as daemon:
+        assert reload_and_count("L204") == (1, 2)
+        assert reload_and_count("L204") == (1, 2), "nothing new"
+        site.sql(f"INSERT INTO t VALUES (3, '{LONG}3', 'paused')")
+        assert reload_and_count("L204") == (2, 3)
+        site.sql("UPDATE t SET status = 'active'")
+        assert reload_and_count("L204") == (2, 0)
+        assert "L204: unknown_status is no longer so" in daemon.log()
+        # Of a note, only its magnitude is news.
+        site.sql("UPDATE t SET until = now() - interval '1 min' WHERE id <= 2")
+        assert reload_and_count("L304") == (1, 2)
+        site.sql("UPDATE t SET until = now() - interval '1 min'")
+        assert reload_and_count("L304") == (1, 3)
+        site.sql(f"INSERT INTO t SELECT i, '{LONG}' || i, 'active', now() - interval '1 min'"
+                 " FROM generate_series(4, 5) AS i")
+        assert reload_and_count("L304") == (2, 5)
+    assert SECRET not in daemon.log()
+    site.close()
+
+
+def test_sources_of_two_databases_are_compared(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    """Each is loaded by a thread of its own; whichever is later sees the other."""
+    site = Installation(cluster, databases.new())
+    second = databases.new()
+    with cluster.connect(second) as conn, conn.cursor() as cursor:
+        cursor.execute("CREATE TABLE u (id int PRIMARY KEY, digest text UNIQUE)")
+        keys = [(i, digest_of(f"{LONG}{i}").hex()) for i in range(5_000, 5_100)]
+        cursor.executemany("INSERT INTO u VALUES (%s, %s)", keys)
+    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE)")
+    site.sql(f"INSERT INTO t SELECT i, '{LONG}' || i FROM generate_series(1, 5049) AS i")
+    site.source("t", table="public.t", id="id", key="key")
+    site.install()
+    conninfo = cluster.conninfo(second, SUPERUSER)
+    site.more = (
+        f'[[database]]\nname = "two"\nconninfo = "{conninfo}"\n'
+        '[[source]]\nname = "u"\ndatabase = "two"\ntable = "public.u"\nid = "id"\nkey = "digest"\n'
+        'scheme = "sha256"\nencoding = "hex"\n'
+    )
+    site.source("t", table="public.t", id="id", key="key", database="main")
+    cluster.psql(site.cli.sql("install", site.config, "u"), second)
+    found = findings_of(site.check())
+    assert found["u"]["L403"] == 0 and "L403" in found["u"]
+    assert {found[name]["L302"] for name in found} >= {50}
+    site.close()
+
+
+# ---- errors
+
+
+def change(text: str) -> Callable[[Installation], None]:
+    return lambda site: site.sql(text) and None
+
+
+def remap(**settings: Setting) -> Callable[[Installation], None]:
+    """Map a column otherwise, with triggers that know of it."""
+
+    def prepare(site: Installation) -> None:
+        site.source("t", **{**BASE, **settings})
+        site.install()
+
+    return prepare
+
+
+def hide(site: Installation) -> None:
+    site.sql("ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER ROLE latchkey NOBYPASSRLS")
+
+
+def name_another_password(site: Installation) -> None:
+    site.password_file.write_text("wrong\n")
+    site.freshness["start_timeout"] = "2s"  # it is tried again for so long
+
+
+BASE: dict[str, Setting] = {"table": "public.t", "id": "id", "key": "key", "status": "status"}
+# Number -> what makes it of a table in order, and a part of the advice.
+ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
+    "L001": (name_another_password, "`password_file`"),
+    "L101": (change("DROP TABLE t"), "Set `table`"),
+    "L102": (change("ALTER TABLE t RENAME TO r; CREATE VIEW t AS TABLE r"), "behind it"),
+    "L103": (change("REVOKE USAGE ON SCHEMA public FROM PUBLIC, latchkey"), "latchkey sql grant"),
+    "L104": (change("ALTER TABLE t DROP COLUMN status"), "Its columns are: flag, id, key"),
+    "L105": (change("REVOKE SELECT (status) ON t FROM latchkey"), "latchkey sql grant"),
+    "L106": (change("ALTER TABLE t DROP CONSTRAINT t_pkey"), "primary key"),
+    "L107": (change("ALTER TABLE t ALTER COLUMN key TYPE bytea USING NULL"), "set `scheme`"),
+    "L108": (remap(enabled="flag"), "use `status`"),
+    "L109": (remap(expires_at="flag"), "must be a timestamp"),
+    "L110": (hide, "BYPASSRLS"),
+    "L111": (change("DROP TRIGGER latchkey_delete ON t"), "latchkey sql install"),
+    "L112": (
+        change("DROP TRIGGER latchkey_delete ON t; CREATE TRIGGER latchkey_delete AFTER DELETE"
+               " ON t EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
+        "latchkey sql install",
+    ),
+    "L113": (change("ALTER TABLE t DISABLE TRIGGER latchkey_update"), "latchkey sql install"),
+}
+
+
+@pytest.fixture
+def plain(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
+    """One table of plain keys, in order."""
+    site = Installation(cluster, databases.new())
+    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE, status text, flag text)")
+    site.sql(f"INSERT INTO t VALUES (1, '{LONG}1', 'active')")
+    site.source("t", **BASE)
+    site.install()
+    yield site
+    site.close()
+
+
+@pytest.mark.parametrize("number", ERRORS)
+def test_errors_are_numbered_by_check_and_in_the_log(plain: Installation, number: str) -> None:
+    prepare, advice = ERRORS[number]
+    prepare(plain)
+    checked = check_config(plain.config).expect(1).stdout
+    about = "main" if number == "L001" else "t"
+    assert number in findings_of(checked).get(about, {}), checked
+    (line,) = (line for line in checked.splitlines() if f". {number} error: " in line)
+    assert advice in line
+    assert "latchkeyd would not start." in checked and "in order" not in checked
+    with Daemon(plain.config, wait=False) as daemon:
+        assert daemon.wait_exit() == 1
+    assert f"{number}: " in daemon.log() and advice in daemon.log()
+    assert SECRET not in checked + daemon.log()
+
+
+def test_a_trigger_lost_while_running_is_numbered(plain: Installation) -> None:
+    with plain.serve() as daemon:
+        assert plain.source_status("t")["findings"] == []
+        plain.sql("DROP TRIGGER latchkey_insert ON t")
+        plain.reload("public.t")
+        until(lambda: plain.source_status("t")["findings"], 10, "it is found")
+        status = plain.source_status("t")
+        (finding,) = status["findings"]
+        assert (finding["number"], finding["severity"]) == ("L111", "error")
+        assert status["problems"] == [finding["text"]]
+        assert f'source "t": L111: {finding["text"]}' in daemon.log()
+        human = plain.cli.run("--socket", str(plain.socket), "status").expect(0).stdout
+        assert "L111 error: trigger_missing" in human and "PROBLEM: table public.t: " in human
+        plain.install()
+        plain.reload("public.t")
+        until(lambda: not plain.source_status("t")["findings"], 10, "it is mended")
+        until(lambda: "L111: trigger_missing is no longer so" in daemon.log(), 10, "said")
+
+
+def test_a_table_of_which_no_row_can_be_used_fails_the_check_only(plain: Installation) -> None:
+    plain.source("t", **BASE, scheme="sha256", encoding="hex")
+    plain.install()
+    checked = check_config(plain.config).expect(1).stdout
+    assert findings_of(checked) == {"t": {"L202": 1, "L211": 0}}
+    assert "would start, but" in checked and SECRET not in checked
+    with plain.serve() as daemon:
+        assert [each["number"] for each in plain.source_status("t")["findings"]] == ["L202", "L211"]
+        assert "L211: " in daemon.log() and SECRET not in daemon.log()
+
+
+def test_a_superuser_is_noted(cluster: PrivateCluster, databases: Databases) -> None:
+    site = Installation(cluster, databases.new(), user=SUPERUSER)
+    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE)")
+    site.sql(f"INSERT INTO t VALUES (1, '{LONG}1')")
+    site.source("t", table="public.t", id="id", key="key")
+    site.install()
+    checked = site.check()
+    assert findings_of(checked) == {"t": {"L403": 0}}
+    assert "latchkey sql grant --source t" in checked
+    site.close()
+
+
+# ---- secrets
+
+
+def test_a_key_column_taken_for_the_pepper_version_is_not_shown(plain: Installation) -> None:
+    """Whoever maps the wrong column must not find its content in the log."""
+    seeds.Pepper.random("pepper_v2").write_to(plain.peppers)
+    plain.sql(f"INSERT INTO t SELECT i, '{LONG}' || i, 'active' FROM generate_series(2, 20) AS i")
+    plain.sql("ALTER TABLE t ADD COLUMN digest bytea; UPDATE t SET digest = sha256(key::bytea)")
+    plain.source(
+        "t",
+        table="public.t",
+        id="id",
+        key="digest",
+        key_version="key",
+        scheme="hmac-sha256",
+        encoding="raw",
+        peppers=str(plain.peppers),
+    )
+    plain.install()
+    checked = plain.check()
+    assert findings_of(checked)["t"]["L203"] == 20
+    assert "`key_version` may name the wrong column" in checked and SECRET not in checked
