@@ -588,7 +588,12 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
 // ---- proofs, failures, status
 
 void Loader::prove(const Refresh::Prove& prove) {
-  for (const auto& source : sources_) source->settings.keys->freshness.prove(prove.boot_ns);
+  const std::int64_t now_ns = boot_ns();
+  for (const auto& source : sources_) {
+    FreshnessStamp& freshness = source->settings.keys->freshness;
+    if (freshness.age_ns(now_ns) > database_.bound_ns) source->status.fresh_since_boot_ns = now_ns;
+    freshness.prove(prove.boot_ns);
+  }
   for (const std::uint64_t sync : prove.syncs) {
     const auto found = syncs_.find(sync);
     if (found == syncs_.end()) continue;
@@ -618,6 +623,7 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
       spdlog::error("database \"{}\": {}", database_.name, why);
     }
     status_.last_error = why;
+    status_.last_error_boot_ns = boot_ns();
     if (!ready_ && !(unready_ && unready_->final)) {
       unready_ = Unready{{"database \"" + database_.name + "\": " + why + advice}, final};
     }

@@ -31,6 +31,8 @@ struct DatabaseConfig {
   std::string name;
   PgTarget target;
   RefreshSettings refresh;
+  // Older answers are not fresh: for the status, which tells since when they are.
+  std::int64_t bound_ns = 5'000'000'000;
 };
 
 // A source and what only the loader needs to know of it.
@@ -52,8 +54,9 @@ struct SourceStatus {
   std::uint64_t rereads = 0;  // rows asked for by id
   std::uint64_t malformed_ids = 0;
   KeySetMemory memory;
-  OddityCounts oddities{};            // of the last load
-  std::vector<std::string> problems;  // of the table, as the last load found it
+  std::int64_t fresh_since_boot_ns = 0;  // the end of the last time in which answers were not fresh
+  OddityCounts oddities{};               // of the last load
+  std::vector<std::string> problems;     // of the table, as the last load found it
 };
 
 struct LoaderStatus {
@@ -61,6 +64,7 @@ struct LoaderStatus {
   Refresh::State state = Refresh::State::kConnecting;
   std::int64_t since_boot_ns = 0;
   std::string last_error;  // in PostgreSQL's words; empty: none so far
+  std::int64_t last_error_boot_ns = 0;
   std::uint64_t connects = 0;
   std::uint64_t failures = 0;
   std::uint64_t notifications = 0;
