@@ -21,6 +21,10 @@ std::string text_of(const ordered_json& object, const char* name) {
   return object.value(name, std::string());
 }
 
+ordered_json object_of(const ordered_json& object, const char* name) {
+  return object.value(name, ordered_json::object());
+}
+
 std::string number_of(const ordered_json& object, const char* name) {
   return std::to_string(object.value(name, 0LL));
 }
@@ -53,7 +57,7 @@ void print_title(const ordered_json& status) {
 }
 
 void print_problem(const std::string& text) {
-  std::cout << wrapped(std::string(kIndentation) + "PROBLEM: ", text);
+  std::cout << wrapped(std::string(kIndentation) + "PROBLEM: ", text, 13);
 }
 
 void print_database(const ordered_json& database) {
@@ -67,8 +71,8 @@ void print_database(const ordered_json& database) {
   if (const std::string error = text_of(database, "last_error"); !error.empty()) {
     const std::string ago = span_text(database.value("last_error_age_s", 0.0)) + " ago";
     if (live) {
-      std::cout << wrapped(std::string(kIndentation) + "over since, last error " + ago + ": ",
-                           error);
+      std::cout << wrapped(std::string(kIndentation) + "over since; last error " + ago + ": ",
+                           error, 13);
     } else {
       print_problem(error + " (" + ago + ")");
     }
@@ -93,10 +97,12 @@ void print_memory(const ordered_json& source) {
 
 void print_source(const ordered_json& source) {
   const bool fresh = text_of(source, "state") == "fresh";
-  std::string line = heading("source", source, fresh) + column(age_of(source), 12);
-  if (source.contains("keys")) line += number_of(source, "keys") + " keys";
-  std::cout << printable(line) << '\n';
-  if (!source.contains("keys")) return;  // what a caller without all rights is told
+  const std::string line = heading("source", source, fresh) + column(age_of(source), 12);
+  if (!source.contains("keys")) {  // what a caller without all rights is told
+    std::cout << printable(line.substr(0, line.find_last_not_of(' ') + 1)) << '\n';
+    return;
+  }
+  std::cout << printable(line + number_of(source, "keys") + " keys") << '\n';
 
   for (const ordered_json& problem : source.value("problems", ordered_json::array())) {
     print_problem(problem.get<std::string>());
@@ -105,14 +111,15 @@ void print_source(const ordered_json& source) {
     print_problem(number_of(source, "keys_in_several_rows") +
                   " keys stand in several rows and are refused");
   }
-  for (const auto& [name, count] : source.value("odd_rows", ordered_json::object()).items()) {
+  const ordered_json odd_rows = object_of(source, "odd_rows");
+  for (const auto& [name, count] : odd_rows.items()) {
     print_problem(std::to_string(count.get<long long>()) + " rows: " + name);
   }
   std::cout << kIndentation << number_of(source, "accepted") << " accepted";
   std::cout << ", read " << number_of(source, "loads") << " times as a whole, "
             << number_of(source, "rereads") << " rows by id\n";
-  for (const auto& [name, count] :
-       source.value("accepted_by_pepper", ordered_json::object()).items()) {
+  const ordered_json peppers = object_of(source, "accepted_by_pepper");
+  for (const auto& [name, count] : peppers.items()) {
     std::cout << kIndentation << count.get<long long>() << " accepted by pepper " << printable(name)
               << '\n';
   }

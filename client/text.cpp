@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <ctime>
 
 namespace latchkey {
@@ -28,14 +27,15 @@ std::string utc(std::int64_t seconds) {
 
 std::string span_text(double seconds) {
   seconds = std::max(seconds, 0.0);
-  if (seconds < 1) return std::to_string(std::lround(std::floor(seconds * 1000))) + "ms";
-  if (seconds < 60) {
-    std::array<char, 16> text{};
-    std::snprintf(text.data(), text.size(), seconds < 10 ? "%.1fs" : "%.0fs",
-                  std::floor(seconds * 10) / 10);
-    return text.data();
+  if (const long ms = std::lround(std::min(seconds, 1.0) * 1000); ms < 1000) {
+    return std::to_string(ms) + "ms";
+  }
+  if (seconds < 10) {
+    const int tenths = std::max(10, static_cast<int>(seconds * 10));
+    return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + "s";
   }
   const auto whole = static_cast<std::int64_t>(seconds);
+  if (whole < 60) return std::to_string(whole) + "s";
   const auto two = [](std::int64_t large, const char* unit, std::int64_t small, const char* rest) {
     return std::to_string(large) + unit + (small > 0 ? std::to_string(small) + rest : "");
   };
@@ -44,20 +44,20 @@ std::string span_text(double seconds) {
   return two(whole / 86400, "d", whole % 86400 / 3600, "h");
 }
 
-std::string wrapped(const std::string& start, std::string_view text) {
+std::string wrapped(const std::string& start, std::string_view text, std::size_t indentation) {
   constexpr std::size_t kColumns = 80;
-  const std::size_t room = kColumns - std::min(start.size(), kColumns / 2);
-  const std::string indentation(start.size(), ' ');
+  const std::string indent(std::min(indentation, start.size()), ' ');
   std::string lines;
   do {
+    const std::string& before = lines.empty() ? start : indent;
+    const std::size_t room = kColumns - std::min(before.size(), kColumns - 20);
     std::size_t length = text.size();
     if (length > room) {
       length = text.rfind(' ', room);
       if (length == std::string_view::npos || length == 0) length = text.find(' ', room);
       if (length == std::string_view::npos) length = text.size();
     }
-    lines += (lines.empty() ? printable(start) : indentation) +
-             printable(std::string(text.substr(0, length))) + '\n';
+    lines += printable(before) + printable(std::string(text.substr(0, length))) + '\n';
     text.remove_prefix(std::min(text.size(), length + 1));
   } while (!text.empty());
   return lines;

@@ -16,8 +16,9 @@ namespace latchkey {
 // At most two units: 412ms, 3.2s, 5m12s, 3h12m, 4d2h.
 [[nodiscard]] std::string span_text(double seconds);
 
-// Printable, broken at spaces before column 80; all lines but the first are indented to where
-// `text` begins. Ends with a line break.
-[[nodiscard]] std::string wrapped(const std::string& start, std::string_view text);
+// Printable, broken at spaces before column 80. Lines but the first are indented so far, else to
+// where `text` begins. Ends with a line break.
+[[nodiscard]] std::string wrapped(const std::string& start, std::string_view text,
+                                  std::size_t indentation = std::string::npos);
 
 }  // namespace latchkey

@@ -219,6 +219,7 @@ void advise_on_unknown(const ordered_json& told) {
         " (" +
         stripped + "): these were copied with it.");
   }
+  if (text_of(told, "verdict") == "malformed") return;  // no table matters
   const ordered_json odd = list_of(key, "odd");
   if (holds(odd, "leading_space") || holds(odd, "trailing_space")) {
     advise(
@@ -292,7 +293,7 @@ void print_explanation(const ordered_json& told) {
   print_verdict(told);
   print_rows(told);
   print_key(told.value("key", ordered_json::object()));
-  print_sources(told);
+  if (text_of(told, "verdict") != "malformed") print_sources(told);
   print_advice(told);
 }
 

@@ -325,7 +325,9 @@ class Explanation {
     if (missing.empty() && !none) return;
     ordered_json condition = {{"condition", verdict_name(LATCHKEY_INSUFFICIENT_SCOPE)}};
     if (!missing.empty()) condition["missing"] = missing;
-    if (none) condition["none_of"] = terms_.any_scopes;
+    if (none) {
+      for (const std::string_view scope : terms_.any_scopes) condition["none_of"].push_back(scope);
+    }
     list.push_back(condition);
   }
 

@@ -60,7 +60,7 @@ def verify(
     key_count: int | None = None,
     type_: int = VERIFY,
 ) -> bytes:
-    """A verify request, or a why, whose body is the same; `key_count` tells a lie about the keys."""
+    """A verify request, or a why of the same form; `key_count` tells a lie about the keys."""
     body = struct.pack(
         "<HBBBBHI",
         flags,

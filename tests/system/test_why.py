@@ -53,8 +53,9 @@ class Site(Installation):
         self.user = seeds.insert_user(self.conn)
 
     def issue(self, token: str, pepper: seeds.Pepper | None = None, **facts: Any) -> int:
+        name = f"{token} {secrets.token_hex(4)}"  # unique in the table
         return seeds.insert_api_key(
-            self.conn, self.tenant, self.user, token, token, pepper or self.new, **facts
+            self.conn, self.tenant, self.user, name, token, pepper or self.new, **facts
         )
 
     def why(self, key: str | bytes, **options: Any) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def test_a_good_key_and_where_it_was_looked_for(site: Site) -> None:
         "hashed": (
             "hmac-sha256",
             "fresh",
-            [(site.old.version, True), (site.new.version, False)],
+            [(site.new.version, False), (site.old.version, True)],
         ),
         "plain": ("plain", "fresh", [(None, False)]),
         "jwt": ("jwt", "fresh", [(None, False)]),
@@ -221,7 +222,9 @@ def test_a_key_that_is_not_valid_yet(cluster: PrivateCluster, databases: Databas
 # ---- several rows
 
 
-def test_two_good_rows_with_one_key_are_named(cluster: PrivateCluster, databases: Databases) -> None:
+def test_two_good_rows_with_one_key_are_named(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
     there = Installation(cluster, databases.new())
     there.sql(
         "CREATE TABLE t (id text PRIMARY KEY, key text, revoked_at timestamptz);"
@@ -234,7 +237,8 @@ def test_two_good_rows_with_one_key_are_named(cluster: PrivateCluster, databases
         (condition,) = told["rows"][0]["failing"]
         assert condition["condition"] == "ambiguous"
         assert sorted(condition["key_ids"]) == ["first", "second one"]
-        words = there.cli.run("--socket", str(there.socket), "why", stdin=b"twice_key\n").stdout
+        asked = there.cli.run("--socket", str(there.socket), "why", stdin=b"twice_key\n")
+        words = " ".join(asked.stdout.split())
         assert '"second one"' in words and "a key that several hold is refused" in words
         # verify tells of it as before.
         (answer,) = there.cli.verify("twice_key")
@@ -283,7 +287,7 @@ def test_an_unknown_key_was_looked_for_everywhere(site: Site) -> None:
     assert not any(way["found"] for source in told["sources"] for way in source["tried"])
     words = site.words("sk_why_never")
     assert words.startswith("unknown: no row of the sources asked holds this key")
-    assert f"looked for under pepper {site.old.version}, {site.new.version}" in words
+    assert f"looked for under pepper {site.new.version}, {site.old.version}" in words
     assert "`latchkey sync`" in words
 
 
@@ -299,7 +303,7 @@ def test_an_unknown_key_was_looked_for_everywhere(site: Site) -> None:
 def test_what_was_copied_with_a_key_is_pointed_out(
     site: Site, copied: bytes, odd: list[str] | None
 ) -> None:
-    if not site.sql("SELECT FROM public.api_keys WHERE name = 'sk_why_copied'"):
+    if site.why("sk_why_copied")["verdict"] == "unknown":
         site.issue("sk_why_copied")
     told = site.why(copied)
     assert told["verdict"] == "unknown" and told["stripped_verdict"] == "valid"
@@ -394,7 +398,9 @@ def test_no_key_gets_into_the_log(cluster: PrivateCluster, databases: Databases)
 
 
 @pytest.mark.parametrize(
-    "stdin", [b"", b"sk_one\nsk_two\n", b"sk_one\n\n", b"sk_one\n" + b"x" * 200_000 + b"\n"]
+    "stdin",
+    [b"", b"sk_one\nsk_two\n", b"sk_one\n\n", b"sk_one\n" + b"x" * 200_000 + b"\n"],
+    ids=["none", "two", "an empty one", "a very long one"],
 )
 def test_anything_but_one_key_is_a_usage_error(site: Site, stdin: bytes) -> None:
     done = site.cli.run("--socket", str(site.socket), "why", stdin=stdin).expect(2)
@@ -409,7 +415,8 @@ def test_line_ends_are_no_part_of_a_key(site: Site, stdin: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--source", "nowhere"), ("--scope", "a b"), ("--max-age", "soon"), ("--metadata",)]
+    "arguments",
+    [("--source", "nowhere"), ("--scope", "a b"), ("--max-age", "soon"), ("--metadata",)],
 )
 def test_terms_that_cannot_be_are_usage_errors(site: Site, arguments: tuple[str, ...]) -> None:
     done = site.cli.run("--socket", str(site.socket), "why", *arguments, stdin=b"sk_key\n")
@@ -436,7 +443,7 @@ def ageing(databases: Databases) -> Iterator[Installation]:
             seeds.create_schema(conn, "external_credentials")
         there = Installation(server, "app")
         there.source("plain", preset="external_credentials")
-        there.freshness |= {"heartbeat": "100ms", "bound": "2s", "max_stale": "8s"}
+        there.freshness |= {"heartbeat": "100ms", "bound": "4s", "max_stale": "12s"}
         seeds.insert_external(there.conn, "sk_ageing", 1, deleted=True)
         yield there
         there.close()
@@ -444,7 +451,9 @@ def ageing(databases: Databases) -> Iterator[Installation]:
 
 def status_words(there: Installation) -> str:
     done = there.cli.run("--socket", str(there.socket), "status").expect(0)
-    assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
+    lines = done.stdout.splitlines()
+    # A path in an error may be longer.
+    assert all(len(line) <= 80 or " " not in line.strip() for line in lines), done.stdout
     return done.stdout
 
 
@@ -461,9 +470,9 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         database = there.database_status()
         assert database["last_error"] == "" and "last_error_age_s" not in database
         words = status_words(there)
-        assert "! " not in words and "PROBLEM" not in words and "error" not in words
+        assert "! " not in words and "PROBLEM" not in words and "last error" not in words, words
         began = time.monotonic()
-        until(lambda: there.source_status("plain")["since_s"] > 0.5, 10, "it has been fresh a while")
+        until(lambda: there.source_status("plain")["since_s"] > 0.5, 10, "fresh for a while")
 
         # Connected and told of a change, which cannot be read: the table is locked.
         with contextlib.closing(there.cluster.connect("app")) as other, other.cursor() as cursor:
@@ -479,11 +488,11 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         assert there.source_status("plain")["since_s"] < time.monotonic() - began
 
         there.cluster.stop()
-        until(lambda: state() == "lost", 10, "lost")
+        until(lambda: state() == "lost", 15, "lost")
         source, database = there.source_status("plain"), there.database_status()
         assert database["state"] == "lost" and database["last_error"]
         assert 0 <= database["last_error_age_s"] < 20
-        assert source["since_s"] <= source["age_ms"] / 1000 - 2 + 0.01
+        assert source["since_s"] <= source["age_ms"] / 1000 - 4 + 0.01
         words = status_words(there)
         assert "! plain" in words and "lost" in words and "PROBLEM: " in words
         (told,) = there.cli.why("sk_ageing", expect=1).json_lines()
@@ -506,7 +515,7 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         until(lambda: state() == "fresh", 20, "fresh once more")
         there.conn.close()
         there.conn = there.cluster.connect(there.dbname)
-        assert there.source_status("plain")["since_s"] < 10
+        assert there.source_status("plain")["since_s"] < 30
         # The last error stays to be seen, with its age, and as something past.
         database = there.database_status()
         assert database["state"] == "live" and database["last_error"]
@@ -515,5 +524,5 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
             lambda: there.database_status()["last_error_age_s"] > before + 0.2, 10, "the error ages"
         )
         words = status_words(there)
-        assert "over since, last error" in words and "PROBLEM" not in words
+        assert "over since; last error" in words and "PROBLEM" not in words
         assert "sk_ageing" not in daemon.log()

@@ -398,8 +398,7 @@ TEST_F(ExplainTest, FitsAReplyWhateverStandsInTheRows) {
     peppers.push_back(digesters.size());
     digesters.emplace_back("v" + std::to_string(i), test::as_bytes("pepper " + std::to_string(i)),
                            peppers.size());
-    in_c_.upsert(peppered(nasty + std::to_string(i), "k", "pepper " + std::to_string(i),
-                          i % 2 == 0 ? RowState::kActive : RowState::kRevoked));
+    in_c_.upsert(peppered(nasty + std::to_string(i), "k", "pepper " + std::to_string(i)));
   }
   const Verifier verifier(std::move(digesters), {{&c_, peppers, "hmac-sha256"}}, test::kLimits);
   const Terms terms;
