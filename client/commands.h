@@ -46,6 +46,7 @@ struct SqlSettings {
 };
 
 int run_verify(const CommonSettings& common, const VerifySettings& verify);
+int run_why(const CommonSettings& common, const VerifySettings& why);
 int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout);
 int run_ping(const CommonSettings& common);
 int run_status(const CommonSettings& common);

@@ -42,14 +42,19 @@ int run(int argc, char** argv) {
   std::string max_age;
   CLI::App* verify_command =
       app.add_subcommand("verify", "Verify keys, read from standard input, one a line");
-  // One word each: a key that somebody types behind must not pass for a scope.
-  verify_command->add_option("--scope", verify.scopes, "Scope that the key must hold; repeatable")
-      ->allow_extra_args(false);
-  verify_command
-      ->add_option("--any-scope", verify.any_scopes, "Scope of which one must be held; repeatable")
-      ->allow_extra_args(false);
-  verify_command->add_option("--source", verify.source, "Ask this source only");
-  verify_command->add_option("--max-age", max_age, "Oldest acceptable knowledge, e.g. 5s");
+  CLI::App* why_command =
+      app.add_subcommand("why", "Explain the answer for one key, read from standard input");
+  for (CLI::App* command : {verify_command, why_command}) {
+    // One word each: a key that somebody types behind must not pass for a scope.
+    command->add_option("--scope", verify.scopes, "Scope that the key must hold; repeatable")
+        ->allow_extra_args(false);
+    command
+        ->add_option("--any-scope", verify.any_scopes,
+                     "Scope of which one must be held; repeatable")
+        ->allow_extra_args(false);
+    command->add_option("--source", verify.source, "Ask this source only");
+    command->add_option("--max-age", max_age, "Oldest acceptable knowledge, e.g. 5s");
+  }
   verify_command->add_flag("--metadata", verify.metadata, "Show the row's metadata, if allowed");
 
   std::string sync_timeout = "5s";
@@ -85,7 +90,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::RequiredError& error) {
     if (app.get_subcommands().empty()) {
       throw UsageError{
-          "no such command. Choose verify, sync, ping, status, mint or sql; --help tells more."};
+          "no such command. Choose verify, why, sync, ping, status, mint or sql; --help tells"
+          " more."};
     }
     throw UsageError{std::string(error.what()) + ". --help tells what there is."};
   } catch (const CLI::ParseError& error) {
@@ -94,10 +100,9 @@ int run(int argc, char** argv) {
     throw UsageError{"the command line cannot be understood (" + error.get_name() +
                      "). --help tells what there is."};
   }
-  if (verify_command->parsed()) {
-    if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");
-    return run_verify(common, verify);
-  }
+  if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");
+  if (verify_command->parsed()) return run_verify(common, verify);
+  if (why_command->parsed()) return run_why(common, verify);
   if (sync_command->parsed()) {
     return run_sync(common, std::chrono::duration_cast<std::chrono::milliseconds>(
                                 duration(sync_timeout, "--timeout")));

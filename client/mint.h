@@ -3,20 +3,16 @@
 // The form is GitHub's: the prefix tells whose key it is, the underscore lets a double click select
 // all of it, and the checksum lets a scanner tell a key from noise without asking anybody. It
 // covers everything before it and is no secret: it protects against typing errors, not against
-// forgery.
+// forgery. keymap/key_form knows such a key again.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
 namespace latchkey {
 
-// Letters, digits and underscores, 1 to 32 of them.
-[[nodiscard]] bool is_key_prefix(std::string_view prefix);
+// `prefix` as is_key_prefix() takes it.
 [[nodiscard]] std::string mint_key(std::string_view prefix);
-// Is this a key of that form, and does its checksum fit?
-[[nodiscard]] bool is_minted_key(std::string_view key);
 
 [[nodiscard]] std::string to_hex(std::string_view bytes);
 

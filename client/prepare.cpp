@@ -11,6 +11,7 @@
 #include "daemon/options.h"
 #include "daemon/secrets.h"
 #include "keymap/digest.h"
+#include "keymap/key_form.h"
 #include "loader/triggers.h"
 
 namespace latchkey {

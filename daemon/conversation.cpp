@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "daemon/explain.h"
+
 namespace latchkey {
 namespace {
 
@@ -77,6 +79,7 @@ Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
       sync_.sources = rights_.sources;
       context.stats->requests.add();
       return Next::kSync;
+    case LATCHKEY_WHY: return take_why(frame, out, context);
     default: return refuse(frame, LATCHKEY_BAD_TYPE, out, context);
   }
   context.stats->requests.add();
@@ -93,23 +96,16 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
   }
   context.stats->requests.add();
 
-  Terms terms;
-  terms.sources = rights_.sources;
-  terms.max_age_ms = request.max_age_ms;
-  if (!request.source.empty()) {
-    const auto& routes = context.verifier->routes();
-    const auto named = std::ranges::find_if(
-        routes, [&](const Route& route) { return route.keys->name == request.source; });
-    if (named == routes.end() && rights_.all_sources) {
-      flush(out, context, scratch);
-      encode_error(out, frame.header.request_id, LATCHKEY_UNKNOWN_SOURCE,
-                   error_sentence(LATCHKEY_UNKNOWN_SOURCE));
-      return Next::kRead;
-    }
-    // Whoever may not use all sources is not told which others exist: forbidden either way.
-    terms.sources =
-        named == routes.end() ? 0 : rights_.sources & (SourceMask{1} << (named - routes.begin()));
+  const auto sources = sources_of(request, *context.verifier);
+  if (!sources) {
+    flush(out, context, scratch);
+    encode_error(out, frame.header.request_id, LATCHKEY_UNKNOWN_SOURCE,
+                 error_sentence(LATCHKEY_UNKNOWN_SOURCE));
+    return Next::kRead;
   }
+  Terms terms;
+  terms.sources = *sources;
+  terms.max_age_ms = request.max_age_ms;
   for (const auto& [list, kept] : {std::pair(&request.all_scopes, &terms.all_scopes),
                                    std::pair(&request.any_scopes, &terms.any_scopes)}) {
     const std::string_view* first = scratch.scopes.data() + scratch.scopes.size();
@@ -126,6 +122,47 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
       scratch.questions.size() > BatchScratch::kQuestions - LATCHKEY_BATCH_KEYS_MAX ||
       scratch.scopes.size() > BatchScratch::kScopes - std::size_t{2} * LATCHKEY_SCOPES_MAX;
   if (full) flush(out, context, scratch);
+  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+}
+
+// Which sources a request means. Nothing: it names one that does not exist. Whoever may not use all
+// sources is not told which others exist: forbidden either way.
+std::optional<SourceMask> Conversation::sources_of(const VerifyRequest& request,
+                                                   const Verifier& verifier) const {
+  if (request.source.empty()) return rights_.sources;
+  const auto& routes = verifier.routes();
+  const auto named = std::ranges::find_if(
+      routes, [&](const Route& route) { return route.keys->name == request.source; });
+  if (named != routes.end()) {
+    return rights_.sources & (SourceMask{1} << (named - routes.begin()));
+  }
+  return rights_.all_sources ? std::nullopt : std::optional<SourceMask>(0);
+}
+
+Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
+                                          const ConversationContext& context) {
+  VerifyRequest request;
+  if (const DecodeError error = decode_why(frame.body, request)) {
+    return refuse(frame, *error, out, context);
+  }
+  context.stats->requests.add();
+  const auto sources = sources_of(request, *context.verifier);
+  if (!rights_.reasons || !sources) {
+    const latchkey_error code = rights_.reasons ? LATCHKEY_UNKNOWN_SOURCE : LATCHKEY_NO_REASONS;
+    if (!rights_.reasons) context.stats->refused_no_reasons.add();
+    encode_error(out, frame.header.request_id, code, error_sentence(code));
+    return Next::kRead;
+  }
+  std::vector<std::string_view> all_scopes, any_scopes;
+  for (const std::string_view scope : request.all_scopes) all_scopes.push_back(scope);
+  for (const std::string_view scope : request.any_scopes) any_scopes.push_back(scope);
+  const Terms terms{*sources, request.max_age_ms, all_scopes, any_scopes};
+  context.stats->explained.add();
+  {
+    const ReadSection section(*context.reader);
+    encode_why_reply(out, frame.header.request_id,
+                     explain(*context.verifier, {*request.keys.begin(), &terms}, context.clock()));
+  }
   return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
 }
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -85,6 +86,10 @@ class Conversation {
                           BatchScratch& scratch);
   [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out,
                                  const ConversationContext& context, BatchScratch& scratch);
+  [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out,
+                              const ConversationContext& context);
+  [[nodiscard]] std::optional<SourceMask> sources_of(const VerifyRequest& request,
+                                                     const Verifier& verifier) const;
   void flush(OutBuffer& out, const ConversationContext& context, BatchScratch& scratch);
   void write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
                     const ConversationContext& context);

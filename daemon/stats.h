@@ -26,6 +26,8 @@ class Counter {
 struct alignas(64) WorkerStats {
   Counter requests;  // frames understood
   Counter protocol_errors;
+  Counter explained;           // why
+  Counter refused_no_reasons;  // why, asked by a caller who may not know
   Counter closed_idle;
   Counter closed_stalled;
   Counter connections_opened;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "daemon/source_state.h"
+
 namespace latchkey {
 namespace {
 
@@ -12,34 +14,31 @@ using nlohmann::ordered_json;
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
 
-// How answers of a source stand, in one word.
-const char* source_state(std::int64_t age_ns, const FreshnessLimits& limits) {
-  if (age_ns == std::numeric_limits<std::int64_t>::max()) return "loading";
-  if (age_ns > limits.max_stale_ns) return "unavailable";
-  return age_ns <= limits.bound_ns ? "fresh" : "stale";
-}
-
 ordered_json databases(const StatusInputs& inputs) {
   ordered_json list = ordered_json::array();
   for (const LoaderStatus& loader : inputs.loaders) {
-    list.push_back({{"name", loader.database},
-                    {"state", state_name(loader.state)},
-                    {"host", loader.host},
-                    {"system_identifier", loader.identity.system},
-                    {"timeline", loader.identity.timeline},
-                    {"promotions", loader.promotions},
-                    {"identity_changes", loader.identity_changes},
-                    {"since_s", seconds(inputs.now_boot_ns - loader.since_boot_ns)},
-                    {"last_error", loader.last_error},
-                    {"connects", loader.connects},
-                    {"failures", loader.failures},
-                    {"notifications", loader.notifications},
-                    {"malformed_notifications", loader.malformed_notifications},
-                    {"pending_ids", loader.pending_ids},
-                    {"stalled_readers", loader.stalled_readers},
-                    {"stalled_s", seconds(loader.stalled_ns)},
-                    {"heartbeats", loader.barriers},
-                    {"heartbeat_us", loader.barrier_us}});
+    ordered_json database = {{"name", loader.database},
+                             {"state", state_name(loader.state)},
+                             {"since_s", seconds(inputs.now_boot_ns - loader.since_boot_ns)},
+                             {"host", loader.host},
+                             {"system_identifier", loader.identity.system},
+                             {"timeline", loader.identity.timeline},
+                             {"promotions", loader.promotions},
+                             {"identity_changes", loader.identity_changes},
+                             {"last_error", loader.last_error},
+                             {"connects", loader.connects},
+                             {"failures", loader.failures},
+                             {"notifications", loader.notifications},
+                             {"malformed_notifications", loader.malformed_notifications},
+                             {"pending_ids", loader.pending_ids},
+                             {"stalled_readers", loader.stalled_readers},
+                             {"stalled_s", seconds(loader.stalled_ns)},
+                             {"heartbeats", loader.barriers},
+                             {"heartbeat_us", loader.barrier_us}};
+    if (!loader.last_error.empty()) {
+      database["last_error_age_s"] = seconds(inputs.now_boot_ns - loader.last_error_boot_ns);
+    }
+    list.push_back(database);
   }
   return list;
 }
@@ -92,6 +91,13 @@ ordered_json sources(const StatusInputs& inputs) {
     for (const LoaderStatus& loader : inputs.loaders) {
       for (const SourceStatus& status : loader.sources) {
         if (status.name != keys.name) continue;
+        const SourceStanding standing =
+            stand(age_ns, inputs.policy->verifier.limits(),
+                  {.state = loader.state,
+                   .for_ns = inputs.now_boot_ns - loader.since_boot_ns,
+                   .fresh_for_ns = inputs.now_boot_ns - status.fresh_since_boot_ns});
+        source["state"] = source_state_name(standing.state);
+        source["since_s"] = seconds(standing.for_ns);
         source["database"] = loader.database;
         source["keys"] = status.keys;
         source["rows"] = status.rows;
@@ -184,6 +190,8 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
       {"requests", total(&WorkerStats::requests)},
       {"verdicts", verdicts},
       {"protocol_errors", total(&WorkerStats::protocol_errors)},
+      {"explained", total(&WorkerStats::explained)},
+      {"refused_no_reasons", total(&WorkerStats::refused_no_reasons)},
       {"connections",
        {{"open", opened - closed},
         {"accepted", inputs.accepts->accepted.get()},

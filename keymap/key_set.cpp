@@ -12,6 +12,23 @@ std::vector<std::uint8_t> encoded(latchkey_claim tag, std::string_view value) {
   return claim;
 }
 
+// Of rows that share a digest, so many are named where somebody asks why it is refused.
+constexpr std::size_t kNamedRowsMax = 8;
+constexpr std::size_t kNamedBytesMax = 512;
+
+// Their ids, a zero byte between two (no PostgreSQL text holds one); an empty one stands for
+// some left out.
+std::string names_of(const std::vector<const Record*>& rows) {
+  std::string names;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i > 0) names += '\0';
+    const std::string_view id = rows[i]->key_id();
+    if (i == kNamedRowsMax) break;
+    if (names.size() + id.size() <= kNamedBytesMax) names += id;
+  }
+  return names;
+}
+
 constexpr std::size_t kCollectEvery = 1024;  // rows of a load that were dealt with
 
 }  // namespace
@@ -178,6 +195,8 @@ void KeySetWriter::publish(Shared& shared, const Record& changed) noexcept {
     refusal.digest = changed.digest();
     refusal.state = RowState::kDisabled;
     refusal.key_id = (speaker != nullptr ? *speaker : changed).key_id();
+    const std::string names = names_of(shared.rows);
+    refusal.stands_for = names;
     speaker = shared.refusal = make(refusal);
   }
   keys_.map.replace(speaker);

@@ -72,6 +72,7 @@ Record::Record(const RecordFacts& facts, const SharedClaim* tenant)
   if (scopes_ != nullptr) ++scopes_->users;
   if (tenant_ != nullptr) ++tenant_->users;
   if (facts.metadata) extras_ |= kHasMetadata;
+  if (facts.stands_for) extras_ |= kStandsFor;
   if (facts.not_before_us != kAlwaysValid) extras_ |= kHasNotBefore;
   if (facts.row_hash != 0) extras_ |= kHasRowHash;
 }
@@ -79,16 +80,19 @@ Record::Record(const RecordFacts& facts, const SharedClaim* tenant)
 const Record* Record::make(Slab& slab, const RecordFacts& facts, const SharedClaim* tenant) {
   assert(identity_size(facts) + claim_size(facts.metadata) <= LATCHKEY_CLAIMS_BYTES_MAX);
   assert(facts.tenant.has_value() == (tenant != nullptr));
+  assert(!facts.metadata || !facts.stands_for);
+  const std::optional<std::string_view>& extra =
+      facts.stands_for ? facts.stands_for : facts.metadata;
   const bool has_not_before = facts.not_before_us != kAlwaysValid;
   void* memory =
       slab.allocate(sizeof(Record) + claim_size(facts.key_id) + claim_size(facts.subject) +
-                    claim_size(facts.metadata) + (has_not_before ? sizeof(std::int64_t) : 0) +
+                    claim_size(extra) + (has_not_before ? sizeof(std::int64_t) : 0) +
                     (facts.row_hash != 0 ? sizeof(std::uint64_t) : 0));
   auto* record = new (memory) Record(facts, tenant);
   auto* at = reinterpret_cast<std::uint8_t*>(record + 1);
   at = put_claim(at, LATCHKEY_CLAIM_KEY_ID, facts.key_id);
   if (facts.subject) at = put_claim(at, LATCHKEY_CLAIM_SUBJECT, *facts.subject);
-  if (facts.metadata) at = put_claim(at, LATCHKEY_CLAIM_METADATA, *facts.metadata);
+  if (extra) at = put_claim(at, LATCHKEY_CLAIM_METADATA, *extra);
   if (has_not_before) {
     store_le(at, facts.not_before_us);
     at += sizeof(std::int64_t);
@@ -105,19 +109,26 @@ void Record::destroy(Slab& slab, const Record* record) {
   slab.free(const_cast<Record*>(record), bytes);
 }
 
-Bytes Record::metadata() const {
-  if ((extras_ & kHasMetadata) == 0) return {};
+Bytes Record::extra() const {
+  if ((extras_ & (kHasMetadata | kStandsFor)) == 0) return {};
   const std::uint8_t* claim = tail() + claims_length_;
   return {claim, LATCHKEY_CLAIM_BYTES + std::size_t{load_le<std::uint16_t>(claim + 1)}};
 }
 
+Bytes Record::metadata() const { return (extras_ & kHasMetadata) != 0 ? extra() : Bytes(); }
+
+std::optional<std::string_view> Record::stands_for() const {
+  if ((extras_ & kStandsFor) == 0) return std::nullopt;
+  return value_of(extra());
+}
+
 std::int64_t Record::stored_not_before() const {
-  return load_le<std::int64_t>(tail() + claims_length_ + metadata().size());
+  return load_le<std::int64_t>(tail() + claims_length_ + extra().size());
 }
 
 std::uint64_t Record::stored_row_hash() const {
   const std::size_t behind = (extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0;
-  return load_le<std::uint64_t>(tail() + claims_length_ + metadata().size() + behind);
+  return load_le<std::uint64_t>(tail() + claims_length_ + extra().size() + behind);
 }
 
 std::string_view Record::key_id() const { return value_of(claims()); }
@@ -133,7 +144,7 @@ bool Record::says(const RecordFacts& facts) const {
 }
 
 std::size_t Record::allocated_bytes() const {
-  return sizeof(Record) + claims_length_ + metadata().size() +
+  return sizeof(Record) + claims_length_ + extra().size() +
          ((extras_ & kHasNotBefore) != 0 ? sizeof(std::int64_t) : 0) +
          ((extras_ & kHasRowHash) != 0 ? sizeof(std::uint64_t) : 0);
 }

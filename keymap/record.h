@@ -71,6 +71,9 @@ struct RecordFacts {
   std::optional<std::string_view> metadata;
   const ScopeSet* scopes = nullptr;  // null: the table knows no scopes
   std::uint64_t row_hash = 0;        // of the row as it was read, for RowSums; zero: not known
+  // Of a refusal that is made up because several rows hold the digest: their ids, a zero byte
+  // between two. It has no metadata.
+  std::optional<std::string_view> stands_for;
 
   // Metadata aside, does what the row says of itself fit an answer (LATCHKEY_CLAIMS_BYTES_MAX)?
   [[nodiscard]] bool claims_fit(std::size_t source_name_size) const;
@@ -107,6 +110,8 @@ class Record {
   // Encoded metadata claim; empty where there is none.
   [[nodiscard]] Bytes metadata() const;
   [[nodiscard]] std::string_view key_id() const;
+  // Nothing, unless this is no row but a refusal made up for several (see RecordFacts).
+  [[nodiscard]] std::optional<std::string_view> stands_for() const;
   // Does a record of these facts say the same (scope sets compared by identity: they are interned)?
   [[nodiscard]] bool says(const RecordFacts& facts) const;
   [[nodiscard]] std::size_t allocated_bytes() const;
@@ -123,7 +128,8 @@ class Record {
  private:
   static constexpr std::uint8_t kHasMetadata = 1;
   static constexpr std::uint8_t kHasNotBefore = 2;
-  static constexpr std::uint8_t kHasRowHash = 4;
+  static constexpr std::uint8_t kStandsFor = 4;
+  static constexpr std::uint8_t kHasRowHash = 8;
 
   Record(const RecordFacts& facts, const SharedClaim* tenant);
   ~Record() = default;
@@ -132,6 +138,8 @@ class Record {
   }
   [[nodiscard]] std::int64_t stored_not_before() const;
   [[nodiscard]] std::uint64_t stored_row_hash() const;
+  // The encoded claim behind the identity, if there is one: metadata, or whom it stands for.
+  [[nodiscard]] Bytes extra() const;
 
   Digest digest_;
   std::int64_t expires_us_;

@@ -50,6 +50,10 @@ Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> sec
       hmac_(std::make_shared<HmacKey>(secret)),
       counter_(counter) {}
 
+std::string Digester::label() const {
+  return pepper_version_.empty() ? "SHA-256" : "HMAC-SHA-256 under pepper " + pepper_version_;
+}
+
 Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
                    FreshnessLimits limits)
     : digesters_(std::move(digesters)), routes_(std::move(routes)), limits_(limits) {
@@ -78,6 +82,22 @@ struct Verifier::Ages {
 
 void Verifier::verify(std::span<const Question> questions, const Now& now,
                       std::span<Finding> findings) const {
+  find_all(questions, now, findings, [](const Finding&) {});
+}
+
+Finding Verifier::verify(const Question& question, const Now& now,
+                         std::vector<Sighting>& seen) const {
+  Finding finding;
+  find_all({&question, 1}, now, {&finding, 1}, [&seen](const Finding& candidate) {
+    seen.push_back({candidate.route, candidate.digester, candidate.record, candidate.verdict});
+  });
+  return finding;
+}
+
+// `observe` is told of every row that holds a key, before it is weighed.
+template <typename Observer>
+void Verifier::find_all(std::span<const Question> questions, const Now& now,
+                        std::span<Finding> findings, const Observer& observe) const {
   assert(questions.size() <= kBatchMax && findings.size() >= questions.size());
   const Ages ages(routes_, now.boot_ns);
   for (std::size_t i = 0; i < questions.size(); ++i) {
@@ -85,7 +105,7 @@ void Verifier::verify(std::span<const Question> questions, const Now& now,
     if (!is_well_formed(questions[i].key)) findings[i].verdict = LATCHKEY_MALFORMED;
   }
   for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
-    look_up(digester, questions, now, findings);
+    look_up(digester, questions, now, findings, observe);
   }
   for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, findings[i]);
 }
@@ -110,8 +130,9 @@ bool outweighs(const Finding& b, const Finding& a) {
 }  // namespace
 
 // One digest of each key serves all the sources that digest alike.
+template <typename Observer>
 void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-                       std::span<Finding> findings) const {
+                       std::span<Finding> findings, const Observer& observe) const {
   SourceMask interested = 0;
   for (const std::size_t route : routes_of_digester_[digester])
     interested |= SourceMask{1} << route;
@@ -143,6 +164,7 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
       candidate.record = records[j];
       candidate.route = route;
       candidate.digester = digester;
+      observe(candidate);
       Finding& spoken = findings[asked[j]];
       candidate.held_by = spoken.held_by |= SourceMask{1} << route;
       if (is_ambiguous(candidate, spoken)) {

@@ -43,6 +43,8 @@ class Digester {
   void operator()(std::span<const std::string_view> texts, std::span<Digest> digests) const {
     hmac_ ? hmac_->digest(texts, digests) : sha256(texts, digests);
   }
+  // For people: what is done to a key before it is looked up.
+  [[nodiscard]] std::string label() const;
   // Empty for SHA-256.
   [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }
   [[nodiscard]] std::size_t counter() const { return counter_; }
@@ -57,6 +59,7 @@ class Digester {
 struct Route {
   const KeySet* keys = nullptr;
   std::vector<std::size_t> digesters;  // indexes into Verifier's
+  std::string scheme = {};             // how the table stores keys, as the configuration names it
 };
 
 // What the caller demands of a key besides being good.
@@ -85,6 +88,14 @@ struct Finding {
   std::size_t digester = 0;
 };
 
+// One row that holds a key: where it stands, and which digest led there.
+struct Sighting {
+  std::size_t route = 0;
+  std::size_t digester = 0;
+  const Record* record = nullptr;
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;  // what it would answer by itself, scopes aside
+};
+
 class Verifier {
  public:
   Verifier(std::vector<Digester> digesters, std::vector<Route> routes, FreshnessLimits limits);
@@ -95,6 +106,10 @@ class Verifier {
   // can hold), is malformed.
   void verify(std::span<const Question> questions, const Now& now,
               std::span<Finding> findings) const;
+  // Likewise for one question, and every row that had a say, in the order in which it was heard:
+  // the finding is made of these and no others, whatever the writer does meanwhile.
+  [[nodiscard]] Finding verify(const Question& question, const Now& now,
+                               std::vector<Sighting>& seen) const;
 
   [[nodiscard]] const std::vector<Digester>& digesters() const { return digesters_; }
   [[nodiscard]] const std::vector<Route>& routes() const { return routes_; }
@@ -102,8 +117,12 @@ class Verifier {
 
  private:
   struct Ages;
+  template <typename Observer>
+  void find_all(std::span<const Question> questions, const Now& now, std::span<Finding> findings,
+                const Observer& observe) const;
+  template <typename Observer>
   void look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-               std::span<Finding> findings) const;
+               std::span<Finding> findings, const Observer& observe) const;
   void settle(const Question& question, const Ages& ages, Finding& finding) const;
 
   std::vector<Digester> digesters_;

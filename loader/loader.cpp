@@ -758,7 +758,7 @@ void Loader::load_done(std::size_t index) {
     return;
   }
   // What had committed before the table was read is in force, and nobody tells of what came later.
-  source.settings.keys->freshness.prove(source.load_since_ns);
+  stamp(source, source.load_since_ns);
   refresh_.work_refused(now_ns);
 }
 
@@ -908,10 +908,16 @@ void Loader::fail_audit(std::size_t index, const std::string& why) {
 
 // ---- proofs, failures, status
 
+// What had committed before `proven_ns` is in force for this source.
+void Loader::stamp(Source& source, std::int64_t proven_ns) {
+  FreshnessStamp& freshness = source.settings.keys->freshness;
+  const std::int64_t now_ns = boot_ns();
+  if (freshness.age_ns(now_ns) > database_.bound_ns) source.status.fresh_since_boot_ns = now_ns;
+  freshness.prove(proven_ns);
+}
+
 void Loader::prove(const Refresh::Prove& prove) {
-  for (const std::size_t index : prove.sources) {
-    sources_[index]->settings.keys->freshness.prove(prove.boot_ns);
-  }
+  for (const std::size_t index : prove.sources) stamp(*sources_[index], prove.boot_ns);
   for (const std::uint64_t sync : prove.syncs) {
     const auto found = syncs_.find(sync);
     if (found == syncs_.end()) continue;
@@ -942,6 +948,7 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
       spdlog::error("database \"{}\": {}", database_.name, why);
     }
     status_.last_error = why;
+    status_.last_error_boot_ns = boot_ns();
     if (!ready_ && !(unready_ && unready_->final)) {
       unready_ = Unready{{{.lint = Lint::kDatabase,
                            .count = 0,

@@ -35,6 +35,8 @@ struct DatabaseConfig {
   std::string name;
   PgTarget target;
   RefreshSettings refresh;
+  // Older answers are not fresh: for the status, which tells since when they are.
+  std::int64_t bound_ns = 5'000'000'000;
 };
 
 // A source and what only the loader needs to know of it.
@@ -68,7 +70,8 @@ struct SourceStatus {
   std::uint64_t rereads = 0;           // rows asked for by id
   std::uint64_t malformed_ids = 0;
   KeySetMemory memory;
-  OddityCounts oddities{};            // of the last load
+  std::int64_t fresh_since_boot_ns = 0;  // the end of the last time in which answers were not fresh
+  OddityCounts oddities{};               // of the last load
   std::vector<LintFinding> problems;  // of the table, as the last load found it; or why it failed
   std::vector<LintFinding> findings;  // of the last load, in the order of their numbers
   bool comparing = false;             // with other sources, for the last of the findings
@@ -80,6 +83,7 @@ struct LoaderStatus {
   std::int64_t since_boot_ns = 0;
   std::string host;        // that is connected, or tried
   std::string last_error;  // in PostgreSQL's words; empty: none so far
+  std::int64_t last_error_boot_ns = 0;
   ServerIdentity identity;
   std::uint64_t promotions = 0;        // failovers to a later timeline
   std::uint64_t identity_changes = 0;  // another cluster, or an older timeline: all was discarded
@@ -166,6 +170,7 @@ class Loader {
   void compare(std::size_t index);
   void fail_audit(std::size_t index, const std::string& why);
   void turn_audit();
+  void stamp(Source& source, std::int64_t proven_ns);
   void prove(const Refresh::Prove& prove);
   // `advice` is for whoever starts the daemon, not for the log of a running one.
   void fail(const std::string& why, const std::string& advice = "", bool final = false);

@@ -20,6 +20,8 @@ enum class Scheme {
   kHmac,    // HMAC-SHA-256 of it under a pepper
   kJwt,     // a JWT (RFC 7519), kept whole; its own exp and nbf count too
 };
+// As the configuration names it, such as "hmac-sha256".
+[[nodiscard]] const char* scheme_name(Scheme scheme);
 // How a digest is written down in its column.
 enum class Encoding { kRaw, kHex, kBase64 };
 

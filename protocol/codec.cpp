@@ -131,6 +131,13 @@ DecodeError decode_verify(Bytes body, VerifyRequest& request) {
   return cursor.finish();
 }
 
+DecodeError decode_why(Bytes body, VerifyRequest& request) {
+  if (const DecodeError error = decode_verify(body, request)) return error;
+  if (request.flags != 0) return LATCHKEY_BAD_FLAGS;
+  if (request.keys.size() != 1) return LATCHKEY_BAD_COUNT;
+  return {};
+}
+
 DecodeError decode_empty(Bytes body) { return Cursor(body).finish(); }
 
 DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms) {
@@ -193,10 +200,24 @@ void encode_pong(OutBuffer& out, std::uint64_t request_id) {
   begin_frame(out, LATCHKEY_PONG, request_id);
 }
 
-void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json) {
-  const std::size_t start = begin_frame(out, LATCHKEY_STATUS_REPLY, request_id);
-  out.append({reinterpret_cast<const std::uint8_t*>(json.data()), json.size()});
+namespace {
+
+void encode_text(OutBuffer& out, latchkey_type type, std::uint64_t request_id,
+                 std::string_view text) {
+  const std::size_t start = begin_frame(out, type, request_id);
+  out.append({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
   end_frame(out, start);
+  assert(out.size() - start <= LATCHKEY_REPLY_BYTES_MAX);
+}
+
+}  // namespace
+
+void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json) {
+  encode_text(out, LATCHKEY_STATUS_REPLY, request_id, json);
+}
+
+void encode_why_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json) {
+  encode_text(out, LATCHKEY_WHY_REPLY, request_id, json);
 }
 
 void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us) {
@@ -223,15 +244,16 @@ std::size_t verify_overhead(const VerifyTerms& terms) {
   return bytes;
 }
 
-void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
-                   std::span<const std::string_view> keys) {
+namespace {
+
+// What verify and why have in common: all but the type and what the flags say.
+void encode_question(OutBuffer& out, latchkey_type type, std::uint64_t request_id, int flags,
+                     const VerifyTerms& terms, std::span<const std::string_view> keys) {
   assert(!keys.empty() && keys.size() <= LATCHKEY_BATCH_KEYS_MAX);
   assert(terms.source.size() <= LATCHKEY_SOURCE_BYTES_MAX);
   assert(terms.all_scopes.size() <= LATCHKEY_SCOPES_MAX);
   assert(terms.any_scopes.size() <= LATCHKEY_SCOPES_MAX);
-  const std::size_t start = begin_frame(out, LATCHKEY_VERIFY, request_id);
-  const int flags = (terms.want_claims ? LATCHKEY_WANT_CLAIMS : 0) |
-                    (terms.want_metadata ? LATCHKEY_WANT_METADATA : 0);
+  const std::size_t start = begin_frame(out, type, request_id);
   put(out, static_cast<std::uint16_t>(flags));
   put(out, static_cast<std::uint8_t>(terms.source.size()));
   put(out, static_cast<std::uint8_t>(terms.all_scopes.size()));
@@ -246,6 +268,20 @@ void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& 
   for (const std::string_view key : keys) put_item<std::uint16_t>(out, key);
   end_frame(out, start);
   assert(out.size() - start <= LATCHKEY_REQUEST_BYTES_MAX);
+}
+
+}  // namespace
+
+void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
+                   std::span<const std::string_view> keys) {
+  const int flags = (terms.want_claims ? LATCHKEY_WANT_CLAIMS : 0) |
+                    (terms.want_metadata ? LATCHKEY_WANT_METADATA : 0);
+  encode_question(out, LATCHKEY_VERIFY, request_id, flags, terms, keys);
+}
+
+void encode_why(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
+                std::string_view key) {
+  encode_question(out, LATCHKEY_WHY, request_id, 0, terms, {&key, 1});
 }
 
 void encode_ping(OutBuffer& out, std::uint64_t request_id) {
@@ -330,7 +366,7 @@ DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& tex
   const auto number = cursor.integer<std::uint16_t>();
   // A code of a later version becomes zero, which has no name either: an enum without a fixed type
   // (wire.h is C as well) must not hold just any number, and the text says what was meant.
-  code = number <= LATCHKEY_STOPPING ? static_cast<latchkey_error>(number) : latchkey_error{};
+  code = number <= LATCHKEY_NO_REASONS ? static_cast<latchkey_error>(number) : latchkey_error{};
   text = cursor.text(cursor.integer<std::uint16_t>());
   return cursor.finish();
 }
@@ -373,6 +409,7 @@ const char* error_name(latchkey_error code) {
     case LATCHKEY_TIMED_OUT: return "timed_out";
     case LATCHKEY_OVERLOADED: return "overloaded";
     case LATCHKEY_STOPPING: return "stopping";
+    case LATCHKEY_NO_REASONS: return "no_reasons";
   }
   return "unknown_error";
 }
@@ -386,7 +423,7 @@ const char* error_sentence(latchkey_error code) {
     case LATCHKEY_BAD_RESERVED: return "a reserved field must be zero";
     case LATCHKEY_BAD_FLAGS: return "a flag is set that this version does not know";
     case LATCHKEY_BAD_COUNT:
-      return "a request holds 1 to 256 keys and at most 32 scopes in each list";
+      return "a request holds 1 to 256 keys (why: exactly 1) and at most 32 scopes in each list";
     case LATCHKEY_BAD_SOURCE:
       return "a source name has at most 63 characters out of A-Z a-z 0-9 _ - .";
     case LATCHKEY_BAD_SCOPE:
@@ -399,6 +436,9 @@ const char* error_sentence(latchkey_error code) {
     case LATCHKEY_TIMED_OUT: return "not proven in time: what is in force now is not known";
     case LATCHKEY_OVERLOADED: return "too many connections: try again later";
     case LATCHKEY_STOPPING: return "the daemon is stopping: connect again";
+    case LATCHKEY_NO_REASONS:
+      return "this caller may not know reasons: its [[allow]] rule of the daemon lacks"
+             " `reasons = true`";
   }
   return "this error is not known to this version";
 }

@@ -74,6 +74,8 @@ struct VerifyRequest {
 };
 
 [[nodiscard]] DecodeError decode_verify(Bytes body, VerifyRequest& request);
+// The body of verify with exactly one key and no flags.
+[[nodiscard]] DecodeError decode_why(Bytes body, VerifyRequest& request);
 [[nodiscard]] DecodeError decode_empty(Bytes body);  // ping, status
 [[nodiscard]] DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms);
 
@@ -115,6 +117,8 @@ class VerifiedWriter {
 void encode_pong(OutBuffer& out, std::uint64_t request_id);
 void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
 void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us);
+// At most what fits a reply (LATCHKEY_REPLY_BYTES_MAX); the caller's to keep (asserted).
+void encode_why_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
 // Text longer than LATCHKEY_ERROR_TEXT_BYTES_MAX is cut.
 void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
                   std::string_view text);
@@ -138,6 +142,9 @@ void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& 
 void encode_ping(OutBuffer& out, std::uint64_t request_id);
 void encode_status(OutBuffer& out, std::uint64_t request_id);
 void encode_sync(OutBuffer& out, std::uint64_t request_id, std::uint32_t timeout_ms);
+// The terms' wishes for claims and metadata mean nothing here: an explanation says whose key it is.
+void encode_why(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
+                std::string_view key);
 
 // ---- replies, as a client reads them
 

@@ -57,10 +57,12 @@ enum latchkey_type {
   LATCHKEY_PING = 0x02,
   LATCHKEY_STATUS = 0x03,
   LATCHKEY_SYNC = 0x04,
+  LATCHKEY_WHY = 0x05,
   LATCHKEY_VERIFIED = 0x81,
   LATCHKEY_PONG = 0x82,
   LATCHKEY_STATUS_REPLY = 0x83,
   LATCHKEY_SYNCED = 0x84,
+  LATCHKEY_WHY_REPLY = 0x85,
   LATCHKEY_ERROR = 0xFF
 };
 
@@ -112,7 +114,7 @@ enum latchkey_error {
   LATCHKEY_BAD_LENGTH = 3,
   LATCHKEY_BAD_RESERVED = 4,
   LATCHKEY_BAD_FLAGS = 5,
-  LATCHKEY_BAD_COUNT = 6,    /* no key, too many keys, or too many scopes */
+  LATCHKEY_BAD_COUNT = 6,    /* no key, too many keys, or too many scopes; why: not one key */
   LATCHKEY_BAD_SOURCE = 7,   /* name too long or not UTF-8 text of the permitted characters */
   LATCHKEY_BAD_SCOPE = 8,    /* empty, or holding a space or a control character */
   LATCHKEY_TRUNCATED = 9,    /* a field runs past the end of the frame */
@@ -122,7 +124,8 @@ enum latchkey_error {
   LATCHKEY_NOT_ALLOWED = 13, /* no rule allows this caller */
   LATCHKEY_TIMED_OUT = 14,   /* sync: not proven in time; nothing is known to be in force */
   LATCHKEY_OVERLOADED = 15,
-  LATCHKEY_STOPPING = 16
+  LATCHKEY_STOPPING = 16,
+  LATCHKEY_NO_REASONS = 17 /* why: this caller may not know reasons */
 };
 
 #endif

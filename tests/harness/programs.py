@@ -310,15 +310,7 @@ class Cli:
         gid: int | None = None,
     ) -> Verdicts:
         """Verdicts for some keys. `exit_code` of the result is 0, 1 or 3; others raise."""
-        arguments = ["verify"]
-        for scope in scopes:
-            arguments += ["--scope", scope]
-        for scope in any_scopes:
-            arguments += ["--any-scope", scope]
-        if source is not None:
-            arguments += ["--source", source]
-        if max_age is not None:
-            arguments += ["--max-age", max_age]
+        arguments = ["verify", *_terms(scopes, any_scopes, source, max_age)]
         lines = _key_lines(keys)
         done = self._ask(*arguments, stdin=b"".join(lines), uid=uid, gid=gid).expect(0, 1, 3)
         verdicts = Verdicts(done.json_lines(), done.exit_code, done.stderr)
@@ -326,9 +318,21 @@ class Cli:
             raise AssertionError(f"{len(verdicts)} verdicts for {len(lines)} keys: {done}")
         return verdicts
 
-    def why(self, key: str | bytes, *, uid: int | None = None, expect: int = 0) -> Completed:
+    def why(
+        self,
+        key: str | bytes,
+        *,
+        scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
+        source: str | None = None,
+        max_age: str | None = None,
+        uid: int | None = None,
+        expect: int | Sequence[int] = (0, 1),
+    ) -> Completed:
         """What an operator is told about one key."""
-        return self._ask("why", stdin=b"".join(_key_lines(key)), uid=uid).expect(expect)
+        arguments = ["why", *_terms(scopes, any_scopes, source, max_age)]
+        expected = [expect] if isinstance(expect, int) else expect
+        return self._ask(*arguments, stdin=b"".join(_key_lines(key)), uid=uid).expect(*expected)
 
     def sync(
         self, timeout: str | None = None, *, uid: int | None = None, expect: int = 0
@@ -369,6 +373,21 @@ class Cli:
     ) -> Completed:
         common = ["--socket", str(self.socket), "--json"]
         return self.run(*common, *arguments, stdin=stdin, uid=uid, gid=gid)
+
+
+def _terms(
+    scopes: Iterable[str], any_scopes: Iterable[str], source: str | None, max_age: str | None
+) -> list[str]:
+    arguments = []
+    for scope in scopes:
+        arguments += ["--scope", scope]
+    for scope in any_scopes:
+        arguments += ["--any-scope", scope]
+    if source is not None:
+        arguments += ["--source", source]
+    if max_age is not None:
+        arguments += ["--max-age", max_age]
+    return arguments
 
 
 def _key_lines(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from .wait import scaled
 
-VERIFY, PING, STATUS, SYNC = 0x01, 0x02, 0x03, 0x04
-VERIFIED, PONG, STATUS_REPLY, SYNCED, ERROR = 0x81, 0x82, 0x83, 0x84, 0xFF
+VERIFY, PING, STATUS, SYNC, WHY = 0x01, 0x02, 0x03, 0x04, 0x05
+VERIFIED, PONG, STATUS_REPLY, SYNCED, WHY_REPLY, ERROR = 0x81, 0x82, 0x83, 0x84, 0x85, 0xFF
 MAX_AGE_ANY = 0xFFFFFFFF
 HEADER_BYTES = 16
 
@@ -27,7 +27,7 @@ ERRORS = dict(
     enumerate(
         "bad_version bad_type bad_length bad_reserved bad_flags bad_count bad_source bad_scope"
         " truncated trailing bad_timeout unknown_source not_allowed timed_out overloaded"
-        " stopping".split(),
+        " stopping no_reasons".split(),
         start=1,
     )
 )
@@ -58,8 +58,9 @@ def verify(
     reserved: int = 0,
     max_age_ms: int = MAX_AGE_ANY,
     key_count: int | None = None,
+    type_: int = VERIFY,
 ) -> bytes:
-    """A verify request; `key_count` tells a lie about the keys."""
+    """A verify request, or a why of the same form; `key_count` tells a lie about the keys."""
     body = struct.pack(
         "<HBBBBHI",
         flags,
@@ -75,7 +76,7 @@ def verify(
         body += struct.pack("<B", len(scope)) + scope
     for key in keys:
         body += struct.pack("<H", len(key)) + key
-    return frame(VERIFY, request_id, body)
+    return frame(type_, request_id, body)
 
 
 class Reply(NamedTuple):

@@ -283,7 +283,7 @@ def test_answers_go_on_with_their_age_while_the_server_is_stopped(hurt: Keys) ->
         # The age is that of what is known, and grows.
         older = hurt.cli.verify("sk_on")[0]
         assert older["age_ms"] >= stale[0]["age_ms"] + 500
-        assert hurt.source_status("api_keys")["state"] == "stale"
+        assert hurt.source_status("api_keys")["state"] == "lost"
         status = hurt.database_status()
         assert status["state"] == "lost" and status["failures"] > 0 and status["last_error"]
         hurt.cluster.start()

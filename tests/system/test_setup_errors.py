@@ -936,6 +936,8 @@ SLIPS: list[tuple[str, ...]] = [
     ("verify", f"--metadata={PRECIOUS}"),
     ("verify", "--key", PRECIOUS),
     ("why", PRECIOUS),
+    ("why", "--scope", "read", PRECIOUS),
+    ("why", "--max-age", PRECIOUS),
     ("ping", PRECIOUS),
     ("status", PRECIOUS),
     ("sync", PRECIOUS),
@@ -956,7 +958,7 @@ def test_an_argument_that_may_be_a_key_is_never_repeated(arguments: tuple[str, .
     assert done.stderr.startswith("latchkey: ")
 
 
-COMMANDS = [("verify",), ("sync",), ("ping",), ("status",)]
+COMMANDS = [("verify",), ("why",), ("sync",), ("ping",), ("status",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -26,12 +26,22 @@ VerifyTerms terms(const std::string& source = "") {
   terms.source = source;
   return terms;
 }
+VerifyTerms bare_terms() {
+  VerifyTerms terms;
+  terms.want_claims = false;
+  return terms;
+}
 std::string text_of(const OutBuffer& out) { return std::string(as_text(out.bytes())); }
 
 std::string verify(std::uint64_t id, const std::vector<std::string_view>& keys,
                    const VerifyTerms& demanded = {}) {
   OutBuffer out;
   encode_verify(out, id, demanded, keys);
+  return text_of(out);
+}
+std::string why(std::uint64_t id, std::string_view key, const VerifyTerms& demanded = {}) {
+  OutBuffer out;
+  encode_why(out, id, demanded, key);
   return text_of(out);
 }
 std::string ping(std::uint64_t id) {
@@ -87,6 +97,7 @@ std::string describe_body(const FrameHeader& header, Bytes body) {
   switch (header.type) {
     case LATCHKEY_PONG: return body.empty() ? "pong" : "bad pong";
     case LATCHKEY_STATUS_REPLY: return "status " + std::string(as_text(body));
+    case LATCHKEY_WHY_REPLY: return "why " + std::string(as_text(body));
     case LATCHKEY_SYNCED: return decode_synced(body, waited_us) ? "bad synced" : "synced";
     case LATCHKEY_ERROR:
       if (decode_error(body, code, text) || text != error_sentence(code)) return "bad error";
@@ -247,7 +258,8 @@ std::string mixed_talk(std::size_t requests, test::Random& random) {
     std::vector<std::string_view> asked;
     for (std::size_t k = 1 + random.below(5); k > 0; --k)
       asked.push_back(keys[random.below(keys.size())]);
-    switch (random.below(8)) {
+    switch (random.below(9)) {
+      case 8: talk += why(i, asked.front(), demanded); break;
       case 0: talk += ping(i); break;
       case 1: talk += sync(i, static_cast<std::uint32_t>(1 + i)); break;
       default: talk += verify(i, asked, demanded);
@@ -332,7 +344,7 @@ TEST_F(ConversationTest, AnswersWhatCameBeforeThenRefusesOnceAndCloses) {
       {"too long", with_byte(ping(9), 7, 1), "9: error bad_length"},
       {"longer than a request", with_byte(with_byte(ping(9), 6, 1), 4, 1), "9: error bad_length"},
       {"type 0", frame(0, 9), "9: error bad_type"},
-      {"type 5", frame(5, 9), "9: error bad_type"},
+      {"type 6", frame(6, 9), "9: error bad_type"},
       {"a reply", frame(LATCHKEY_VERIFIED, 9), "9: error bad_type"},
       {"an error", frame(LATCHKEY_ERROR, 9), "9: error bad_type"},
       {"ping with a body", frame(LATCHKEY_PING, 9, "x"), "9: error trailing"},
@@ -349,6 +361,12 @@ TEST_F(ConversationTest, AnswersWhatCameBeforeThenRefusesOnceAndCloses) {
       {"too many scopes", with_byte(verify(9, {"k"}), 19, 33), "9: error bad_count"},
       {"source too long", with_byte(verify(9, {"k"}), 18, 64), "9: error bad_source"},
       {"source name", verify(9, {"k"}, terms("a/b")), "9: error bad_source"},
+      {"why without a body", frame(LATCHKEY_WHY, 9), "9: error truncated"},
+      {"why with flags", with_byte(why(9, "k"), 16, 1), "9: error bad_flags"},
+      {"why of two keys", frame(LATCHKEY_WHY, 9, verify(9, {"k", "k"}, bare_terms()).substr(16)),
+       "9: error bad_count"},
+      {"why with too much", frame(LATCHKEY_WHY, 9, why(9, "k").substr(16) + "x"),
+       "9: error trailing"},
       {"key past the end", with_byte(verify(9, {"k"}), 28, 2), "9: error truncated"},
       {"trailing", frame(LATCHKEY_VERIFY, 9, verify(9, {"k"}).substr(16) + "x"),
        "9: error trailing"},
@@ -450,6 +468,57 @@ TEST_F(ConversationTest, RoundsAnExpiryDownBefore1970AsWell) {
   EXPECT_THAT(replies_to(verify(1, {"old"})), ElementsAre("1: expired source=b id=1 exp=-1"));
 }
 
+// ---- why
+
+TEST_F(ConversationTest, ExplainsOneKeyAmongOtherRequests) {
+  VerifyTerms demanded = terms("a");
+  demanded.all_scopes = {"admin"};
+  demanded.any_scopes = {"root"};
+  EXPECT_THAT(
+      replies_to(verify(1, {"good"}, bare_terms()) + why(2, "good", demanded) + why(3, "revoked") +
+                 ping(4) + why(5, "good", terms("nowhere")) + why(6, "")),
+      ElementsAre("1: valid",
+                  testing::AllOf(StartsWith("2: why {\"active\":false,"
+                                            "\"verdict\":\"insufficient_scope\","
+                                            "\"source\":\"a\",\"key_id\":\"17\""),
+                                 HasSubstr("\"missing\":[\"admin\"],\"none_of\":[\"root\"]"),
+                                 testing::Not(HasSubstr("\"name\":\"b\""))),
+                  testing::AllOf(HasSubstr("\"verdict\":\"revoked\""), HasSubstr("\"name\":\"b\"")),
+                  "4: pong", "5: error unknown_source", HasSubstr("\"verdict\":\"malformed\"")));
+  EXPECT_EQ(stats_.explained.get(), 3U);
+  EXPECT_EQ(stats_.requests.get(), 6U);
+  EXPECT_EQ(stats_.accepted_by_source[0].get(), 1U) << "to ask why is no use of a key";
+}
+
+TEST_F(ConversationTest, ExplainsNothingToWhomReasonsAreNotAllowed) {
+  Rights curt = everything();
+  curt.reasons = false;
+  for (const char* key : {"good", "revoked", "nobody's"}) {
+    const std::string talk = why(1, key) + why(2, key, terms("nowhere")) + ping(3);
+    EXPECT_THAT(replies_to(talk, curt),
+                ElementsAre("1: error no_reasons", "2: error no_reasons", "3: pong"));
+  }
+  EXPECT_EQ(stats_.refused_no_reasons.get(), 6U);
+  EXPECT_EQ(stats_.explained.get(), 0U);
+  EXPECT_EQ(stats_.protocol_errors.get(), 0U);
+}
+
+TEST_F(ConversationTest, ExplainsNothingOfSourcesThatTheCallerMayNotUse) {
+  Rights some = everything();
+  some.all_sources = false;
+  some.sources = 0b001;
+  const auto told = replies_to(
+      why(1, "only b") + why(2, "only b", terms("b")) + why(2, "only b", terms("nowhere")), some);
+  EXPECT_THAT(told, ElementsAre(HasSubstr("\"verdict\":\"unknown\""),
+                                HasSubstr("\"verdict\":\"forbidden\""),
+                                HasSubstr("\"verdict\":\"forbidden\"")));
+  for (const std::string& text : told) {
+    EXPECT_THAT(text, testing::Not(HasSubstr("\"name\":\"b\"")));
+    EXPECT_THAT(text, testing::Not(HasSubstr("in b")));
+  }
+  EXPECT_EQ(told[1], told[2]) << "whether a source exists is none of its business";
+}
+
 // ---- pauses
 
 TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
@@ -534,6 +603,9 @@ TEST_F(ConversationTest, LeavesNoKeyInTheBuffer) {
       verify(1, {kSecret}) + sync(2, 1),
       verify(1, {kSecret}, terms("nowhere")) + ping(2),
       verify(1, {kSecret}) + frame(9, 9),
+      why(1, kSecret) + ping(2),
+      why(1, kSecret, terms("nowhere")),
+      frame(LATCHKEY_WHY, 9, why(9, kSecret).substr(16) + "x"),          // refused
       frame(LATCHKEY_VERIFY, 9, verify(9, {kSecret}).substr(16) + "x"),  // refused
   };
   for (const std::string& talk : talks) {

@@ -16,11 +16,12 @@
 namespace latchkey::test {
 
 inline const std::map<std::string, latchkey_type> kTypes = {
-    {"verify", LATCHKEY_VERIFY},     {"ping", LATCHKEY_PING},
-    {"status", LATCHKEY_STATUS},     {"sync", LATCHKEY_SYNC},
-    {"verified", LATCHKEY_VERIFIED}, {"pong", LATCHKEY_PONG},
-    {"synced", LATCHKEY_SYNCED},     {"status_reply", LATCHKEY_STATUS_REPLY},
-    {"error", LATCHKEY_ERROR},
+    {"verify", LATCHKEY_VERIFY},       {"ping", LATCHKEY_PING},
+    {"status", LATCHKEY_STATUS},       {"sync", LATCHKEY_SYNC},
+    {"verified", LATCHKEY_VERIFIED},   {"pong", LATCHKEY_PONG},
+    {"synced", LATCHKEY_SYNCED},       {"status_reply", LATCHKEY_STATUS_REPLY},
+    {"error", LATCHKEY_ERROR},         {"why", LATCHKEY_WHY},
+    {"why_reply", LATCHKEY_WHY_REPLY},
 };
 
 inline const std::map<std::string, latchkey_claim> kClaims = {
@@ -51,6 +52,14 @@ inline std::uint32_t age_number(const std::string& text) {
 
 // ---- bytes -> meaning
 
+inline void read_question(const VerifyRequest& request, std::vector<Field>& meaning) {
+  meaning.emplace_back("max_age_ms", age_text(request.max_age_ms, "any"));
+  meaning.emplace_back("source", request.source);
+  for (const auto scope : request.all_scopes) meaning.emplace_back("all_scope", scope);
+  for (const auto scope : request.any_scopes) meaning.emplace_back("any_scope", scope);
+  for (const auto key : request.keys) meaning.emplace_back("key", escaped(key));
+}
+
 inline DecodeError read_verify(Bytes body, std::vector<Field>& meaning) {
   VerifyRequest request;
   if (const DecodeError error = decode_verify(body, request)) return error;
@@ -59,11 +68,14 @@ inline DecodeError read_verify(Bytes body, std::vector<Field>& meaning) {
     flags += flags.empty() ? "metadata" : " metadata";
   }
   meaning.emplace_back("flags", flags);
-  meaning.emplace_back("max_age_ms", age_text(request.max_age_ms, "any"));
-  meaning.emplace_back("source", request.source);
-  for (const auto scope : request.all_scopes) meaning.emplace_back("all_scope", scope);
-  for (const auto scope : request.any_scopes) meaning.emplace_back("any_scope", scope);
-  for (const auto key : request.keys) meaning.emplace_back("key", escaped(key));
+  read_question(request, meaning);
+  return {};
+}
+
+inline DecodeError read_why(Bytes body, std::vector<Field>& meaning) {
+  VerifyRequest request;
+  if (const DecodeError error = decode_why(body, request)) return error;
+  read_question(request, meaning);
   return {};
 }
 
@@ -97,6 +109,7 @@ inline DecodeError read_body(latchkey_type type, Bytes body, std::vector<Field>&
   DecodeError error;
   switch (type) {
     case LATCHKEY_VERIFY: return read_verify(body, meaning);
+    case LATCHKEY_WHY: return read_why(body, meaning);
     case LATCHKEY_VERIFIED: return read_verified(body, meaning);
     case LATCHKEY_PING:
     case LATCHKEY_STATUS:
@@ -109,7 +122,8 @@ inline DecodeError read_body(latchkey_type type, Bytes body, std::vector<Field>&
       error = decode_synced(body, waited_us);
       meaning.emplace_back("waited_us", std::to_string(waited_us));
       return error;
-    case LATCHKEY_STATUS_REPLY: meaning.emplace_back("json", as_text(body)); return {};
+    case LATCHKEY_STATUS_REPLY:
+    case LATCHKEY_WHY_REPLY: meaning.emplace_back("json", as_text(body)); return {};
     case LATCHKEY_ERROR:
       error = decode_error(body, code, text);
       meaning.emplace_back("code", error_name(code));
@@ -156,14 +170,19 @@ class Meaning {
   const std::vector<Field>& fields_;
 };
 
-inline void write_verify(OutBuffer& out, std::uint64_t id, const Meaning& meaning) {
+inline VerifyTerms terms_of(const Meaning& meaning) {
   VerifyTerms terms;
-  terms.want_claims = meaning.one("flags").find("claims") != std::string::npos;
-  terms.want_metadata = meaning.one("flags").find("metadata") != std::string::npos;
   terms.max_age_ms = age_number(meaning.one("max_age_ms"));
   terms.source = meaning.one("source");
   terms.all_scopes = meaning.all("all_scope");
   terms.any_scopes = meaning.all("any_scope");
+  return terms;
+}
+
+inline void write_verify(OutBuffer& out, std::uint64_t id, const Meaning& meaning) {
+  VerifyTerms terms = terms_of(meaning);
+  terms.want_claims = meaning.one("flags").find("claims") != std::string::npos;
+  terms.want_metadata = meaning.one("flags").find("metadata") != std::string::npos;
   const std::vector<std::string> texts = meaning.all("key");
   const std::vector<std::string_view> keys(texts.begin(), texts.end());
   encode_verify(out, id, terms, keys);
@@ -211,6 +230,8 @@ inline void write_frame(OutBuffer& out, const std::vector<Field>& fields) {
   switch (kTypes.at(meaning.one("type"))) {
     case LATCHKEY_VERIFY: return write_verify(out, id, meaning);
     case LATCHKEY_VERIFIED: return write_verified(out, id, fields);
+    case LATCHKEY_WHY: return encode_why(out, id, terms_of(meaning), meaning.one("key"));
+    case LATCHKEY_WHY_REPLY: return encode_why_reply(out, id, meaning.one("json"));
     case LATCHKEY_PING: return encode_ping(out, id);
     case LATCHKEY_STATUS: return encode_status(out, id);
     case LATCHKEY_PONG: return encode_pong(out, id);
@@ -220,7 +241,7 @@ inline void write_frame(OutBuffer& out, const std::vector<Field>& fields) {
     case LATCHKEY_STATUS_REPLY: return encode_status_reply(out, id, meaning.one("json"));
     case LATCHKEY_ERROR:
       return encode_error(out, id,
-                          number_of(meaning.one("code"), error_name, LATCHKEY_STOPPING + 1),
+                          number_of(meaning.one("code"), error_name, LATCHKEY_NO_REASONS + 1),
                           meaning.one("text"));
   }
 }

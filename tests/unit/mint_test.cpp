@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "keymap/key_form.h"
 #include "tests/unit/helpers.h"
 
 namespace latchkey {

@@ -63,6 +63,28 @@ TEST(Record, EncodesTheClaimsOfARow) {
   EXPECT_EQ(claim_of(record->metadata(), LATCHKEY_CLAIM_METADATA), "{}");
 }
 
+// A refusal that stands for several rows names them, and to nobody who asks for metadata.
+TEST(Record, KeepsWhomItStandsForApartFromMetadata) {
+  const std::string_view ids("17\00018", 5);
+  RecordFacts f = row("17", "k", RowState::kDisabled);
+  f.not_before_us = 99;
+  test::Records records;
+  const Record* alone = records.make(f);
+  EXPECT_EQ(alone->stands_for(), std::nullopt);
+  f.stands_for = ids;
+  const Record* record = records.make(f);
+  EXPECT_EQ(record->stands_for(), ids);
+  EXPECT_TRUE(record->metadata().empty());
+  EXPECT_EQ(record->not_before_us(), 99);
+  EXPECT_EQ(record->allocated_bytes(),
+            alone->allocated_bytes() + LATCHKEY_CLAIM_BYTES + ids.size());
+  f.stands_for = "";
+  EXPECT_EQ(records.make(f)->stands_for(), "");
+  f.stands_for.reset();
+  f.metadata = "{}";
+  EXPECT_EQ(records.make(f)->stands_for(), std::nullopt);
+}
+
 TEST(Record, FitsAnAnswerUpToTheLastByte) {
   const std::size_t source_size = 8;
   // Tags and lengths of source, id, subject and expiry; the expiry itself.

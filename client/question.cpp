@@ -1,0 +1,89 @@
+#include "client/question.h"
+
+#include <openssl/crypto.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+namespace latchkey {
+
+VerifyTerms terms_of(const VerifySettings& settings) {
+  VerifyTerms terms;
+  terms.want_metadata = settings.metadata;
+  terms.source = settings.source;
+  terms.all_scopes = settings.scopes;
+  terms.any_scopes = settings.any_scopes;
+  if (settings.max_age) {
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*settings.max_age);
+    terms.max_age_ms =
+        static_cast<std::uint32_t>(std::min<std::int64_t>(ms.count(), LATCHKEY_MAX_AGE_ANY - 1));
+  }
+  if (terms.source.size() > LATCHKEY_SOURCE_BYTES_MAX) {
+    throw UsageError{"--source has at most 63 characters"};
+  }
+  for (const auto* list : {&terms.all_scopes, &terms.any_scopes}) {
+    if (list->size() > LATCHKEY_SCOPES_MAX) throw UsageError{"at most 32 scopes of each kind"};
+    for (const std::string& scope : *list) {
+      if (scope.empty() || scope.size() > LATCHKEY_SCOPE_BYTES_MAX) {
+        throw UsageError{"a scope has 1 to 255 bytes"};
+      }
+    }
+  }
+  return terms;
+}
+
+KeyReader::~KeyReader() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+
+std::vector<std::string_view> KeyReader::next(std::size_t bytes_max) {
+  for (;;) {
+    std::vector<std::string_view> keys = take(bytes_max);
+    if (!keys.empty() || (ended_ && at_ == size_)) return keys;
+    read_more();
+  }
+}
+
+std::vector<std::string_view> KeyReader::take(std::size_t bytes_max) {
+  std::vector<std::string_view> keys;
+  std::size_t bytes = 0;
+  while (keys.size() < LATCHKEY_BATCH_KEYS_MAX) {
+    const std::string_view rest(bytes_.data() + at_, size_ - at_);
+    std::size_t length = rest.find('\n');
+    if (length == std::string_view::npos) {
+      if (!ended_ || rest.empty()) break;
+      length = rest.size();
+    }
+    std::string_view key = rest.substr(0, length);
+    if (key.ends_with('\r')) key.remove_suffix(1);
+    // One byte too long is enough for the daemon to call it malformed.
+    key = key.substr(0, LATCHKEY_KEY_BYTES_MAX + 1);
+    if (!keys.empty() && bytes + 2 + key.size() > bytes_max) break;
+    bytes += 2 + key.size();
+    keys.push_back(key);
+    at_ = std::min(size_, at_ + length + 1);
+  }
+  return keys;
+}
+
+void KeyReader::read_more() {
+  std::copy(bytes_.begin() + static_cast<std::ptrdiff_t>(at_),
+            bytes_.begin() + static_cast<std::ptrdiff_t>(size_), bytes_.begin());
+  size_ -= at_;
+  at_ = 0;
+  if (bytes_.size() - size_ < kChunk) {
+    // A longer line than this is no key: what follows its first bytes changes nothing.
+    if (size_ >= kLineMax) size_ = LATCHKEY_KEY_BYTES_MAX + 1;
+    std::vector<char> larger(std::max(bytes_.size() * 2, size_ + kChunk));
+    std::copy_n(bytes_.begin(), size_, larger.begin());
+    OPENSSL_cleanse(bytes_.data(), bytes_.size());
+    bytes_.swap(larger);
+  }
+  const ssize_t got = ::read(STDIN_FILENO, bytes_.data() + size_, kChunk);
+  if (got < 0 && errno == EINTR) return;
+  if (got < 0) throw UsageError{"cannot read standard input"};
+  if (got == 0) ended_ = true;
+  size_ += static_cast<std::size_t>(got);
+}
+
+}  // namespace latchkey
