@@ -24,6 +24,17 @@ const char* role_name(Role role) {
   return "";
 }
 
+const char* scheme_name(Scheme scheme) {
+  switch (scheme) {
+    case Scheme::kPlain: return "plain";
+    case Scheme::kSha256: return "sha256";
+    case Scheme::kHmac: return "hmac-sha256";
+    case Scheme::kJwt: return "jwt";
+    case Scheme::kJwtJti: return "jwt-hs256";
+  }
+  return "";
+}
+
 // ---- names
 
 namespace {
