@@ -131,7 +131,7 @@ TEST(JtiDigest, IsOfTheTextAndOfTheUuid) {
   EXPECT_EQ(jti_digests(upper).text, sha256(upper)) << "a text column compares exactly";
   EXPECT_EQ(jti_digests(lower).uuid, sha256(bytes));
   EXPECT_EQ(jti_digests(upper).uuid, sha256(bytes)) << "a UUID is the same in either case";
-  for (const std::string no_uuid :
+  for (const std::string& no_uuid :
        {std::string("a"), lower.substr(1), lower + "0", "{" + lower + "}",
         std::string("0f8fad5bd9cb469fa16570867728950e"), "g" + lower.substr(1),
         std::string("0f8fad5bd-9cb-469f-a165-70867728950e"), " " + lower.substr(1),
