@@ -77,7 +77,8 @@ class Issuer(Installation):
 
     def issue(self, user: int = 7, expires_at: int | None = None) -> str:
         """A row; its jti. The expiry is the row's, in seconds since 1970."""
-        text = "INSERT INTO issued (user_id, expires_at) VALUES (%s, to_timestamp(%s)) RETURNING jti"
+        columns = "INSERT INTO issued (user_id, expires_at)"
+        text = f"{columns} VALUES (%s, to_timestamp(%s)) RETURNING jti"
         return str(self.value(text, user, expires_at))
 
     def token(self, jti: str, **claims: Any) -> str:
