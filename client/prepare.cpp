@@ -46,7 +46,7 @@ class Storage {
     const SourceConfig& source = source_named(options, mint.source);
     scheme_ = source.scheme;
     encoding_ = source.encoding;
-    if (scheme_ == Scheme::kJwt) {
+    if (scheme_ == Scheme::kJwt || scheme_ == Scheme::kJwtJti) {
       throw UsageError{"source \"" + source.name +
                        "\" holds JWTs, which the application's own issuer signs"};
     }

@@ -19,7 +19,7 @@ std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
 std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets& secrets,
                                           PepperCounters& counters,
                                           const std::vector<std::unique_ptr<KeySet>>& key_sets) {
-  std::vector<Digester> digesters(1);  // SHA-256, for all schemes but HMAC
+  std::vector<Digester> digesters(1);  // SHA-256, where no secret is needed
   std::map<std::string, std::vector<std::size_t>> of_folder;
   for (const auto& [folder, peppers] : secrets.peppers_of_folder) {
     for (const Pepper& pepper : peppers) {
@@ -30,6 +30,13 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
                              counters.of(folder, pepper.version));
     }
   }
+  std::map<std::string, std::size_t> of_jwt_secret;
+  for (const auto& [file, secret] : secrets.jwt_secrets) {
+    of_jwt_secret[file] = digesters.size();
+    digesters.push_back(Digester::of_jwts(
+        file, std::span(reinterpret_cast<const std::uint8_t*>(secret.data()), secret.size()),
+        counters.of("", file)));
+  }
   std::vector<Route> routes;
   std::vector<std::string> names;
   for (std::size_t i = 0; i < options.sources.size(); ++i) {
@@ -38,6 +45,12 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
         {key_sets[i].get(),
          source.scheme == Scheme::kHmac ? of_folder[source.peppers] : std::vector<std::size_t>{0},
          scheme_name(source.scheme)});
+    if (source.scheme == Scheme::kJwtJti) {
+      routes.back().digesters.clear();
+      for (const std::string& file : source.jwt_secret_files) {
+        routes.back().digesters.push_back(of_jwt_secret.at(file));
+      }
+    }
     names.push_back(source.name);
   }
   return std::make_shared<const Policy>(

@@ -17,12 +17,16 @@
 
 namespace latchkey {
 
-// All pepper files of a configuration; wiped with the object.
+// All pepper files and JWT secrets of a configuration; wiped with the object.
 struct Secrets {
   std::map<std::string, std::vector<Pepper>> peppers_of_folder;
+  std::map<std::string, std::string> jwt_secrets;  // by the file's name as configured
 
   explicit Secrets(const Options& options) {
     for (const SourceConfig& source : options.sources) {
+      for (const std::string& file : source.jwt_secret_files) {
+        if (!jwt_secrets.contains(file)) jwt_secrets[file] = read_jwt_secret(file);
+      }
       if (source.scheme != Scheme::kHmac || peppers_of_folder.contains(source.peppers)) continue;
       peppers_of_folder[source.peppers] = read_peppers(source.peppers);
     }
@@ -33,6 +37,7 @@ struct Secrets {
     for (auto& [folder, peppers] : peppers_of_folder) {
       for (Pepper& pepper : peppers) OPENSSL_cleanse(pepper.secret.data(), pepper.secret.size());
     }
+    for (auto& [file, secret] : jwt_secrets) OPENSSL_cleanse(secret.data(), secret.size());
   }
 };
 
@@ -40,7 +45,8 @@ struct Secrets {
 // ending.
 [[nodiscard]] std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers);
 
-// Where the successes of each pepper version are counted. A version keeps its counter when a reload
+// Where the successes of each pepper version are counted, and of each JWT secret (which has no
+// folder). A version keeps its counter when a reload
 // brings others: operators decide by these figures which version they can do without.
 class PepperCounters {
  public:
@@ -48,9 +54,9 @@ class PepperCounters {
     const auto [found, added] = counters_.emplace(std::pair(folder, version), counters_.size() + 1);
     if (found->second >= kDigestersMax) {
       throw ConfigError(
-          "more than 63 pepper versions in all `peppers` folders, those counted that"
-          " have gone since the start. Remove files that no row names any more, and"
-          " restart.");
+          "more than 63 pepper versions in all `peppers` folders and JWT secrets, those"
+          " counted that have gone since the start. Remove files that no row names any more,"
+          " and restart.");
     }
     return found->second;
   }

@@ -214,8 +214,9 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
     parts[count++] = record.claims();
     if (record.tenant() != nullptr) parts[count++] = record.tenant()->encoded();
     // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
-    if (record.expires_us() != kNeverExpires && record.expires_us() != kAlwaysValid) {
-      put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(record.expires_us()));
+    const std::int64_t expires_us = std::min(record.expires_us(), finding.token_expires_us);
+    if (expires_us != kNeverExpires && expires_us != kAlwaysValid) {
+      put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(expires_us));
       parts[count++] = expires;
     }
     if (record.scopes() != nullptr) parts[count++] = record.scopes()->claim;

@@ -154,8 +154,8 @@ int report_check(const std::vector<LintFinding>& trouble,
 
 // ---- reload
 
-// Takes over what can be changed while running: peppers and who may ask. On any error nothing
-// changes.
+// Takes over what can be changed while running: peppers, JWT secrets and who may ask. On any error
+// nothing changes.
 void reload(const std::string& path, const Options& running, Server& server,
             const std::vector<std::unique_ptr<Loader>>& loaders,
             const std::vector<std::unique_ptr<KeySet>>& key_sets, PepperCounters& counters,
@@ -163,16 +163,20 @@ void reload(const std::string& path, const Options& running, Server& server,
   try {
     const Options fresh = Options::load(path);
     const auto same_name = [](const SourceConfig& a, const SourceConfig& b) {
-      return a.name == b.name && a.peppers == b.peppers;
+      return a.name == b.name && a.peppers == b.peppers &&
+             a.jwt_secret_files.empty() == b.jwt_secret_files.empty();
     };
     if (!std::ranges::equal(fresh.sources, running.sources, same_name)) {
       throw ConfigError(
           "sources were added, removed or pointed at other peppers, which needs a"
           " restart.");
     }
-    const Secrets secrets(running);
     Options merged = running;
     merged.allow = fresh.allow;
+    for (std::size_t i = 0; i < merged.sources.size(); ++i) {
+      merged.sources[i].jwt_secret_files = fresh.sources[i].jwt_secret_files;
+    }
+    const Secrets secrets(merged);
     auto next = make_policy(merged, secrets, counters, key_sets);
     server.publish(next);
     {
@@ -188,7 +192,8 @@ void reload(const std::string& path, const Options& running, Server& server,
         }
       }
     }
-    spdlog::info("reloaded peppers and [[allow]] rules; other settings need a restart");
+    spdlog::info(
+        "reloaded peppers, JWT secrets and [[allow]] rules; other settings need a restart");
   } catch (const std::exception& error) {
     spdlog::error("reload failed, everything stays as it was: {}", error.what());
   }

@@ -155,6 +155,50 @@ void read_choice(Section& section, const std::string& key,
                  section.find(key));
 }
 
+// One file, or a list of them while a secret is being replaced.
+void read_jwt_secrets(Section& section, bool has_preset, SourceConfig& source) {
+  const toml::node* node = section.find("jwt_secret_file");
+  if (node != nullptr && node->is_array()) {
+    source.jwt_secret_files = *section.texts("jwt_secret_file");
+    if (source.jwt_secret_files.empty()) {
+      section.refuse("`jwt_secret_file` is an empty list. Name at least one file.", node);
+    }
+  } else if (node != nullptr) {
+    if (!node->is_string()) {
+      section.refuse("`jwt_secret_file` must be a string, or a list of strings.", node);
+    }
+    source.jwt_secret_files = {*section.text("jwt_secret_file")};
+  }
+  std::set<std::string> known;
+  for (const std::string& file : source.jwt_secret_files) {
+    if (file.empty()) section.refuse("`jwt_secret_file` holds an empty name.", node);
+    if (!known.insert(file).second) {
+      section.refuse("`jwt_secret_file` names \"" + file + "\" twice.", node);
+    }
+  }
+  if (source.scheme != Scheme::kJwtJti) {
+    if (node == nullptr) return;
+    section.refuse("`jwt_secret_file` is only for scheme = \"jwt-hs256\": " +
+                       (source.scheme == Scheme::kJwt
+                            ? std::string("with \"jwt\" the table holds whole tokens, and the text"
+                                          " decides.")
+                            : "no other scheme checks signatures."),
+                   node);
+  }
+  if (node == nullptr) {
+    section.refuse("source \"" + source.name +
+                   "\" keeps only the jti of its tokens, so `jwt_secret_file` must name the file"
+                   " with the secret that they are signed with.");
+  }
+  // A preset's key column holds something else, which no jti would ever match.
+  if (has_preset && section.find("key") == nullptr) {
+    section.refuse(
+        "scheme = \"jwt-hs256\" looks tokens up by their jti, so `key` must name the"
+        " column that holds it, such as key = \"jti\".",
+        section.find("scheme"));
+  }
+}
+
 SourceConfig read_source(Section& section) {
   SourceConfig source;
   const bool has_preset = section.find("preset") != nullptr;
@@ -186,7 +230,8 @@ SourceConfig read_source(Section& section) {
                       {{"plain", Scheme::kPlain},
                        {"sha256", Scheme::kSha256},
                        {"hmac-sha256", Scheme::kHmac},
-                       {"jwt", Scheme::kJwt}},
+                       {"jwt", Scheme::kJwt},
+                       {"jwt-hs256", Scheme::kJwtJti}},
                       source.scheme);
   read_choice<Encoding>(
       section, "encoding",
@@ -236,20 +281,22 @@ SourceConfig read_source(Section& section) {
   // Guessing "plain" would make every stored hash a working key.
   if (!has_preset && section.find("scheme") == nullptr) {
     section.refuse(
-        "`scheme` is missing: plain (the column holds the key itself), sha256, hmac-sha256"
-        " or jwt.");
+        "`scheme` is missing: plain (the column holds the key itself), sha256, hmac-sha256,"
+        " jwt or jwt-hs256.");
   }
   const bool digests = source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac;
   if (!digests && section.find("encoding") != nullptr) {
     section.refuse("`encoding` says how a digest is written down, but scheme = \"" +
-                       std::string(source.scheme == Scheme::kJwt ? "jwt" : "plain") +
-                       "\" stores the key itself. Set `scheme` to sha256 or hmac-sha256, or leave"
+                       std::string(scheme_name(source.scheme)) + "\" stores " +
+                       (source.scheme == Scheme::kJwtJti ? "a jti" : "the key itself") +
+                       ". Set `scheme` to sha256 or hmac-sha256, or leave"
                        " `encoding` out.",
                    section.find("encoding"));
   }
   if (source.scheme != Scheme::kHmac && !source.peppers.empty()) {
     section.refuse("`peppers` is only for scheme = \"hmac-sha256\".", section.find("peppers"));
   }
+  read_jwt_secrets(section, has_preset, source);
   return source;
 }
 

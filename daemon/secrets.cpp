@@ -14,7 +14,8 @@
 #include <system_error>
 
 #include "daemon/options.h"
-#include "loader/row.h"
+#include "keymap/encoding.h"
+#include "keymap/jwt.h"
 
 namespace latchkey {
 namespace {
@@ -26,7 +27,9 @@ constexpr std::size_t kSecretBytesMax = 4096;
 constexpr std::size_t kPepperBytesAdvised = 16;
 
 std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
+  std::ifstream file;
+  file.rdbuf()->pubsetbuf(nullptr, 0);  // a buffer of its own would keep a copy that nobody wipes
+  file.open(path, std::ios::binary);
   std::string content(kSecretBytesMax + 1, '\0');
   if (file) file.read(content.data(), static_cast<std::streamsize>(content.size()));
   if (!file.is_open() || file.bad()) {
@@ -49,6 +52,21 @@ void trim_line_end(std::string& text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
 }
 
+// Where the file is that `setting` names.
+fs::path credential(const std::string& name, const std::string& setting) {
+  fs::path path(name);
+  if (path.is_relative()) {
+    const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
+    if (folder == nullptr) {
+      throw ConfigError(setting + " \"" + name +
+                        "\" is relative, and $CREDENTIALS_DIRECTORY is not set. Start the daemon"
+                        " with systemd's LoadCredential=, or give the absolute path.");
+    }
+    path = fs::path(folder) / name;
+  }
+  return path;
+}
+
 // The number behind the last "_v", as in "..._v12"; -1 where there is none.
 long version_number(const std::string& stem) {
   const auto at = stem.rfind("_v");
@@ -60,12 +78,12 @@ long version_number(const std::string& stem) {
 }
 
 std::string decoded(const fs::path& path, std::string content) {
-  if (path.extension() == ".key") return content;
+  if (path.extension() != ".hex" && path.extension() != ".b64") return content;
   trim_line_end(content);
   auto secret = path.extension() == ".hex" ? decode_hex(content) : decode_base64(content);
   OPENSSL_cleanse(content.data(), content.size());
   if (!secret) {
-    throw ConfigError("the pepper " + path.string() + " is not valid " +
+    throw ConfigError("the secret " + path.string() + " is not valid " +
                       (path.extension() == ".hex" ? "hex" : "base64") + ".");
   }
   return std::move(*secret);
@@ -74,16 +92,7 @@ std::string decoded(const fs::path& path, std::string content) {
 }  // namespace
 
 std::string read_password(const std::string& name) {
-  fs::path path(name);
-  if (path.is_relative()) {
-    const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
-    if (folder == nullptr) {
-      throw ConfigError("password_file \"" + name +
-                        "\" is relative, and $CREDENTIALS_DIRECTORY is not set. Start the daemon"
-                        " with systemd's LoadCredential=, or give the absolute path.");
-    }
-    path = fs::path(folder) / name;
-  }
+  const fs::path path = credential(name, "password_file");
   std::string password = read_file(path);
   password.resize(std::min(password.find('\n'), password.size()));
   trim_line_end(password);
@@ -124,6 +133,27 @@ std::vector<Pepper> read_peppers(const std::string& folder) {
     peppers.push_back(std::move(pepper));
   }
   return peppers;
+}
+
+std::string read_jwt_secret(const std::string& name) {
+  const fs::path path = credential(name, "jwt_secret_file");
+  std::string secret = decoded(path, read_file(path));
+  const std::size_t size = secret.size();
+  if (size < Hs256Key::kSecretBytesMin) {
+    OPENSSL_cleanse(secret.data(), size);
+    throw ConfigError(
+        "the JWT secret " + path.string() + " has only " + std::to_string(size) +
+        " bytes; HS256 needs at least 32 (RFC 7518 section 3.2). Whoever has one token"
+        " could find a shorter one by trying, and make tokens of his own. Let the"
+        " issuer sign with 32 random bytes or more.");
+  }
+  if (secret.back() == '\n') {
+    spdlog::warn(
+        "the JWT secret {} ends with a line break, which counts as part of it; if the"
+        " issuer's secret does not, no token will match: write the file without it",
+        path.string());
+  }
+  return secret;
 }
 
 }  // namespace latchkey

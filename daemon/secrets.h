@@ -21,4 +21,9 @@ struct Pepper {
 // number at the name's end). Throws ConfigError; a folder without any pepper is an error.
 [[nodiscard]] std::vector<Pepper> read_peppers(const std::string& folder);
 
+// A secret that JWTs are signed with: the file's bytes as they are, but NAME.hex and NAME.b64 hold
+// text. `path` as for read_password(). Wiped by whoever is done with it. Throws ConfigError; one
+// too short for HS256 is an error.
+[[nodiscard]] std::string read_jwt_secret(const std::string& path);
+
 }  // namespace latchkey

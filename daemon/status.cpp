@@ -141,16 +141,19 @@ ordered_json sources(const StatusInputs& inputs) {
     source["accepted"] = sum(inputs, [route](const WorkerStats& worker) -> const Counter& {
       return worker.accepted_by_source[route];
     });
-    ordered_json peppers = ordered_json::object();
+    ordered_json peppers = ordered_json::object(), jwt_secrets = ordered_json::object();
     for (const std::size_t digester : routes[route].digesters) {
-      const std::string& version = inputs.policy->verifier.digesters()[digester].pepper_version();
+      const Digester& known = inputs.policy->verifier.digesters()[digester];
+      const std::string& version = known.pepper_version();
       if (version.empty()) continue;
-      const std::size_t counter = inputs.policy->verifier.digesters()[digester].counter();
-      peppers[version] = sum(inputs, [counter](const WorkerStats& worker) -> const Counter& {
-        return worker.accepted_by_pepper[counter];
-      });
+      const std::size_t counter = known.counter();
+      (known.jwt_key() != nullptr ? jwt_secrets : peppers)[version] =
+          sum(inputs, [counter](const WorkerStats& worker) -> const Counter& {
+            return worker.accepted_by_pepper[counter];
+          });
     }
     if (!peppers.empty()) source["accepted_by_pepper"] = peppers;
+    if (!jwt_secrets.empty()) source["accepted_by_jwt_secret"] = jwt_secrets;
     list.push_back(source);
   }
   return list;

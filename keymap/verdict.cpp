@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <functional>
 #include <stdexcept>
 
 namespace latchkey {
@@ -44,6 +45,13 @@ latchkey_verdict judge(const Record& record, std::int64_t real_us) {
   return LATCHKEY_VALID;
 }
 
+latchkey_verdict judge(const Record& record, const JwtTimes& token, std::int64_t real_us) {
+  const latchkey_verdict row = judge(record, real_us);
+  if (row != LATCHKEY_VALID && row != LATCHKEY_NOT_YET_VALID) return row;
+  if (token.expires_us <= real_us && token.expires_us != kNeverExpires) return LATCHKEY_EXPIRED;
+  return token.not_before_us > real_us ? LATCHKEY_NOT_YET_VALID : row;
+}
+
 Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> secret,
                    std::size_t counter)
     : pepper_version_(std::move(pepper_version)),
@@ -51,7 +59,17 @@ Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> sec
       counter_(counter) {}
 
 std::string Digester::label() const {
+  if (jwt_key_ != nullptr) return "jti of a token signed with " + pepper_version_;
   return pepper_version_.empty() ? "SHA-256" : "HMAC-SHA-256 under pepper " + pepper_version_;
+}
+
+Digester Digester::of_jwts(std::string secret_name, std::span<const std::uint8_t> secret,
+                           std::size_t counter) {
+  Digester digester;
+  digester.pepper_version_ = std::move(secret_name);
+  digester.jwt_key_ = std::make_shared<Hs256Key>(secret);
+  digester.counter_ = counter;
+  return digester;
 }
 
 Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
@@ -129,6 +147,13 @@ bool outweighs(const Finding& b, const Finding& a) {
 
 }  // namespace
 
+// Digests of presented keys.
+struct Verifier::Presented {
+  std::span<const Digest> digests;
+  std::span<const std::size_t> asked;  // by which question each
+  std::span<const JwtTimes> times;     // of tokens, each one's own; else empty
+};
+
 // One digest of each key serves all the sources that digest alike.
 template <typename Observer>
 void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
@@ -148,11 +173,63 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
     asked[count++] = i;
   }
   if (count == 0) return;
+  if (digesters_[digester].jwt_key() != nullptr) {
+    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, findings, observe);
+    return;
+  }
   digesters_[digester](std::span(texts).first(count), digests);
+  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, findings,
+            observe);
+}
 
+namespace {
+
+struct Jtis {
+  std::vector<Digest> digests;
+  std::vector<std::size_t> asked;
+  std::vector<JwtTimes> times;
+
+  void add(const Digest& digest, std::size_t question, const JwtTimes& token) {
+    digests.push_back(digest);
+    asked.push_back(question);
+    times.push_back(token);
+  }
+};
+
+}  // namespace
+
+// Tokens that this secret did not sign are nobody's, here. A jti is looked up as a text and, if it
+// could be one, as a UUID: the digest of a row says which its column is.
+template <typename Observer>
+void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
+                            std::span<const std::size_t> asked, std::span<const Question> questions,
+                            const Now& now, std::span<Finding> findings,
+                            const Observer& observe) const {
+  std::vector<std::optional<std::string>> claims(tokens.size());
+  digesters_[digester].jwt_key()->open(tokens, claims);
+  Jtis texts, uuids;
+  for (std::size_t j = 0; j < tokens.size(); ++j) {
+    const auto said = claims[j] ? read_jwt_claims(*claims[j]) : std::nullopt;
+    if (!said || !said->jti) continue;
+    const JtiDigests digests = jti_digests(*said->jti);
+    texts.add(digests.text, asked[j], said->times);
+    if (digests.uuid) uuids.add(*digests.uuid, asked[j], said->times);
+  }
+  for (const Jtis& jtis : {std::cref(texts), std::cref(uuids)}) {
+    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, findings, observe);
+  }
+}
+
+// What the rows of all these digests have to say.
+template <typename Observer>
+void Verifier::hear_rows(std::size_t digester, const Presented& presented,
+                         std::span<const Question> questions, const Now& now,
+                         std::span<Finding> findings, const Observer& observe) const {
+  const std::span<const std::size_t> asked = presented.asked;
+  const std::size_t count = presented.digests.size();
   for (const std::size_t route : routes_of_digester_[digester]) {
     std::array<const Record*, kBatchMax> records;
-    routes_[route].keys->map.find(std::span(digests).first(count), records);
+    routes_[route].keys->map.find(presented.digests, records);
     for (std::size_t j = 0; j < count; ++j) {
       if (records[j] != nullptr) records[j]->prefetch_rest();
     }
@@ -160,7 +237,12 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
       const bool wanted = (questions[asked[j]].terms->sources & (SourceMask{1} << route)) != 0;
       if (records[j] == nullptr || !wanted) continue;
       Finding candidate;
-      candidate.verdict = judge(*records[j], now.real_us);
+      if (presented.times.empty()) {
+        candidate.verdict = judge(*records[j], now.real_us);
+      } else {
+        candidate.verdict = judge(*records[j], presented.times[j], now.real_us);
+        candidate.token_expires_us = presented.times[j].expires_us;
+      }
       candidate.record = records[j];
       candidate.route = route;
       candidate.digester = digester;

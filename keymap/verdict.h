@@ -17,6 +17,7 @@
 
 #include "keymap/clock.h"
 #include "keymap/freshness.h"
+#include "keymap/jwt.h"
 #include "keymap/key_set.h"
 #include "latchkey/wire.h"
 
@@ -25,6 +26,9 @@ namespace latchkey {
 // State, then time: a revoked key that has also expired is revoked. Bounds are strict: at the very
 // instant of its expiry a key is expired.
 [[nodiscard]] latchkey_verdict judge(const Record& record, std::int64_t real_us);
+// Likewise for a token that has times of its own: the stricter ones count.
+[[nodiscard]] latchkey_verdict judge(const Record& record, const JwtTimes& token,
+                                     std::int64_t real_us);
 
 using SourceMask = std::uint32_t;
 constexpr std::size_t kSourcesMax = 32;  // bits of a SourceMask
@@ -38,20 +42,26 @@ class Digester {
   // HMAC-SHA-256 under one pepper version. `counter` is where its successes are counted: the same
   // for as long as the process knows the version, whatever other versions come and go.
   Digester(std::string pepper_version, std::span<const std::uint8_t> secret, std::size_t counter);
+  // Of JWTs, by their jti, if this secret signed them. `secret_name` and `counter` as above.
+  [[nodiscard]] static Digester of_jwts(std::string secret_name,
+                                        std::span<const std::uint8_t> secret, std::size_t counter);
 
-  // digests[i] of texts[i].
+  // What opens a presented key before its jti can be looked up; null: the key is digested as it is.
+  [[nodiscard]] const Hs256Key* jwt_key() const { return jwt_key_.get(); }
+  // digests[i] of texts[i]; not of JWTs.
   void operator()(std::span<const std::string_view> texts, std::span<Digest> digests) const {
     hmac_ ? hmac_->digest(texts, digests) : sha256(texts, digests);
   }
   // For people: what is done to a key before it is looked up.
   [[nodiscard]] std::string label() const;
-  // Empty for SHA-256.
+  // Of JWTs, the name of the secret. Empty for SHA-256.
   [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }
   [[nodiscard]] std::size_t counter() const { return counter_; }
 
  private:
   std::string pepper_version_;
   std::shared_ptr<const HmacKey> hmac_;
+  std::shared_ptr<const Hs256Key> jwt_key_;
   std::size_t counter_ = 0;
 };
 
@@ -86,6 +96,7 @@ struct Finding {
   SourceMask held_by = 0;          // every source that knows the key
   std::size_t route = 0;           // that the record came by
   std::size_t digester = 0;
+  std::int64_t token_expires_us = kNeverExpires;  // what the presented token says itself
 };
 
 // One row that holds a key: where it stands, and which digest led there.
@@ -117,12 +128,21 @@ class Verifier {
 
  private:
   struct Ages;
+  struct Presented;
   template <typename Observer>
   void find_all(std::span<const Question> questions, const Now& now, std::span<Finding> findings,
                 const Observer& observe) const;
   template <typename Observer>
   void look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
                std::span<Finding> findings, const Observer& observe) const;
+  template <typename Observer>
+  void look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
+                    std::span<const std::size_t> asked, std::span<const Question> questions,
+                    const Now& now, std::span<Finding> findings, const Observer& observe) const;
+  template <typename Observer>
+  void hear_rows(std::size_t digester, const Presented& presented,
+                 std::span<const Question> questions, const Now& now, std::span<Finding> findings,
+                 const Observer& observe) const;
   void settle(const Question& question, const Ages& ages, Finding& finding) const;
 
   std::vector<Digester> digesters_;

@@ -226,7 +226,8 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
             source.name + "\" to a unique column of integers or uuids.");
   }
   const std::string& key_type = type_of(source, facts, Role::kKey);
-  const bool digested_by_server = source.scheme == Scheme::kPlain || source.scheme == Scheme::kJwt;
+  const bool digested_by_server = source.scheme == Scheme::kPlain ||
+                                  source.scheme == Scheme::kJwt || source.scheme == Scheme::kJwtJti;
   const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
                           source.encoding == Encoding::kRaw;
   if (raw_digest && key_type != "bytea") {
@@ -238,10 +239,11 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
   } else if (key_type == "bytea" && digested_by_server) {
     add(found, Lint::kKeyType, *source.column(Role::kKey),
         "column \"" + *source.column(Role::kKey) + "\" of " + table +
-            " is of type bytea, but scheme = \"" +
-            (source.scheme == Scheme::kJwt ? "jwt" : "plain") +
-            "\" says that it holds keys as text. If it holds digests, set `scheme` to"
-            " \"sha256\" or \"hmac-sha256\" in [[source]] \"" +
+            " is of type bytea, but scheme = \"" + scheme_name(source.scheme) +
+            "\" says that it holds " +
+            (source.scheme == Scheme::kJwtJti ? "a jti, as uuid or text" : "keys as text") +
+            ". If it holds digests, set `scheme` to \"sha256\" or \"hmac-sha256\" in [[source]] "
+            "\"" +
             source.name + "\".");
   } else if (!raw_digest && key_type == "bytea") {
     add(found, Lint::kKeyType, *source.column(Role::kKey),
@@ -348,9 +350,17 @@ std::string text_of(const SourceConfig& source, Role role) {
 }
 
 // For plain text and JWT the server digests: a stored key never crosses the wire to us.
-std::string key_of(const SourceConfig& source) {
+std::string key_of(const SourceConfig& source, const TableFacts& facts) {
   const std::string column = qualified(*source.column(Role::kKey));
   switch (source.scheme) {
+    case Scheme::kJwtJti:
+      // The other half of jti_digests().
+      if (type_of(source, facts, Role::kKey) == "uuid") {
+        return "pg_catalog.sha256(pg_catalog.byteacat(pg_catalog.decode('00', 'hex'),"
+               " pg_catalog.uuid_send(" +
+               column + ")))";
+      }
+      [[fallthrough]];
     case Scheme::kPlain:
     case Scheme::kJwt:
       return "pg_catalog.sha256(pg_catalog.convert_to(" + column + "::text, 'UTF8'))";
@@ -424,7 +434,7 @@ std::string scopes_of(const SourceConfig& source, const TableFacts& facts) {
 std::string fields_of(const SourceConfig& source, const TableFacts& facts) {
   std::vector<std::string> fields(kRowFields);
   fields[kFieldId] = text_of(source, Role::kId);
-  fields[kFieldKey] = key_of(source);
+  fields[kFieldKey] = key_of(source, facts);
   fields[kFieldKeyVersion] = text_of(source, Role::kKeyVersion);
   fields[kFieldState] = state_of(source, facts);
   fields[kFieldExpires] = time_of(source, facts, Role::kExpiresAt);

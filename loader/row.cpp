@@ -1,12 +1,12 @@
 #include "loader/row.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+
+#include "keymap/encoding.h"
+#include "keymap/jwt.h"
 
 namespace latchkey {
 namespace {
@@ -139,14 +139,15 @@ std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& cou
     if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
   }
   if (source_.scheme == Scheme::kJwt) {
-    const auto times = jwt_times(row[kFieldJwtClaims].value_or(""));
-    if (!times) {
+    const auto text = decode_base64(row[kFieldJwtClaims].value_or(""));
+    const auto claims = text ? read_jwt_claims(*text) : std::nullopt;
+    if (!claims) {
       count(counts, Oddity::kUnreadableJwt);
       if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
     } else {
       // The row and the token may disagree; the stricter one counts.
-      facts.expires_us = std::min(facts.expires_us, times->expires_us);
-      facts.not_before_us = std::max(facts.not_before_us, times->not_before_us);
+      facts.expires_us = std::min(facts.expires_us, claims->times.expires_us);
+      facts.not_before_us = std::max(facts.not_before_us, claims->times.not_before_us);
     }
   }
   if (source_.column(Role::kScopes) != nullptr) {
@@ -216,7 +217,7 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
   return scopes_.intern(text, *names);
 }
 
-// ---- encodings
+// ---- times
 
 std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us) {
   if (postgres_us == std::numeric_limits<std::int64_t>::max()) return kNeverExpires;
@@ -226,83 +227,6 @@ std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us) {
     return kNeverExpires;
   }
   return postgres_us + kPostgresEpochUs;
-}
-
-std::optional<std::string> decode_hex(std::string_view text) {
-  const auto nibble = [](char c) -> int {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  };
-  if (text.size() % 2 != 0) return std::nullopt;
-  std::string bytes;
-  bytes.reserve(text.size() / 2);
-  for (std::size_t i = 0; i < text.size(); i += 2) {
-    const int high = nibble(text[i]);
-    const int low = nibble(text[i + 1]);
-    if (high < 0 || low < 0) return std::nullopt;
-    bytes += static_cast<char>(high * 16 + low);
-  }
-  return bytes;
-}
-
-std::optional<std::string> decode_base64(std::string_view text) {
-  // OpenSSL's decoder wants the classic alphabet, full padding, and nothing around it.
-  std::string classic(text);
-  while (!classic.empty() && classic.back() == '=') classic.pop_back();
-  if (text.size() - classic.size() > 2 || classic.size() % 4 == 1) return std::nullopt;
-  for (char& c : classic) {
-    if (c == '-') c = '+';
-    if (c == '_') c = '/';
-    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '+' && c != '/') {
-      return std::nullopt;
-    }
-  }
-  const std::size_t padding = (4 - classic.size() % 4) % 4;
-  classic.append(padding, '=');
-  std::string bytes(classic.size() / 4 * 3, '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
-                                     reinterpret_cast<const unsigned char*>(classic.data()),
-                                     static_cast<int>(classic.size()));
-  if (length < 0) return std::nullopt;
-  bytes.resize(static_cast<std::size_t>(length) - padding);
-  return bytes;
-}
-
-namespace {
-
-// NumericDate (RFC 7519 section 2): seconds since 1970, a fraction allowed.
-bool read_numeric_date(const json& claims, const char* name, std::int64_t& us) {
-  const auto found = claims.find(name);
-  if (found == claims.end() || found->is_null()) return true;
-  if (!found->is_number()) return false;
-  const double seconds = found->get<double>();
-  if (!std::isfinite(seconds)) return false;
-  constexpr double kSecondsMax = 9e12;  // microseconds of it still fit
-  if (seconds >= kSecondsMax) {
-    us = kNeverExpires;
-  } else if (seconds <= -kSecondsMax) {
-    us = kAlwaysValid;
-  } else if (found->is_number_integer()) {
-    us = found->get<std::int64_t>() * 1'000'000;
-  } else {
-    us = static_cast<std::int64_t>(std::floor(seconds * 1e6));
-  }
-  return true;
-}
-
-}  // namespace
-
-std::optional<JwtTimes> jwt_times(std::string_view encoded_claims) {
-  const auto text = decode_base64(encoded_claims);
-  if (!text) return std::nullopt;
-  const json claims = json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!claims.is_object()) return std::nullopt;
-  JwtTimes times;
-  if (!read_numeric_date(claims, "exp", times.expires_us)) return std::nullopt;
-  if (!read_numeric_date(claims, "nbf", times.not_before_us)) return std::nullopt;
-  return times;
 }
 
 }  // namespace latchkey

@@ -67,16 +67,4 @@ class RowReader {
 // become the ends of the range, which mean "never" wherever a record holds a time.
 [[nodiscard]] std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us);
 
-[[nodiscard]] std::optional<std::string> decode_hex(std::string_view text);
-// RFC 4648 base64 or base64url, with or without padding.
-[[nodiscard]] std::optional<std::string> decode_base64(std::string_view text);
-
-struct JwtTimes {
-  std::int64_t expires_us = kNeverExpires;
-  std::int64_t not_before_us = kAlwaysValid;
-};
-// From the base64url claims of a JWT (RFC 7519 section 4.1). Nothing if they are no JSON object or
-// their times are no numbers.
-[[nodiscard]] std::optional<JwtTimes> jwt_times(std::string_view encoded_claims);
-
 }  // namespace latchkey

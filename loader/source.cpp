@@ -30,6 +30,7 @@ const char* scheme_name(Scheme scheme) {
     case Scheme::kSha256: return "sha256";
     case Scheme::kHmac: return "hmac-sha256";
     case Scheme::kJwt: return "jwt";
+    case Scheme::kJwtJti: return "jwt-hs256";
   }
   return "";
 }

@@ -19,6 +19,7 @@ enum class Scheme {
   kSha256,  // SHA-256 of it
   kHmac,    // HMAC-SHA-256 of it under a pepper
   kJwt,     // a JWT (RFC 7519), kept whole; its own exp and nbf count too
+  kJwtJti,  // the jti of a JWT signed with HS256 under a secret that we have; likewise
 };
 // As the configuration names it, such as "hmac-sha256".
 [[nodiscard]] const char* scheme_name(Scheme scheme);
@@ -71,6 +72,8 @@ struct SourceConfig {
   // What a time without a zone means.
   std::string time_zone = "UTC";
   std::string peppers;  // folder; only for kHmac
+  // Files; only for kJwtJti, which needs one. Relative: in $CREDENTIALS_DIRECTORY.
+  std::vector<std::string> jwt_secret_files;
   // Columns whose change is a change: those mapped here and by other sources on the same table,
   // which share its triggers. Empty: just those mapped here.
   std::vector<std::string> watched;

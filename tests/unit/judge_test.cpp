@@ -47,5 +47,41 @@ TEST(Judge, PutsStateBeforeTimeAndDrawsTimeToTheMicrosecond) {
   }
 }
 
+// A token's own times can only take away.
+TEST(Judge, TakesTheStricterOfRowAndToken) {
+  constexpr auto kActive = RowState::kActive;
+  constexpr std::int64_t kNow = kRealUs, kLater = kRealUs + 1;
+  const struct {
+    RowState state;
+    std::int64_t row_begins, row_ends, token_begins, token_ends;
+    latchkey_verdict verdict;
+  } cases[] = {
+      {kActive, kAlwaysValid, kNeverExpires, kAlwaysValid, kNeverExpires, LATCHKEY_VALID},
+      {kActive, kNow, kLater, kNow, kLater, LATCHKEY_VALID},
+      {kActive, kAlwaysValid, kNeverExpires, kAlwaysValid, kNow, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kNeverExpires, kAlwaysValid, kAlwaysValid, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kNow, kAlwaysValid, kNeverExpires, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kNeverExpires, kLater, kNeverExpires, LATCHKEY_NOT_YET_VALID},
+      {kActive, kAlwaysValid, kNeverExpires, kNeverExpires, kNeverExpires, LATCHKEY_NOT_YET_VALID},
+      {kActive, kLater, kNeverExpires, kAlwaysValid, kNeverExpires, LATCHKEY_NOT_YET_VALID},
+      // whichever says so, expired goes first
+      {kActive, kLater, kNeverExpires, kAlwaysValid, kNow, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kNow, kLater, kNeverExpires, LATCHKEY_EXPIRED},
+      {kActive, kAlwaysValid, kNeverExpires, kLater, kNow, LATCHKEY_EXPIRED},
+      {RowState::kRevoked, kAlwaysValid, kNeverExpires, kAlwaysValid, kNow, LATCHKEY_REVOKED},
+      {RowState::kDisabled, kAlwaysValid, kNow, kLater, kNeverExpires, LATCHKEY_DISABLED},
+      {RowState::kDeleted, kLater, kNeverExpires, kLater, kNow, LATCHKEY_DELETED},
+  };
+  test::Records records;
+  for (std::size_t i = 0; i < std::size(cases); ++i) {
+    const auto& c = cases[i];
+    RecordFacts f = row("1", "k", c.state);
+    f.not_before_us = c.row_begins;
+    f.expires_us = c.row_ends;
+    EXPECT_EQ(judge(*records.make(f), JwtTimes{c.token_ends, c.token_begins}, kNow), c.verdict)
+        << "case " << i;
+  }
+}
+
 }  // namespace
 }  // namespace latchkey

@@ -130,6 +130,21 @@ workers = 4
   EXPECT_EQ(options.listen.workers, 4U);
 }
 
+TEST(OptionsFile, NamesOneJwtSecretOrSeveral) {
+  const auto files = [](const std::string& value) {
+    const Options options = parse(kDatabase +
+                                  "[[source]]\nname = \"s\"\npreset = \"auth_api_key\"\n"
+                                  "scheme = \"jwt-hs256\"\nkey = \"jti\"\njwt_secret_file = " +
+                                  value + "\n");
+    EXPECT_EQ(options.sources.at(0).scheme, Scheme::kJwtJti);
+    EXPECT_EQ(*options.sources.at(0).column(Role::kKey), "jti");
+    return options.sources.at(0).jwt_secret_files;
+  };
+  EXPECT_EQ(files("\"jwt\""), (std::vector<std::string>{"jwt"}));
+  EXPECT_EQ(files("[\"new.b64\", \"/etc/old\"]"),
+            (std::vector<std::string>{"new.b64", "/etc/old"}));
+}
+
 TEST(OptionsFile, LetsColumnsOverrideAPresetOrTakeThemAway) {
   const auto columns = parse(kDatabase +
                              "[[source]]\nname = \"s\"\npreset = \"external_credentials\"\n"
@@ -164,6 +179,12 @@ void PrintTo(const BadFile& file, std::ostream* out) { *out << file.name; }
 std::string source_with(const std::string& line) { return kMinimal + line + "\n"; }  // line 10
 std::string database_with(const std::string& lines) {
   return "[[database]]\nname = \"main\"\n" + lines + "\n" + kSource;  // line 3
+}
+std::string jwt_source(const std::string& lines) {
+  return kDatabase +
+         "[[source]]\nname = \"s\"\ntable = \"a.b\"\nscheme = \"jwt-hs256\"\n"
+         "id = \"id\"\nkey = \"jti\"\n" +
+         lines + "\n";  // line 10
 }
 std::string after(const std::string& lines) { return kMinimal + lines + "\n"; }  // line 10
 
@@ -317,12 +338,53 @@ const std::vector<BadFile> kBadFiles = {
      source_with("scheme = \"md5\"")
          .replace(kDatabase.size(), kSource.size(), "[[source]]\nname = \"s\"\ntable = \"a.b\"\n"),
      7,
-     {"`scheme`", "hmac-sha256, jwt, plain"}},
+     {"`scheme`", "hmac-sha256, jwt, jwt-hs256, plain"}},
     {"encoding", source_with("encoding = \"utf8\""), 10, {"`encoding`", "base64, hex, raw"}},
     {"hmac_without_peppers",
      kDatabase + "[[source]]\nname = \"s\"\npreset = \"api_keys\"\n",
      4,
      {"`peppers`", "folder"}},
+    {"jwt_without_secret",
+     kDatabase + "[[source]]\nname = \"s\"\ntable = \"a.b\"\nscheme = \"jwt-hs256\"\n"
+                 "id = \"id\"\nkey = \"jti\"\n",
+     4,
+     {"`jwt_secret_file`", "the secret that they are signed with"}},
+    {"jwt_secret_empty", jwt_source("jwt_secret_file = \"\""), 10, {"`jwt_secret_file`", "empty"}},
+    {"jwt_secrets_none", jwt_source("jwt_secret_file = []"), 10, {"`jwt_secret_file`", "at least"}},
+    {"jwt_secrets_empty",
+     jwt_source("jwt_secret_file = [\"a\", \"\"]"),
+     10,
+     {"`jwt_secret_file`", "empty name"}},
+    {"jwt_secrets_twice",
+     jwt_source("jwt_secret_file = [\"a\", \"b\", \"a\"]"),
+     10,
+     {"`jwt_secret_file`", "\"a\" twice"}},
+    {"jwt_secrets_mixed",
+     jwt_source("jwt_secret_file = [\"a\", 1]"),
+     10,
+     {"`jwt_secret_file`", "list of strings"}},
+    {"jwt_secret_number",
+     jwt_source("jwt_secret_file = 7"),
+     10,
+     {"`jwt_secret_file`", "a string, or a list of strings"}},
+    {"jwt_secret_for_whole_tokens",
+     kDatabase + "[[source]]\nname = \"s\"\npreset = \"auth_api_key\"\n"
+                 "jwt_secret_file = \"secret\"\n",
+     7,
+     {"`jwt_secret_file`", "jwt-hs256", "the text decides"}},
+    {"jwt_secret_for_nothing",
+     source_with("jwt_secret_file = \"secret\""),
+     10,
+     {"`jwt_secret_file`", "jwt-hs256"}},
+    {"jwt_encoding",
+     jwt_source("jwt_secret_file = \"a\"\nencoding = \"hex\""),
+     11,
+     {"`encoding`", "jwt-hs256", "a jti"}},
+    {"jwt_key_of_a_preset",
+     kDatabase + "[[source]]\nname = \"s\"\npreset = \"auth_api_key\"\n"
+                 "scheme = \"jwt-hs256\"\njwt_secret_file = \"secret\"\n",
+     7,
+     {"`key`", "key = \"jti\""}},
     {"peppers_for_nothing", source_with("peppers = \"/p\""), 10, {"`peppers`", "hmac-sha256"}},
     {"column_long", source_with("tenant = \"" + std::string(64, 'c') + "\""), 10, {"`tenant`"}},
     {"column_control", source_with("tenant = \"a\\nb\""), 10, {"`tenant`"}},

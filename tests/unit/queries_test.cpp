@@ -263,7 +263,8 @@ TEST_F(Queries, QuoteEveryNameThatIsNotTheirOwn) {
   source_.status_active = {"o'k"};
   for (const char* type : {"text", "boolean", "bigint", "timestamp without time zone", "text[]"}) {
     facts_.columns[evil] = type;
-    for (const Scheme scheme : {Scheme::kPlain, Scheme::kSha256, Scheme::kHmac, Scheme::kJwt}) {
+    for (const Scheme scheme :
+         {Scheme::kPlain, Scheme::kSha256, Scheme::kHmac, Scheme::kJwt, Scheme::kJwtJti}) {
       source_.scheme = scheme;
       for (std::string text : {load_sql(source_, facts_), reread_sql(source_, facts_)}) {
         for (std::size_t at; (at = text.find(quoted)) != std::string::npos;) {
@@ -299,6 +300,31 @@ TEST_F(Queries, NeverSelectAKeyThatIsStoredInTheClear) {
       EXPECT_THAT(text, Not(HasSubstr(key)));
     }
   }
+}
+
+TEST_F(Queries, DigestAJtiByItsTypeAndFetchNoClaims) {
+  remap("auth_api_key");
+  source_.scheme = Scheme::kJwtJti;
+  source_.columns[Role::kKey] = "jti";
+  facts_ = good_facts(source_);
+  const std::pair<const char*, const char*> cases[] = {
+      {"uuid",
+       "pg_catalog.sha256(pg_catalog.byteacat(pg_catalog.decode('00', 'hex'),"
+       " pg_catalog.uuid_send(t.\"jti\")))"},
+      {"text", "pg_catalog.sha256(pg_catalog.convert_to(t.\"jti\"::text, 'UTF8'))"},
+      {"character varying", "pg_catalog.sha256(pg_catalog.convert_to(t.\"jti\"::text, 'UTF8'))"},
+      {"bigint", "pg_catalog.sha256(pg_catalog.convert_to(t.\"jti\"::text, 'UTF8'))"},
+  };
+  for (const auto& [type, digest] : cases) {
+    facts_.columns["jti"] = type;
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << type;
+    for (const std::string& text : {load_sql(source_, facts_), reread_sql(source_, facts_)}) {
+      EXPECT_THAT(text, AllOf(HasSubstr(digest), Not(HasSubstr("split_part")))) << type;
+    }
+  }
+  facts_.columns["jti"] = "bytea";
+  EXPECT_THAT(problems(source_, facts_),
+              ElementsAre(AllOf(HasSubstr("\"jwt-hs256\""), HasSubstr("a jti, as uuid or text"))));
 }
 
 TEST_F(Queries, SelectTheSameInLoadAndReread) {

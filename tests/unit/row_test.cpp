@@ -2,15 +2,16 @@
 #include "loader/row.h"
 
 #include <gtest/gtest.h>
-#include <openssl/evp.h>
 
 #include <limits>
 
+#include "tests/unit/base64.h"
 #include "tests/unit/helpers.h"
 
 namespace latchkey {
 namespace {
 
+using test::base64;
 using test::claim_of;
 
 constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
@@ -23,60 +24,12 @@ std::string bytes32() {
   return bytes;
 }
 
-std::string base64(std::string_view bytes, bool url = false, bool padded = true) {
-  std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');
-  text.resize(static_cast<std::size_t>(EVP_EncodeBlock(
-      reinterpret_cast<unsigned char*>(text.data()),
-      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()))));
-  for (char& c : text) {
-    if (url && c == '+') c = '-';
-    if (url && c == '/') c = '_';
-  }
-  while (!padded && !text.empty() && text.back() == '=') text.pop_back();
-  return text;
-}
-
 std::string binary_time(std::int64_t us_since_2000) {
   std::string bytes;
   for (int shift = 56; shift >= 0; shift -= 8) {
     bytes += static_cast<char>((static_cast<std::uint64_t>(us_since_2000) >> shift) & 0xFF);
   }
   return bytes;
-}
-
-// ---- encodings
-
-TEST(RowHex, DecodesHexAndNothingElse) {
-  EXPECT_EQ(decode_hex(""), "");
-  EXPECT_EQ(decode_hex("00ff7F"), std::string("\0\xFF\x7F", 3));
-  EXPECT_EQ(decode_hex("aAbB"), "\xAA\xBB");
-  for (const char* bad :
-       {"0", "0g", "g0", " 00", "00 ", "0x00", "\\x00", "00\n", "-1", "\xC3\xA9"}) {
-    EXPECT_FALSE(decode_hex(bad).has_value()) << bad;
-  }
-  EXPECT_FALSE(decode_hex(std::string_view("0\0", 2)).has_value());
-}
-
-TEST(RowBase64, DecodesBothAlphabetsWithOrWithoutPadding) {
-  test::Random random;
-  for (std::size_t size = 0; size <= 70; ++size) {
-    std::string bytes;
-    for (std::size_t i = 0; i < size; ++i) bytes += static_cast<char>(random.bits());
-    for (const bool url : {false, true}) {
-      for (const bool padded : {false, true}) {
-        EXPECT_EQ(decode_base64(base64(bytes, url, padded)), bytes) << size << url << padded;
-      }
-    }
-  }
-  EXPECT_EQ(decode_base64("+/-_"), decode_base64("-_+/"));
-}
-
-TEST(RowBase64, RefusesEverythingElse) {
-  for (const char* bad : {"A", "AAAAA", "A=", "A===", "AA===", "====", "AA=A", "A A=", " AAA",
-                          "AAA\n", "AA.A", "AA*A", "AAA\\", "\xC3\xA9zz", "AAAA=AAA", "AA==AAAA"}) {
-    EXPECT_FALSE(decode_base64(bad).has_value()) << bad;
-  }
-  EXPECT_FALSE(decode_base64(std::string_view("AA\0A", 4)).has_value());
 }
 
 // ---- times
@@ -93,52 +46,6 @@ TEST(RowTime, CountsFrom1970AndKeepsInfinities) {
   EXPECT_EQ(unix_us_from_timestamptz(kMax - kEpochUs + 1), kNeverExpires);
   EXPECT_EQ(unix_us_from_timestamptz(kMax - 1), kNeverExpires);
   EXPECT_EQ(unix_us_from_timestamptz(kMin + 1), kMin + 1 + kEpochUs);
-}
-
-TEST(RowJwt, ReadsItsTimes) {
-  const struct {
-    const char* claims;
-    std::int64_t expires_us, not_before_us;
-  } cases[] = {
-      {"{}", kNeverExpires, kAlwaysValid},
-      {R"({"sub":"7","iat":5})", kNeverExpires, kAlwaysValid},
-      {R"({"exp":1700000000})", 1'700'000'000'000'000, kAlwaysValid},
-      {R"({"exp":1700000000,"nbf":1600000000})", 1'700'000'000'000'000, 1'600'000'000'000'000},
-      {R"({"nbf":1600000000})", kNeverExpires, 1'600'000'000'000'000},
-      {R"({"exp":0})", 0, kAlwaysValid},
-      {R"({"exp":-1})", -1'000'000, kAlwaysValid},
-      {R"({"exp":1.5})", 1'500'000, kAlwaysValid},
-      {R"({"exp":-1.5,"nbf":-0.0000005})", -1'500'000, -1},  // down: never later than it says
-      {R"({"exp":1.7e9})", 1'700'000'000'000'000, kAlwaysValid},
-      {R"({"exp":8999999999999})", 8'999'999'999'999'000'000, kAlwaysValid},
-      {R"({"exp":9000000000000})", kNeverExpires, kAlwaysValid},
-      {R"({"exp":9223372036854775807})", kNeverExpires, kAlwaysValid},
-      {R"({"exp":18446744073709551615})", kNeverExpires, kAlwaysValid},
-      {R"({"exp":1e300})", kNeverExpires, kAlwaysValid},
-      {R"({"exp":-1e300})", kAlwaysValid, kAlwaysValid},  // has expired at any time
-      {R"({"exp":-9223372036854775808})", kAlwaysValid, kAlwaysValid},
-      {R"({"nbf":1e300})", kNeverExpires, kNeverExpires},  // never begins
-      {R"({"nbf":-1e300})", kNeverExpires, kAlwaysValid},
-  };
-  for (const auto& c : cases) {
-    const auto times = jwt_times(base64(c.claims, true, false));
-    ASSERT_TRUE(times.has_value()) << c.claims;
-    EXPECT_EQ(times->expires_us, c.expires_us) << c.claims;
-    EXPECT_EQ(times->not_before_us, c.not_before_us) << c.claims;
-  }
-}
-
-TEST(RowJwt, DoesNotGuessAtClaimsThatItCannotRead) {
-  for (const char* bad :
-       {"", "[]", "7", "\"x\"", "null", "{", R"({"exp":1)", R"({"exp":"1700000000"})",
-        R"({"exp":true})", R"({"exp":[1]})", R"({"exp":{}})", R"({"nbf":"soon"})",
-        R"({"exp":1700000000,"nbf":"x"})", R"({"exp":1e999})", R"({"exp":NaN})", R"({"exp":01})",
-        R"({"exp":1} x)", "{\"exp\":\xFF}"}) {
-    EXPECT_FALSE(jwt_times(base64(bad, true, false)).has_value()) << bad;
-  }
-  EXPECT_FALSE(jwt_times("{}").has_value()) << "not encoded";
-  EXPECT_FALSE(jwt_times("e30.").has_value());
-  EXPECT_FALSE(jwt_times(base64(std::string(200'000, '['), true, false)).has_value());
 }
 
 // ---- rows
