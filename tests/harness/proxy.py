@@ -245,13 +245,16 @@ class ChaosProxy:
         """End present connections now; how many."""
         return self._do(lambda: self._cut(where))
 
-    def inject(self, notification: Notification) -> None:
-        """The client of the connection named gets this notification, whoever sent it."""
-        self._do(lambda: self._links[notification.connection].inject(notification))
+    def inject(self, notification: Notification) -> bool:
+        """The client of the connection named gets this notification. False if it has ended."""
+        return self._with(notification.connection, lambda link: link.inject(notification))
 
-    def say(self, connection: int, sql: str) -> None:
-        """Run a statement in the client's name, between two of its own; it hears no answer."""
-        self._do(lambda: self._links[connection].say(sql))
+    def say(self, connection: int, sql: str) -> bool:
+        """Run a statement in the client's name, between two of its own; it hears no answer.
+
+        False if the connection has ended.
+        """
+        return self._with(connection, lambda link: link.say(sql))
 
     def heal(self) -> None:
         """All is well again, but for what is lost."""
@@ -283,6 +286,15 @@ class ChaosProxy:
 
     def _add(self, rule: _Rule) -> None:
         self._do(lambda: self._rules.append(rule))
+
+    def _with(self, connection: int, task: Callable[[_Link], None]) -> bool:
+        def run() -> bool:
+            link = self._links.get(connection)
+            if link is not None:
+                task(link)
+            return link is not None
+
+        return self._do(run)
 
     def _do(self, task: Callable[[], T]) -> T:
         """Have the thread do it, and wait for what comes of it."""
