@@ -72,6 +72,9 @@ class Facts:
     to_client: int = 0  # bytes passed on
     to_server: int = 0
     statements: list[str] = field(default_factory=list)  # the last ones, cut short
+    # The last COPY ... TO STDOUT: bytes of the server before it, and with its end (0: not yet).
+    copy_begins: int = 0
+    copy_ends: int = 0
 
     @property
     def listens(self) -> bool:
@@ -498,6 +501,7 @@ class _Pipe:
         self.ended = False  # the source has said so
         self.passed_end = False
         self.passed = 0
+        self.taken = 0  # passed or still queued
         self._queue: deque[tuple[float, bytearray]] = deque()
         self._queued = 0
         self._free_at = 0.0
@@ -515,6 +519,7 @@ class _Pipe:
         else:
             self._queue.append((now, bytearray(data)))
         self._queued += len(data)
+        self.taken += len(data)
 
     def pump(self, now: float) -> float | None:
         """Pass on what may go; when more may, if that is a matter of time."""
@@ -715,6 +720,10 @@ class _Link:
                 text.decode(errors="replace") for text in piece.data[9:].split(b"\0")[:2]
             )
             return self.proxy.hear(Notification(self.facts.number, channel, payload), self.facts)
+        if piece.type == "H":
+            self.facts.copy_begins, self.facts.copy_ends = self._to_client.taken, 0
+        elif piece.type == "c":
+            self.facts.copy_ends = self._to_client.taken + len(piece.data)
         ours = bool(self._turns) and self._turns[0]
         if piece.type == "Z" and piece.last:
             if self._turns:

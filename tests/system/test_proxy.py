@@ -88,11 +88,16 @@ def test_it_tells_what_a_connection_does(cluster: PrivateCluster, proxy: ChaosPr
         contextlib.closing(connect(cluster, proxy)) as two,
     ):
         execute(one, "SET search_path = ''; LISTEN a")
+        before = proxy.connections[1].to_client
         with two.cursor() as cursor, open("/dev/null", "w") as nowhere:
-            cursor.copy_expert("COPY (SELECT 1) TO STDOUT", nowhere)
+            cursor.copy_expert("COPY (SELECT repeat('x', 990)) TO STDOUT", nowhere)
         listener, loader = proxy.connections
         assert (listener.listens, listener.loads) == (True, False)
         assert (loader.listens, loader.loads) == (False, True)
+        # CopyOutResponse 10, CopyData 5 and the row, CopyDone 5; then "COPY 1" and ready.
+        copy = loader.copy_begins, loader.copy_ends
+        assert copy == (before, before + 10 + 5 + 991 + 5)
+        assert loader.to_client == before + 10 + 5 + 991 + 5 + 12 + 6
 
 
 def test_delay(conn: Connection, proxy: ChaosProxy) -> None:
