@@ -43,6 +43,8 @@ def site(mortal: PrivateCluster, mortal_databases: Databases) -> Iterator[Faulty
     made = Faulty(mortal, mortal_databases.new("api_keys"))
     yield made
     made.close()
+    if mortal.running:
+        mortal_databases.drop(made.dbname)  # a standby copies what is there
 
 
 # ---- commits that hang
