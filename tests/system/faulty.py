@@ -75,6 +75,15 @@ class Faulty(Keys):
         """How `status` calls the state of the database."""
         return str(self.database_status()["state"])
 
+    def told(self) -> str:
+        """All that `status` says of what is wrong now."""
+        problems = self.source_status("api_keys").get("problems", [])
+        return "\n".join([self.database_status()["last_error"], *problems])
+
+    def wait_told(self, reason: str, deadline_s: float = 10) -> None:
+        """Return once `status` says that this is wrong."""
+        until(lambda: reason in self.told(), deadline_s, f"status tells of: {reason}")
+
     def wait_fresh(self, token: str, verdict: str = "valid", deadline_s: float = 20) -> None:
         """Return once the answer is this, and fresh."""
 

@@ -135,4 +135,4 @@ def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
             site.proxy.cut()
             site.cli.sync("30s")
             assert set(site.cli.verify(STEADY[:50]).names) == {"valid"}, "healed"
-    assert site.proxy.counters.flipped == FLIPS
+    assert site.proxy.counters.flipped >= FLIPS

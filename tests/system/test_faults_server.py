@@ -162,7 +162,7 @@ def test_a_server_that_does_not_let_us_in_is_not_battered(
         with way(site) as reason:
             witness.revoke(tokens[0])
             witness.wait_stale(5 * BOUND_S)
-            until(lambda: reason in site.database_status()["last_error"], 10, reason)
+            site.wait_told(reason)
             assert site.state() == "lost"
             connects, started = site.database_status()["connects"], time.monotonic()
             witness.wait_past_bound()
@@ -259,7 +259,7 @@ def test_a_database_set_back_to_the_past_is_read_anew(
         assert site.ask(*tokens, *late).names == ["revoked", "valid"]
         site.conn.close()
         mortal.sql(f"DROP DATABASE {name} WITH (FORCE)")
-        until(lambda: "does not exist" in site.database_status()["last_error"], 10, "it is gone")
+        site.wait_told("does not exist")
         assert site.cli.verify([*tokens, *late]).names == ["revoked", "valid"], "as it was known"
         mortal.sql(f"ALTER DATABASE {name}_backup RENAME TO {name}")
         site.reconnect()
