@@ -76,7 +76,7 @@ class Faulty(Keys):
         return str(self.database_status()["state"])
 
     def told(self) -> str:
-        """All that `status` says of what is wrong now."""
+        """All that `status` says of what is wrong, or was last."""
         problems = self.source_status("api_keys").get("problems", [])
         return "\n".join([self.database_status()["last_error"], *problems])
 
@@ -105,8 +105,8 @@ class Proxied(Faulty):
         )
 
     def close(self) -> None:
-        super().close()
-        self.proxy.close()
+        with self.proxy:  # which tells if it has failed
+            super().close()
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Daemon]:
@@ -193,7 +193,7 @@ class Witness:
 
     def wait_past_bound(self) -> None:
         """Return once what was revoked so far was asked for after the bound."""
-        over, rounds = time.monotonic() + self._bound_s, self.rounds
+        over = time.monotonic() + self._bound_s
         self._until(lambda: time.monotonic() > over, _ANY_DEADLINE_S, "the bound has passed")
         rounds = self.rounds
         self._until(lambda: self.rounds > rounds + 1, _ANY_DEADLINE_S, "keys are asked for")

@@ -71,7 +71,7 @@ def test_a_slow_load_brings_no_revoked_key_back(site: Proxied, why: str) -> None
         assert site.source_status("api_keys")["loads"] == loads_before, "it is still under way"
         site.proxy.heal()
         witness.wait_in_force()
-        assert site.source_status("api_keys")["loads"] == loads_before + 1
+        assert site.source_status("api_keys")["loads"] > loads_before
 
 
 GRID = 20
@@ -89,11 +89,7 @@ def test_a_load_cut_anywhere_leaves_what_was_known(site: Proxied) -> None:
             cut = site.proxy.counters.cut
             site.proxy.cut_after(offset, where=loads)
             now = site.proxy.cut()
-            until(
-                lambda: site.proxy.counters.cut > cut + now,  # noqa: B023
-                10,
-                "the load is cut",
-            )
+            until(lambda: site.proxy.counters.cut > cut + now, 10, "it is cut")  # noqa: B023
             witness.revoke(token)
             rounds = witness.rounds
             until(lambda: witness.rounds > rounds + 1, 10, "all keys are asked for")  # noqa: B023
@@ -116,7 +112,7 @@ def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
         begin, end = load_bytes(site)
         for number in range(FLIPS):
             before = site.database_status()["failures"], site.source_status("api_keys")["loads"]
-            # Odd steps meet all fields of a row, and the rows at the end, which are the revoked.
+            # The revoked rows come last; steps of no round size meet all fields.
             site.proxy.flip(end - 7 - (end - begin) * number // (20 * FLIPS), where=loads)
             flipped = site.proxy.counters.flipped
             site.proxy.cut()

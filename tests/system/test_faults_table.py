@@ -1,4 +1,4 @@
-"""Tables that are locked, may not be read, have changed their shape, or have lost their triggers."""
+"""Tables that are locked, unreadable, of another shape than before, or without their triggers."""
 
 from __future__ import annotations
 
