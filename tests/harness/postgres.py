@@ -54,6 +54,7 @@ class PrivateCluster:
     `settings` are lines for postgresql.conf, values in its own quoting.
     `superuser_auth="peer"` lets only root and our own user in as superuser, for machines where
     strangers have accounts: through "trust" any of them could run programs as the server's user.
+    `primary` makes it a standby of that one, which must run (see `standby`).
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PrivateCluster:
         tcp: bool = False,
         settings: Mapping[str, str] | None = None,
         superuser_auth: str = "trust",
+        primary: PrivateCluster | None = None,
     ) -> None:
         self._tcp = tcp
         self._settings = _SETTINGS | dict(settings or {})
@@ -78,7 +80,10 @@ class PrivateCluster:
             if self._user is not None:
                 os.chown(self.socket_dir, self._user.uid, self._user.gid)
                 os.chown(self._data, self._user.uid, self._user.gid)
-            self._initialise()
+            if primary is None:
+                self._initialise()
+            else:
+                self._copy(primary)
             if tcp:
                 self.port = _free_port()
         except BaseException:
@@ -168,6 +173,14 @@ class PrivateCluster:
             self._frozen = False
             for pid in [*child.children_of(self._process.pid), self._process.pid]:
                 child.send(pid, signal.SIGCONT)
+
+    def standby(self) -> PrivateCluster:
+        """A hot standby that follows this one, not started yet; the caller closes it."""
+        return PrivateCluster(primary=self)
+
+    def promote(self) -> None:
+        """Make a standby a primary, on a timeline of its own; returns once it is."""
+        assert self.sql("SELECT pg_promote()") == [(True,)], self.logs()
 
     def close(self) -> None:
         """Stop it and delete everything. May be called twice; runs by itself at exit."""
@@ -268,6 +281,12 @@ class PrivateCluster:
         names = {"root", pwd.getpwuid(os.geteuid()).pw_name}
         identities = [f"harness {name} {SUPERUSER}" for name in sorted(names)]
         (self._data / "pg_ident.conf").write_text("\n".join(identities) + "\n")
+
+    def _copy(self, primary: PrivateCluster) -> None:
+        """Settings and access rules come along."""
+        command = [str(_PROGRAMS / "pg_basebackup"), "-D", str(self._data), "--write-recovery-conf"]
+        command += ["--checkpoint", "fast", "--no-sync", "-d", primary.conninfo(dbname="")]
+        child.run(command, user=self._user, cwd=self._folder.path, timeout_s=120).expect(0)
 
     def _listen_options(self) -> list[str]:
         listen = "127.0.0.1" if self._tcp else ""

@@ -96,14 +96,19 @@ class Reply(NamedTuple):
     @property
     def verdicts(self) -> list[str]:
         """The verdicts that it tells, in order."""
+        return [verdict for verdict, _ in self.answers]
+
+    @property
+    def answers(self) -> list[tuple[str, bool]]:
+        """The verdicts that it tells, in order, and whether each claims to be fresh."""
         assert self.type == VERIFIED, self
-        count, at, names = struct.unpack_from("<H", self.body)[0], 4, []
+        count, at, found = struct.unpack_from("<H", self.body)[0], 4, []
         for _ in range(count):
-            verdict, _flags, claims = struct.unpack_from("<BBH", self.body, at)
-            names.append(VERDICTS[verdict])
+            verdict, flags, claims = struct.unpack_from("<BBH", self.body, at)
+            found.append((VERDICTS[verdict], bool(flags & 1)))
             at += 8 + claims
         assert at == len(self.body)
-        return names
+        return found
 
 
 class Raw:

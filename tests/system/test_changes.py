@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,17 +38,6 @@ def names(site: Installation, *tokens: str) -> list[str]:
 
 def is_fresh(site: Installation, token: str) -> bool:
     return bool(site.cli.verify(token)[0]["fresh"])
-
-
-def answers(reply: wire.Reply) -> list[tuple[str, bool]]:
-    """The verdict of each answer, and whether it claims to be fresh."""
-    assert reply.type == wire.VERIFIED, reply
-    (count,), at, found = struct.unpack_from("<H", reply.body), 4, []
-    for _ in range(count):
-        verdict, flags, claims = struct.unpack_from("<BBH", reply.body, at)
-        found.append((wire.VERDICTS[verdict], bool(flags & 1)))
-        at += 8 + claims
-    return found
 
 
 def assert_sync_gives_up_in_time(site: Installation, timeout_s: float) -> None:
@@ -443,7 +431,7 @@ def read_answers(raw: Raw, count: int) -> Iterator[tuple[str, bool]]:
     for _ in range(count):
         reply = raw.receive()
         assert reply is not None
-        yield from answers(reply)
+        yield from reply.answers
 
 
 # ---- notifications that anybody can forge

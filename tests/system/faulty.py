@@ -1,0 +1,237 @@
+"""What tests of faults share: a proxy before the database, and a witness of every answer."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg2
+from harness import seeds, wire
+from harness.postgres import PASSWORD_ROLE, PrivateCluster
+from harness.programs import Daemon
+from harness.proxy import ChaosProxy
+from harness.wait import until
+from harness.wire import Raw
+from installation import PASSWORD, Keys
+
+BOUND_S = 1.0
+QUICK = {"heartbeat": "100ms", "bound": "1s"}
+
+_ANY_DEADLINE_S = 60.0  # of a test, not a promise
+_KEYS_AT_ONCE = 250
+
+
+def socket_of(cluster: PrivateCluster) -> str:
+    """The file name of a server's socket."""
+    return f".s.PGSQL.{cluster.port}"
+
+
+@contextlib.contextmanager
+def mortal_cluster(schema: str = "api_keys", **settings: str) -> Iterator[PrivateCluster]:
+    """A server of the test's own, with our role and a template of one schema."""
+    with PrivateCluster(settings=settings) as server:
+        server.sql(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'")
+        server.createdb(f"template_{schema}")
+        with contextlib.closing(server.connect(f"template_{schema}")) as conn:
+            seeds.create_schema(conn, schema)
+        yield server
+
+
+class Faulty(Keys):
+    """An installation over api_keys whose answers age quickly."""
+
+    def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
+        super().__init__(cluster, dbname)
+        self.freshness |= QUICK
+
+    def several(self, prefix: str, count: int) -> list[str]:
+        """New keys; the names of their rows are they themselves."""
+        tokens = [f"{prefix}_{number}" for number in range(count)]
+        for token in tokens:
+            self.issue(token)
+        return tokens
+
+    def revoke(self, *tokens: str) -> None:
+        """Committed once this returns."""
+        self.sql(
+            "UPDATE public.api_keys SET status = 'revoked' WHERE name = ANY (%s)", list(tokens)
+        )
+
+    def cut_backends(self) -> None:
+        """The server ends all our daemon's sessions with this database."""
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'latchkeyd' AND datname = current_database()"
+        )
+
+    def reconnect(self) -> None:
+        """The owner's connection ended with the server."""
+        self.conn.close()
+        self.conn = self.cluster.connect(self.dbname)
+
+    def state(self) -> str:
+        """How `status` calls the state of the database."""
+        return str(self.database_status()["state"])
+
+    def told(self) -> str:
+        """All that `status` says of what is wrong, or was last."""
+        problems = self.source_status("api_keys").get("problems", [])
+        return "\n".join([self.database_status()["last_error"], *problems])
+
+    def wait_told(self, reason: str, deadline_s: float = 10) -> None:
+        """Return once `status` says that this is wrong."""
+        until(lambda: reason in self.told(), deadline_s, f"status tells of: {reason}")
+
+    def wait_fresh(self, token: str, verdict: str = "valid", deadline_s: float = 20) -> None:
+        """Return once the answer is this, and fresh."""
+
+        def there() -> bool:
+            (answer,) = self.cli.verify(token)
+            return bool(answer["fresh"]) and answer["verdict"] == verdict
+
+        until(there, deadline_s, f"{token} is {verdict}, and the answer is fresh")
+
+
+class Proxied(Faulty):
+    """The daemon reaches the database through a proxy; we ourselves reach it directly."""
+
+    def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
+        super().__init__(cluster, dbname)
+        self.proxy = ChaosProxy(cluster.socket_dir / socket_of(cluster))
+        self.database["conninfo"] = cluster.conninfo(
+            dbname, PASSWORD_ROLE, host=str(self.proxy.folder)
+        )
+
+    def close(self) -> None:
+        with self.proxy:  # which tells if it has failed
+            super().close()
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[Daemon]:
+        """Its end need not wait for what a test left broken."""
+        with super().serve() as daemon:
+            try:
+                yield daemon
+            finally:
+                self.proxy.heal()
+
+    def listener(self) -> int:
+        """The number of the connection that listens now."""
+        return max(facts.number for facts in self.proxy.connections if facts.listens)
+
+
+class Witness:
+    """Asks for the same keys without pause, and remembers each answer that must not be.
+
+    Never legal: a fresh yes to a key whose revocation had committed longer than the bound before
+    the request; any answer but yes to a key that no one touches. At the end of the block, which
+    raises if there was one, every revocation must be in force, freshly.
+    """
+
+    def __init__(
+        self,
+        site: Faulty,
+        revocable: Sequence[str] = (),
+        steady: Sequence[str] = (),
+        bound_s: float = BOUND_S,
+    ) -> None:
+        self._site = site
+        self._tokens = [*revocable, *steady]
+        self._steady = set(steady)
+        self._bound_s = bound_s
+        self._revoked_at: dict[str, float] = {}
+        self._seen: dict[str, tuple[str, bool]] = {}
+        self._wrong: list[str] = []
+        self._failure: BaseException | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="witness")
+        self.rounds = 0  # in which every key was asked for
+        self.stale = 0  # answers that did not claim to be fresh
+
+    def __enter__(self) -> Witness:
+        self._thread.start()
+        until(lambda: self.rounds or self._failure, _ANY_DEADLINE_S, "the first answers")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait_in_force()
+        finally:
+            self._stopping.set()
+            self._thread.join()
+        assert not self._wrong, "\n".join(self._wrong[:20])
+        if kind is None and self._failure is not None:
+            raise self._failure
+
+    def revoke(self, *tokens: str) -> None:
+        """Revoke keys through the database, and hold the daemon to it from now on."""
+        self._site.revoke(*tokens)
+        self.revoked(*tokens)
+
+    def revoked(self, *tokens: str) -> None:
+        """The caller has committed their revocation."""
+        now = time.monotonic()
+        for token in tokens:
+            self._revoked_at[token] = now
+
+    def wait_in_force(self, deadline_s: float = _ANY_DEADLINE_S) -> None:
+        """Return once a fresh no was given to each key revoked so far."""
+
+        def missing() -> list[str]:
+            seen = self._seen
+            return [token for token in self._revoked_at if seen.get(token) != ("revoked", True)]
+
+        self._until(lambda: not missing(), deadline_s, "all revocations are in force")
+
+    def wait_stale(self, deadline_s: float = _ANY_DEADLINE_S) -> None:
+        """Return once an answer given from now on does not claim to be fresh."""
+        before = self.stale
+        self._until(lambda: self.stale > before, deadline_s, "answers say that they are not fresh")
+
+    def wait_past_bound(self) -> None:
+        """Return once what was revoked so far was asked for after the bound."""
+        over = time.monotonic() + self._bound_s
+        self._until(lambda: time.monotonic() > over, _ANY_DEADLINE_S, "the bound has passed")
+        rounds = self.rounds
+        self._until(lambda: self.rounds > rounds + 1, _ANY_DEADLINE_S, "keys are asked for")
+
+    def verdict(self, token: str) -> str:
+        """The last answer."""
+        return self._seen[token][0]
+
+    def _until(self, predicate: Callable[[], bool], deadline_s: float, what: str) -> None:
+        until(lambda: predicate() or self._failure, deadline_s, what)
+        if self._failure is not None:
+            raise self._failure
+
+    def _watch(self) -> None:
+        try:
+            with Raw(self._site.socket, _ANY_DEADLINE_S) as raw:
+                while not self._stopping.is_set():
+                    for first in range(0, len(self._tokens), _KEYS_AT_ONCE):
+                        self._ask(raw, self._tokens[first : first + _KEYS_AT_ONCE])
+                    self.rounds += 1
+                    self._stopping.wait(0.002)  # leaves the processor to the daemon
+        except BaseException as error:
+            self._failure = error
+
+    def _ask(self, raw: Raw, tokens: Sequence[str]) -> None:
+        revoked_at = dict(self._revoked_at)
+        sent = time.monotonic()
+        reply = raw.ask(wire.verify([token.encode() for token in tokens]))
+        for token, (verdict, fresh) in zip(tokens, reply.answers, strict=True):
+            self._seen[token] = verdict, fresh
+            self.stale += not fresh
+            since = sent - revoked_at.get(token, sent)
+            if verdict == "valid" and fresh and since > self._bound_s:
+                self._wrong.append(f"{token}: fresh and valid {since:.3f} s after its revocation")
+            if token in self._steady and verdict != "valid":
+                self._wrong.append(f"{token}: {verdict}, though nobody touched it")
+
+
+def refuses_connections(error: psycopg2.OperationalError) -> bool:
+    """Whether a server has no connection to give."""
+    return "too many clients" in str(error) or "connection slots" in str(error)
