@@ -1,0 +1,313 @@
+"""What each key said when, and which answers are legal. Pure: no clock, no database, no thread.
+
+Times are nanoseconds of CLOCK_BOOTTIME, which all processes share. Nobody can know the instant at
+which a COMMIT takes effect; only that it lies between the moment before COMMIT was sent and the
+moment after it returned. If the connection broke in between, it may also never have happened. So
+an answer is illegal only if it is wrong whatever the truth is within these limits.
+
+The rules (design/freshness.md). An answer to a request sent at `sent` and received at `received`:
+
+bound    a fresh `valid`: the key was valid at some instant in [sent - bound, received];
+refusal  a fresh refusal: likewise. A key that was valid throughout is not to be refused;
+age      fresh or not: what it says was so at some instant in [sent - its age, received];
+sync     behind a successful `sync` on the same connection: in [sync sent, received];
+self     it does not contradict itself: fresh, age, the maximum age asked for.
+
+Expiry is judged at the request, with no tolerance: what had expired at `sent` is not valid; what
+had not at `received` has not expired.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+LONG_AGO = -(1 << 62)
+NEVER_YET = 1 << 62
+
+# Verdicts as they are numbered on the wire.
+VALID, UNKNOWN, MALFORMED, REVOKED, DISABLED, DELETED, EXPIRED, NOT_YET_VALID = range(8)
+UNAVAILABLE = 10
+AGE_UNKNOWN = 0xFFFFFFFF
+
+RULES = ("bound", "refusal", "age", "sync", "self")
+
+_CLOCK_NOISE_NS = NS_PER_MS
+
+
+class Version(NamedTuple):
+    """What the table says of a key from one commit to the next."""
+
+    verdict: int  # VALID, or why not, before its times are looked at; UNKNOWN: there is no row
+    row: int = 0  # id of the row that holds it
+    expires_us: int | None = None  # since 1970, as the other one
+    not_before_us: int | None = None
+
+    def says(self, from_us: int, to_us: int) -> int:
+        """The verdicts it can give if judged between these two, as a set of bits."""
+        if self.verdict != VALID:
+            return 1 << self.verdict
+        verdicts = 0
+        if self.expires_us is not None and self.expires_us <= to_us:
+            verdicts |= 1 << EXPIRED
+        if self.expires_us is not None and self.expires_us <= from_us:
+            return verdicts
+        if self.not_before_us is not None and self.not_before_us > from_us:
+            verdicts |= 1 << NOT_YET_VALID
+        if self.not_before_us is None or self.not_before_us <= to_us:
+            verdicts |= 1 << VALID
+        return verdicts
+
+
+ABSENT = Version(UNKNOWN)
+
+
+class Change:
+    """One commit as one key sees it. `until` is NEVER_YET as long as its outcome is open."""
+
+    __slots__ = ("since", "until", "version")
+
+    def __init__(self, since: int, version: Version, until: int = NEVER_YET) -> None:
+        self.since = since  # before COMMIT was sent
+        self.until = until  # after it was known to have happened
+        self.version = version
+
+
+class Answer(NamedTuple):
+    """What one reply said of one key."""
+
+    sent: int
+    received: int
+    sent_real_us: int  # CLOCK_REALTIME at the same two moments, rounded down
+    received_real_us: int
+    verdict: int
+    fresh: bool
+    age_ms: int
+    max_age_ms: int | None = None
+    synced: int = LONG_AGO  # when the last successful sync before it, on its connection, was sent
+    row: int | None = None  # whose key it is, where the reply tells
+
+
+class Timeline:
+    """The versions of one key, oldest first. One writer: changes of a key never overlap."""
+
+    __slots__ = ("_changes", "_forgotten_until")
+
+    def __init__(self) -> None:
+        self._changes = [Change(LONG_AGO, ABSENT, LONG_AGO)]
+        self._forgotten_until = LONG_AGO - 1  # nothing
+
+    def begin(self, since: int, version: Version) -> Change:
+        """COMMIT is about to be sent."""
+        assert not self.open_since(NEVER_YET), "the last change is still open"
+        change = Change(since, version)
+        self._changes.append(change)
+        return change
+
+    def committed(self, change: Change, until: int) -> None:
+        """It has happened, at `until` the latest."""
+        assert change is self._changes[-1] and change.since <= until
+        change.until = until
+
+    def aborted(self, change: Change) -> None:
+        """It has not happened and never will."""
+        assert change is self._changes[-1]
+        self._changes.pop()
+
+    @property
+    def last(self) -> Change:
+        """The newest change, whether its outcome is known or not."""
+        return self._changes[-1]
+
+    def open_since(self, moment: int) -> bool:
+        """Whether a change of unknown outcome began at `moment` or before."""
+        last = self._changes[-1]
+        return last.until == NEVER_YET and last.since <= moment
+
+    def possible(self, begin: int, end: int) -> list[Version] | None:
+        """Every version that may have been in force in [begin, end]; None: that is forgotten."""
+        if begin <= self._forgotten_until:
+            return None
+        found = []
+        for index in range(len(self._changes) - 1, -1, -1):
+            change = self._changes[index]
+            if change.since <= end:
+                found.append(change.version)
+            if change.until < begin:  # all before it had ended
+                break
+        return found
+
+    def forget(self, before: int) -> None:
+        """Drop what had ended before this moment."""
+        keep = bisect_left(self._changes, before, key=lambda change: change.until)
+        keep = max(0, min(keep - 1, len(self._changes) - 1))
+        if keep > 0:
+            # The version before the first one kept may have lasted until that one's `until`.
+            self._forgotten_until = self._changes[keep].until
+            del self._changes[:keep]
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._changes)
+
+
+@dataclass
+class Promise:
+    """What the daemon is held to."""
+
+    bound_ns: int
+    max_stale_ns: int
+    rules: frozenset[str] = frozenset(RULES)  # only these are applied
+    # While notifications were lost on purpose, and until an audit is known to have made up for it,
+    # whatever was in force since the first moment remains legal.
+    losses: list[tuple[int, int]] = field(default_factory=list)
+
+    def begin_loss(self, now: int) -> None:
+        """From now on, notifications may get lost."""
+        self.losses.append((now, NEVER_YET))
+
+    def end_loss(self, now: int) -> None:
+        """Whatever got lost has been found."""
+        self.losses[-1] = (self.losses[-1][0], now)
+
+
+class Rule(NamedTuple):
+    """Why an answer must agree with what was in force since `begin`."""
+
+    name: str
+    begin: int
+
+
+def rules(answer: Answer, promise: Promise) -> list[Rule]:
+    """All that an answer is held to in what it says of the key, strictest last."""
+    found = []
+    if answer.age_ms != AGE_UNKNOWN:
+        # The age is rounded down, and counted from a moment that is not before `sent`.
+        found.append(Rule("age", answer.sent - (answer.age_ms + 1) * NS_PER_MS))
+    else:
+        found.append(Rule("age", LONG_AGO))
+    if answer.fresh:
+        name = "bound" if answer.verdict == VALID else "refusal"
+        found.append(Rule(name, answer.sent - promise.bound_ns))
+    if answer.synced != LONG_AGO:
+        found.append(Rule("sync", answer.synced))
+    for since, until in promise.losses:
+        if since <= answer.received and answer.sent <= until:
+            found = [Rule(name, min(begin, since)) for name, begin in found]
+    return sorted((rule for rule in found if rule.name in promise.rules), key=_begin)
+
+
+def _begin(rule: Rule) -> int:
+    return rule.begin
+
+
+def contradiction(answer: Answer, promise: Promise) -> str | None:
+    """What is wrong with an answer in itself, whatever the key's history."""
+    age, verdict = answer.age_ms, answer.verdict
+    bound_ms = promise.bound_ns // NS_PER_MS
+    if answer.fresh and age > bound_ms:
+        return f"it claims to be fresh at an age of {age} ms"
+    if verdict == UNAVAILABLE:
+        too_old = age >= promise.max_stale_ns // NS_PER_MS
+        if not too_old and (answer.max_age_ms is None or age < answer.max_age_ms):
+            return f"unavailable, though only {age} ms old"
+        return None
+    if verdict > NOT_YET_VALID or verdict == MALFORMED:
+        return "a verdict that no such key can get"
+    if answer.max_age_ms is not None and age > answer.max_age_ms:
+        return f"{age} ms old, where at most {answer.max_age_ms} ms were asked for"
+    if not answer.fresh and age < bound_ms:
+        return f"it claims not to be fresh at an age of {age} ms"
+    return None
+
+
+def agrees(timeline: Timeline, answer: Answer, begin: int) -> bool:
+    """Whether the answer fits something that may have been in force in [begin, received]."""
+    last = timeline.last
+    if last.until < begin:
+        versions: Sequence[Version] | None = (last.version,)
+    else:
+        versions = timeline.possible(begin, answer.received)
+        if versions is None:
+            return True
+    from_us, to_us = answer.sent_real_us, answer.received_real_us
+    passed_us = (answer.received - answer.sent) // 1000
+    if abs(to_us - from_us - passed_us) > _CLOCK_NOISE_NS // 1000:
+        from_us, to_us = 0, NEVER_YET  # somebody set the clock: times tell nothing
+    wanted = 1 << answer.verdict
+    for version in versions:
+        if version.says(from_us, to_us) & wanted:
+            if answer.row is None or answer.verdict != VALID or answer.row == version.row:
+                return True
+    # A key that moves from one row to another is refused while that is being applied.
+    moves = len({version.row for version in versions}) > 1
+    return moves and answer.verdict in (UNKNOWN, DISABLED)
+
+
+def wrong(timeline: Timeline, answer: Answer, promise: Promise) -> str | None:
+    """Why the answer is illegal under every possible history; None: it is not."""
+    odd = contradiction(answer, promise) if "self" in promise.rules else None
+    if odd is not None:
+        return f"self: {odd}"
+    if answer.verdict == UNAVAILABLE:
+        return None
+    held_to = rules(answer, promise)
+    if not held_to or agrees(timeline, answer, held_to[-1].begin):
+        return None
+    broken = next(rule for rule in held_to if not agrees(timeline, answer, rule.begin))
+    names = [rule.name for rule in held_to if rule.begin >= broken.begin]
+    since = (answer.sent - broken.begin) / NS_PER_S
+    window = f"within {since:.3f} s before the request was sent, and until it was answered"
+    return f"{', '.join(names)}: nothing in force {window} says so"
+
+
+# ---- what a failure shows
+
+
+class Run(NamedTuple):
+    """Answers in a row that said the same of a key."""
+
+    verdict: int
+    fresh: bool
+    count: int
+    first_sent: int
+    last_received: int
+    least_age_ms: int
+    greatest_age_ms: int
+
+
+class Journal:
+    """The last answers on one key, those that say the same in one line."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(self, length: int = 60) -> None:
+        self._runs: deque[Run] = deque(maxlen=length)
+
+    def add(self, answer: Answer) -> bool:
+        """Whether the verdict turned from valid to a refusal."""
+        age = answer.age_ms
+        last = self._runs[-1] if self._runs else None
+        if last is None or (last.verdict, last.fresh) != (answer.verdict, answer.fresh):
+            self._runs.append(
+                Run(answer.verdict, answer.fresh, 1, answer.sent, answer.received, age, age)
+            )
+            refused = answer.verdict not in (VALID, UNAVAILABLE)
+            return last is not None and last.verdict == VALID and refused
+        self._runs[-1] = Run(
+            last.verdict,
+            last.fresh,
+            last.count + 1,
+            last.first_sent,
+            max(last.last_received, answer.received),
+            min(last.least_age_ms, age),
+            max(last.greatest_age_ms, age),
+        )
+        return False
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)

@@ -1,0 +1,333 @@
+"""Where answers and history meet, while both go on.
+
+Workers announce each COMMIT before they send it, under the judge's lock. So when an answer is
+looked at, every change that it can speak of is known; if one of these is still open, the answer
+waits until that is settled.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+from harness.wire import VERDICTS
+
+from .history import (
+    AGE_UNKNOWN,
+    NEVER_YET,
+    NS_PER_S,
+    UNAVAILABLE,
+    VALID,
+    Answer,
+    Change,
+    Journal,
+    Promise,
+    Timeline,
+    Version,
+    wrong,
+)
+from .tables import Key
+
+_ANSWER = struct.Struct("<BBHI")
+_KEPT_NS = 120 * NS_PER_S  # of a key's history; more than any answer can reach back
+_FORGET_EVERY_NS = 10 * NS_PER_S
+_WAITING_MAX = 100_000  # answers that wait for the outcome of a commit
+_VIOLATIONS_MAX = 3  # all that is read by anybody
+
+
+class Batch(NamedTuple):
+    """One request and its reply, as a client hands them over."""
+
+    sent: int
+    received: int
+    sent_real_us: int
+    received_real_us: int
+    max_age_ms: int | None
+    synced: int
+    keys: Sequence[int]
+    body: bytes  # of the reply
+
+
+class Notice(NamedTuple):
+    """Anything else that a client has to say."""
+
+    kind: str  # "synced", "sync timed out", "connected", or what must not happen
+    text: str = ""
+
+
+HARMLESS = frozenset({"synced", "sync timed out", "connected"})
+
+
+class Violation(NamedTuple):
+    """One answer that nothing can justify."""
+
+    key: Key
+    answer: Answer
+    why: str
+
+
+def now_ns() -> int:
+    """The clock by which everything here is judged."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Judge:
+    """See the module. All methods may be called from any thread."""
+
+    def __init__(self, keys: Sequence[Key], promise: Promise) -> None:
+        self.started = now_ns()
+        self.counts: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()  # how often each rule was
+        self.violations: list[Violation] = []
+        self.trouble: list[str] = []  # replies that no client should get
+        self._keys = keys
+        self._promise = promise
+        self._lock = threading.Lock()
+        self._timelines = [Timeline() for _ in keys]
+        self._journals = [Journal() for _ in keys]
+        self._waiting: dict[int, list[Answer]] = {}
+        self._waiting_count = 0
+        self._settled: deque[tuple[int, list[Answer]]] = deque()
+        self._freshest = dict.fromkeys((key.source for key in keys), 0)
+        self._forget_at = self.started + _FORGET_EVERY_NS
+        self._ending = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
+        self._pipes: list[Connection] = []
+
+    # ---- for the workers
+
+    def begin(self, become: Mapping[Key, Version]) -> list[tuple[int, Change]]:
+        """COMMIT is about to be sent."""
+        with self._lock:
+            now = now_ns()
+            return [
+                (key.index, self._timelines[key.index].begin(now, version))
+                for key, version in become.items()
+            ]
+
+    def committed(self, changes: Sequence[tuple[int, Change]]) -> None:
+        """It has happened by now."""
+        now = now_ns()
+        with self._lock:
+            for index, change in changes:
+                self._timelines[index].committed(change, now)
+                self._settle(index)
+
+    def aborted(self, changes: Sequence[tuple[int, Change]]) -> None:
+        """It has not happened, and cannot any more."""
+        with self._lock:
+            for index, change in changes:
+                self._timelines[index].aborted(change)
+                self._settle(index)
+
+    def _settle(self, index: int) -> None:
+        answers = self._waiting.pop(index, None)
+        if answers is not None:
+            self._settled.append((index, answers))
+
+    # ---- for the faults
+
+    def begin_loss(self, since: int) -> None:
+        """Notifications of changes that committed after `since` may get lost from now on."""
+        with self._lock:
+            self._promise.begin_loss(since)
+
+    def end_loss(self) -> None:
+        """Whatever got lost has been found."""
+        with self._lock:
+            self._promise.end_loss(now_ns())
+
+    def fresh_since(self, moment: int) -> bool:
+        """Whether of every source a fresh answer has been seen that was asked for after this."""
+        with self._lock:
+            return min(self._freshest.values()) > moment
+
+    # ---- the clients' reports
+
+    def start(self, pipes: Sequence[Connection]) -> None:
+        """Read from these until `stop`."""
+        self._pipes = list(pipes)
+        self._thread.start()
+
+    def expect_end(self) -> None:
+        """From now on, clients may end."""
+        self._ending.set()
+
+    def stop(self) -> None:
+        """Judge what has come in, and end."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            ready = wait(self._pipes, 0.05) if self._pipes else []
+            if not ready and self._stop.is_set():
+                break
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                try:
+                    self.take(pipe.recv())
+                except (EOFError, OSError):
+                    self._pipes.remove(pipe)
+                    if not self._ending.is_set():
+                        self.trouble.append("a client has ended")
+        with self._lock:
+            self._judge_settled()
+            # What is open now, nobody will settle any more.
+            self.counts["unjudged"] += self._waiting_count
+
+    def take(self, reports: Sequence[Batch | Notice]) -> None:
+        """Judge some reports."""
+        for report in reports:
+            if isinstance(report, Notice):
+                self.counts[report.kind] += 1
+                if report.kind not in HARMLESS and len(self.trouble) < _VIOLATIONS_MAX:
+                    self.trouble.append(f"{report.kind}: {report.text}")
+                continue
+            with self._lock:
+                self._judge_settled()
+                self._judge_batch(report)
+                self._forget()
+
+    def _judge_batch(self, batch: Batch) -> None:
+        at = 4
+        for index in batch.keys:
+            verdict, flags, claims_size, age_ms = _ANSWER.unpack_from(batch.body, at)
+            at += _ANSWER.size
+            row = _row(batch.body[at : at + claims_size]) if claims_size else None
+            at += claims_size
+            answer = Answer(
+                batch.sent,
+                batch.received,
+                batch.sent_real_us,
+                batch.received_real_us,
+                verdict,
+                bool(flags & 1),
+                age_ms,
+                batch.max_age_ms,
+                batch.synced,
+                row,
+            )
+            self._count(index, answer)
+            if not self._timelines[index].open_since(answer.received):
+                self._judge(index, answer)
+            elif self._waiting_count < _WAITING_MAX:
+                self._waiting.setdefault(index, []).append(answer)
+                self._waiting_count += 1
+                self.counts["waited"] += 1
+            else:
+                self.counts["unjudged"] += 1
+        if at != len(batch.body):
+            self.trouble.append("a reply has more answers than its request had keys")
+
+    def _judge_settled(self) -> None:
+        while self._settled:
+            index, answers = self._settled.popleft()
+            self._waiting_count -= len(answers)
+            for answer in answers:
+                if self._timelines[index].open_since(answer.received):  # the next one has begun
+                    self._waiting.setdefault(index, []).append(answer)
+                    self._waiting_count += 1
+                else:
+                    self._judge(index, answer)
+
+    def _judge(self, index: int, answer: Answer) -> None:
+        self.counts["judged"] += 1
+        why = wrong(self._timelines[index], answer, self._promise)
+        if why is not None:
+            self.counts["violations"] += 1
+            self.broken.update(why.partition(":")[0].split(", "))
+            if len(self.violations) < _VIOLATIONS_MAX:
+                self.violations.append(Violation(self._keys[index], answer, why))
+
+    def _count(self, index: int, answer: Answer) -> None:
+        if self._journals[index].add(answer):
+            self.counts["revocations seen"] += 1
+        if answer.verdict == UNAVAILABLE:
+            self.counts["unavailable"] += 1
+        elif not answer.fresh:
+            self.counts["stale"] += 1
+        else:
+            self.counts["fresh valid" if answer.verdict == VALID else "fresh refusal"] += 1
+            source = self._keys[index].source
+            self._freshest[source] = max(self._freshest[source], answer.sent)
+
+    def _forget(self) -> None:
+        now = now_ns()
+        if now < self._forget_at:
+            return
+        self._forget_at = now + _FORGET_EVERY_NS
+        for timeline in self._timelines:
+            timeline.forget(now - _KEPT_NS)
+
+    # ---- what a failure shows
+
+    def explain(self, violation: Violation) -> str:
+        """The answer, and the whole history of its key."""
+        answer, key = violation.answer, violation.key
+        lines = [
+            f"WRONG ANSWER for key {key.text.decode()[:80]} of source {key.source}",
+            f"  {violation.why}",
+            f"  sent {self._at(answer.sent)}, received {self._at(answer.received)}:"
+            f" {_say(answer.verdict, answer.fresh)}, age {_age(answer.age_ms)}"
+            + ("" if answer.max_age_ms is None else f", max age {answer.max_age_ms} ms")
+            + ("" if answer.synced < 0 else f", behind a sync sent {self._at(answer.synced)}")
+            + ("" if answer.row is None else f", row {answer.row}"),
+            f"  clock at sent: {answer.sent_real_us} us since 1970",
+            "history of the key (commit between … and …):",
+        ]
+        with self._lock:
+            for change in self._timelines[key.index]:
+                lines.append(f"  {self._window(change)}  {_describe(change.version)}")
+            lines.append("answers on the key (first sent … last received):")
+            for run in self._journals[key.index]:
+                lines.append(
+                    f"  {self._at(run.first_sent)} … {self._at(run.last_received)}"
+                    f"  {run.count} x {_say(run.verdict, run.fresh)},"
+                    f" age {_age(run.least_age_ms)} to {_age(run.greatest_age_ms)}"
+                )
+        return "\n".join(lines)
+
+    def _window(self, change: Change) -> str:
+        if change.since < 0:
+            return "from the start"
+        until = "unknown" if change.until == NEVER_YET else self._at(change.until)
+        return f"{self._at(change.since)} … {until}"
+
+    def _at(self, moment: int) -> str:
+        return f"{(moment - self.started) / NS_PER_S:.6f} s"
+
+
+def _row(claims: bytes) -> int | None:
+    at = 0
+    while at < len(claims):
+        tag, size = struct.unpack_from("<BH", claims, at)
+        if tag == 2:
+            return int(claims[at + 3 : at + 3 + size])
+        at += 3 + size
+    return None
+
+
+def _say(verdict: int, fresh: bool) -> str:
+    return f"{VERDICTS[verdict]}, {'fresh' if fresh else 'not fresh'}"
+
+
+def _age(age_ms: int) -> str:
+    return "unknown" if age_ms == AGE_UNKNOWN else f"{age_ms} ms"
+
+
+def _describe(version: Version) -> str:
+    text = VERDICTS[version.verdict] if version.row else "no row"
+    if version.row:
+        text += f", row {version.row}"
+    if version.expires_us is not None:
+        text += f", expires {version.expires_us} us since 1970"
+    if version.not_before_us is not None:
+        text += f", not before {version.not_before_us} us since 1970"
+    return text

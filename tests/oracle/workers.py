@@ -1,0 +1,286 @@
+"""Those who change keys: each thread owns some keys of one table, and nobody else touches them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psycopg2
+from harness.postgres import PrivateCluster
+from harness.wait import until
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from .history import ABSENT, UNKNOWN, Version
+from .judge import Judge
+from .tables import Key, Table
+
+# A server that was stopped is started again after seconds; a machine that is busy takes longer.
+_RECONNECT_S = 60.0
+_PAUSE_S = (0.005, 0.06)
+# PostgreSQL's message for it: a query.
+_COMMIT = b"Q" + (4 + len(b"COMMIT\0")).to_bytes(4, "big") + b"COMMIT\0"
+
+
+@dataclass
+class Counts:
+    """What the workers did."""
+
+    commits: int = 0
+    rollbacks: int = 0
+    changes: int = 0
+    unknown: int = 0  # commits of which the connection did not tell what became of them
+
+
+def prepare(execute: Callable[[str], object]) -> None:
+    """Each transaction leaves its number in here: so one can tell whether it happened."""
+    execute("CREATE TABLE public.oracle_commits (worker int PRIMARY KEY, number bigint NOT NULL)")
+
+
+class Worker:
+    """One of them. `run` until `stop`; `failure` says what went wrong with the test itself."""
+
+    def __init__(
+        self,
+        number: int,
+        table: Table,
+        keys: Iterable[Key],
+        judge: Judge,
+        cluster: PrivateCluster,
+        dbname: str,
+        seed: int,
+    ) -> None:
+        self.counts = Counts()
+        self.failure: Exception | None = None
+        self._number = number
+        self._table = table
+        self._now: dict[Key, Version] = {key: ABSENT for key in keys}
+        self._judge = judge
+        self._cluster = cluster
+        self._dbname = dbname
+        self._dice = random.Random(seed)
+        self._transaction = 0
+        self._connections = 0
+        self._conn: Connection | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"worker {number}", daemon=True)
+        with cluster.connect(dbname) as conn, conn.cursor() as cursor:
+            cursor.execute("INSERT INTO public.oracle_commits VALUES (%s, 0)", (number,))
+        conn.close()
+
+    # ---- life
+
+    def fill(self) -> None:
+        """The first rows, before anybody asks."""
+        self._change({key: self._table.wish(self._dice, _real_us()) for key in self._now})
+
+    def start(self) -> None:
+        """Change keys until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is under way."""
+        self._stop.set()
+
+    def join(self, deadline_s: float) -> None:
+        """Wait for the end."""
+        until(lambda: not self._thread.is_alive(), deadline_s, f"worker {self._number} ends")
+        if self._conn is not None:
+            self._conn.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(self._dice.uniform(*_PAUSE_S)):
+                self._step()
+        except Exception as error:  # a thread's failure is the run's
+            self.failure = error
+
+    # ---- what to change
+
+    def _step(self) -> None:
+        dice = self._dice
+        keys = list(self._now)
+        count = dice.choices([1, dice.randint(2, 8), dice.randint(20, 50)], [70, 27, 3])[0]
+        chosen = dice.sample(keys, min(count, len(keys)))
+        whole = len(keys) == len(self._table.keys)
+        if whole and dice.random() < 0.04:
+            self._change({key: self._wish() for key in keys}, truncate=True)
+        elif dice.random() < 0.05:
+            self._rotate()
+        elif dice.random() < 0.1:
+            self._change(dict.fromkeys(chosen, self._wish()))  # the same for all of them
+        else:
+            self._change({key: self._wish() for key in chosen})
+
+    def _wish(self) -> Version:
+        return self._table.wish(self._dice, _real_us())
+
+    def _rotate(self) -> None:
+        there = [key for key, version in self._now.items() if version.row]
+        absent = [key for key, version in self._now.items() if not version.row]
+        if not there or not absent:
+            return
+        old, new = self._dice.choice(there), self._dice.choice(absent)
+        version = self._now[old]
+
+        def rotate(cursor: Cursor) -> dict[Key, Version]:
+            if self._table.rotate(cursor, version.row, new):
+                return {old: ABSENT, new: version}
+            return {}
+
+        self._transact(rotate)
+
+    def _change(self, wishes: dict[Key, Version], *, truncate: bool = False) -> None:
+        stays_empty = self._dice.random() < 0.4
+        in_vain = self._dice.random() < 0.1
+
+        def change(cursor: Cursor) -> dict[Key, Version]:
+            if in_vain:
+                self._try_in_vain(cursor, list(wishes))
+            become: dict[Key, Version] = {}
+            if truncate and self._table.truncate(cursor):
+                become = dict.fromkeys(wishes, ABSENT)
+                if stays_empty:
+                    return become
+            elif len(wishes) > 1 and len(set(wishes.values())) == 1:
+                return self._bring_together(cursor, wishes)
+            for key, wish in wishes.items():
+                old = become.get(key, self._now[key])
+                become[key] = self._table.bring(cursor, key, old, wish)
+            return become
+
+        self._transact(change)
+
+    def _bring_together(self, cursor: Cursor, wishes: dict[Key, Version]) -> dict[Key, Version]:
+        """One statement for all rows that are there."""
+        (wish,) = set(wishes.values())
+        there = {key: self._now[key].row for key in wishes if self._now[key].row}
+        rows = list(there.values())
+        if wish.verdict == UNKNOWN:
+            self._table.delete(cursor, rows)
+            return dict.fromkeys(there, ABSENT)
+        self._table.update(cursor, rows, wish)
+        return {key: wish._replace(row=row) for key, row in there.items()}
+
+    def _try_in_vain(self, cursor: Cursor, keys: list[Key]) -> None:
+        """A part of a transaction that is taken back, and must never be seen."""
+        cursor.execute("SAVEPOINT in_vain")
+        for key in keys[:5]:
+            self._table.bring(cursor, key, self._now[key], self._wish())
+        cursor.execute("ROLLBACK TO SAVEPOINT in_vain")
+
+    # ---- one transaction
+
+    def _transact(self, change: Callable[[Cursor], dict[Key, Version]]) -> None:
+        """Do it, and tell the judge all that can be known of it.
+
+        Whatever breaks the connection before COMMIT takes the transaction back.
+        """
+        conn = self._connected()
+        try:
+            with conn.cursor() as cursor:
+                cursor.execute("BEGIN")
+                become = change(cursor)
+                cursor.execute(
+                    "UPDATE public.oracle_commits SET number = %s WHERE worker = %s",
+                    (self._transaction + 1, self._number),
+                )
+                if self._dice.random() < 0.03:
+                    # The table is to be read anew, while changes go on.
+                    cursor.execute("SELECT pg_notify('latchkey', %s)", (self._table.reload_notice,))
+                if self._dice.random() < 0.1:
+                    cursor.execute("ROLLBACK")
+                    self.counts.rollbacks += 1
+                else:
+                    self._commit(cursor, become)
+        except psycopg2.Error as error:
+            if not _broken(conn, error):
+                raise
+            conn.close()
+
+    def _commit(self, cursor: Cursor, become: dict[Key, Version]) -> None:
+        hang_up = self._dice.random() < 0.02
+        self._transaction += 1
+        changes = self._judge.begin(become)
+        try:
+            if hang_up:
+                _commit_and_hang_up(cursor.connection, self._dice.randrange(2, len(_COMMIT) * 2))
+            cursor.execute("COMMIT")
+        except psycopg2.Error as error:
+            if not _broken(cursor.connection, error):
+                raise
+            cursor.connection.close()
+            self.counts.unknown += 1
+            (happened,) = until(self._outcome, _RECONNECT_S, "what became of a COMMIT")
+            if not happened:
+                self._judge.aborted(changes)
+                return
+        self._judge.committed(changes)
+        self._now |= become
+        self.counts.commits += 1
+        self.counts.changes += len(become)
+
+    def _outcome(self) -> tuple[bool] | None:
+        """Whether the last transaction happened; None as long as that is not certain."""
+        name = _connection_name(self._number, self._connections)
+        try:
+            with self._cluster.connect(self._dbname) as conn, conn.cursor() as cursor:
+                # Nobody can commit it any more: its backend is gone.
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (name,)
+                )
+                if cursor.fetchall() != [(0,)]:
+                    return None
+                cursor.execute(
+                    "SELECT number FROM public.oracle_commits WHERE worker = %s", (self._number,)
+                )
+                ((number,),) = cursor.fetchall()
+            conn.close()
+        except psycopg2.Error:
+            return None  # the server is down or goes down: ask again
+        return (number == self._transaction,)
+
+    # ---- connections
+
+    def _connected(self) -> Connection:
+        """A connection that works as far as we know."""
+        if self._conn is not None and not self._conn.closed:
+            return self._conn
+        self._connections += 1
+        name = _connection_name(self._number, self._connections)
+
+        def connect() -> Connection | None:
+            try:
+                return self._cluster.connect(self._dbname, application_name=name)
+            except psycopg2.OperationalError:
+                return None
+
+        self._conn = until(connect, _RECONNECT_S, f"worker {self._number} is connected again")
+        return self._conn
+
+
+def _commit_and_hang_up(conn: Connection, size: int) -> None:
+    """Send so much of a COMMIT (or all of it) and do not wait for the answer."""
+    with contextlib.suppress(OSError):  # it has been cut off already
+        os.write(conn.fileno(), _COMMIT[:size])
+    conn.close()
+
+
+def _broken(conn: Connection, error: psycopg2.Error) -> bool:
+    """Whether the connection is of no more use; if not, the statement was wrong."""
+    kinds = (psycopg2.OperationalError, psycopg2.InterfaceError)
+    # Without a code, it is not the server that speaks, and not every loss has a class of its own.
+    return bool(conn.closed) or isinstance(error, kinds) or error.pgcode is None
+
+
+def _connection_name(worker: int, number: int) -> str:
+    return f"oracle-worker-{worker}-{number}"
+
+
+def _real_us() -> int:
+    return time.clock_gettime_ns(time.CLOCK_REALTIME) // 1000

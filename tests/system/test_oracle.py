@@ -1,0 +1,24 @@
+"""The promise of freshness while everything changes and everything fails: scripts/oracle, once.
+
+What it does is told in tests/oracle. Its seed is printed at the start and with every failure.
+"""
+
+from __future__ import annotations
+
+import os
+
+from harness import child
+from harness.programs import REPOSITORY, build_folder
+
+# A minute has every kind of fault in it. Sanitizers look for something else, and are slow.
+SECONDS = 60 if build_folder().name == "release" else 20
+LIMIT_S = 10 * SECONDS
+
+
+def test_no_answer_is_wrong_whatever_happens() -> None:
+    command = [str(REPOSITORY / "scripts" / "oracle"), str(SECONDS), "--build", str(build_folder())]
+    if "LATCHKEY_SEED" in os.environ:
+        command += ["--seed", os.environ["LATCHKEY_SEED"]]
+    done = child.run(command, timeout_s=LIMIT_S)
+    print(done.stdout)
+    assert done.exit_code == 0, f"{done.stdout}\n{done.stderr}"
