@@ -206,8 +206,9 @@ class Faults:
         )
         self._proxy.heal()
         self._say("no more is swallowed")
-        # The first one to end from now on may have begun before; the second one has not.
-        for _ in range(2):
+        # The first one to end from now on may have begun before, and one that finds what was lost is
+        # followed by a reload: the fourth is behind all that.
+        for _ in range(4):
             known = self._reads()
             until(
                 lambda: all(now > then for now, then in zip(self._reads(), known)),
