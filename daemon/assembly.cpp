@@ -37,6 +37,7 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
     routes.push_back({key_sets[i].get(), source.scheme == Scheme::kHmac
                                              ? of_folder[source.peppers]
                                              : std::vector<std::size_t>{0}});
+    routes.back().uses = key_sets[i]->uses.get();
     names.push_back(source.name);
   }
   return std::make_shared<const Policy>(
@@ -58,6 +59,7 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
     config.refresh.heartbeat_ns = options.freshness.heartbeat.count();
     config.refresh.barrier_deadline_ns = options.freshness.bound.count();
     config.refresh.audit_ns = options.freshness.audit.count();
+    config.last_used_flush_ns = options.last_used.flush.count();
     std::vector<LoaderSource> sources;
     for (std::size_t i = 0; i < options.sources.size(); ++i) {
       const SourceConfig& source = options.sources[i];

@@ -57,6 +57,7 @@ class Digester {
 struct Route {
   const KeySet* keys = nullptr;
   std::vector<std::size_t> digesters;  // indexes into Verifier's
+  UseLog* uses = nullptr;              // where answers of `valid` are noted; null: nowhere
 };
 
 // What the caller demands of a key besides being good.

@@ -73,6 +73,7 @@ struct Loader::Source {
   OddityCounts load_oddities{};
   std::int64_t load_since_ns = 0;
   SourceStatus status;
+  std::optional<std::size_t> last_used;  // its number there, if it is written back
 
   Source(LoaderSource from, Quiescence& quiescence)
       : settings(std::move(from)), writer(*settings.keys, quiescence) {
@@ -87,10 +88,16 @@ Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quies
     : database_(std::move(database)),
       quiescence_(quiescence),
       refresh_(sources.size(), database_.refresh, random_seed()),
+      last_used_(database_.name, database_.target, database_.last_used_flush_ns, random_seed()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   for (LoaderSource& source : sources) {
     sources_.push_back(std::make_unique<Source>(std::move(source), quiescence));
+    Source& added = *sources_.back();
+    UseLog* uses = added.settings.keys->uses.get();
+    if (uses == nullptr) continue;
+    added.last_used = last_used_.add(added.settings.config, added.facts, added.writer, *uses);
+    uses->on_half_full([this] { wake(); });
   }
   status_.database = database_.name;
   status_.since_boot_ns = boot_ns();
@@ -119,6 +126,11 @@ void Loader::post(std::function<void()> task) {
     const std::lock_guard lock(mutex_);
     posted_.push_back(std::move(task));
   }
+  wake();
+}
+
+// Neither blocks nor allocates: workers call it.
+void Loader::wake() const {
   const std::uint64_t one = 1;
   // Only a counter at its limit can refuse, and then the thread is awake anyway.
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof one);
@@ -176,8 +188,10 @@ void Loader::run() {
   while (!stopping_) {
     run_posted();
     act();
+    last_used_.turn(boot_ns(), alive());
     collect();
   }
+  last_used_.finish(alive());
   disconnect();
 }
 
@@ -266,7 +280,7 @@ void Loader::act() {
 
 void Loader::wait(std::int64_t until_ns) {
   bool more = false;
-  std::array<pollfd, 3> fds{};
+  std::array<pollfd, 4> fds{};
   std::size_t count = 0;
   fds[count++] = {wake_fd_, POLLIN, 0};
   for (const auto& connection : {std::cref(listen_), std::cref(work_)}) {
@@ -274,7 +288,8 @@ void Loader::wait(std::int64_t until_ns) {
     fds[count++] = {connection.get()->socket(), connection.get()->events(), 0};
     more = more || connection.get()->more_to_do();
   }
-  until_ns = std::min({until_ns, listen_ ? listen_deadline_ns_ : kNoDeadline,
+  if (last_used_.socket() >= 0) fds[count++] = {last_used_.socket(), last_used_.events(), 0};
+  until_ns = std::min({until_ns, last_used_.next_ns(), listen_ ? listen_deadline_ns_ : kNoDeadline,
                        work_ ? work_deadline_ns_ : kNoDeadline});
   timespec timeout{};
   const std::int64_t left_ns = more ? 0 : std::max<std::int64_t>(0, until_ns - boot_ns());
@@ -625,7 +640,12 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
   changed_.notify_all();
 }
 
+const PgConnection* Loader::alive() const {
+  return refresh_.state() == Refresh::State::kLive ? listen_.get() : nullptr;
+}
+
 void Loader::disconnect() {
+  last_used_.disconnect();  // whoever listens anew may listen to another server
   listen_.reset();
   work_.reset();
   for (const auto& source : sources_) source->writer.abandon_load();
@@ -649,6 +669,7 @@ void Loader::publish_status() {
     source.status.keys = source.settings.keys->map.size();
     source.status.ambiguous = source.writer.ambiguous_digests();
     source.status.memory = source.writer.memory();
+    if (source.last_used) source.status.last_used = last_used_.counts(*source.last_used);
     status_.sources[i] = source.status;
   }
 }

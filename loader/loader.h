@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "keymap/key_set.h"
+#include "loader/last_used_writer.h"
 #include "loader/postgres.h"
 #include "loader/refresh.h"
 #include "loader/row.h"
@@ -31,6 +32,7 @@ struct DatabaseConfig {
   std::string name;
   PgTarget target;
   RefreshSettings refresh;
+  std::int64_t last_used_flush_ns = 5'000'000'000;
 };
 
 // A source and what only the loader needs to know of it.
@@ -54,6 +56,8 @@ struct SourceStatus {
   KeySetMemory memory;
   OddityCounts oddities{};            // of the last load
   std::vector<std::string> problems;  // of the table, as the last load found it
+
+  std::optional<LastUsedCounts> last_used;  // nothing: its table does not want to know
 };
 
 struct LoaderStatus {
@@ -112,6 +116,7 @@ class Loader {
 
   void run();
   void post(std::function<void()> task);
+  void wake() const;
   void run_posted();
   void act();
   void wait(std::int64_t until_ns);
@@ -137,6 +142,8 @@ class Loader {
   void take_notification(const PgNotification& notification);
   void publish_status();
   void collect();
+  // A connection that works, or null.
+  [[nodiscard]] const PgConnection* alive() const;
 
   DatabaseConfig database_;
   Quiescence& quiescence_;
@@ -144,6 +151,7 @@ class Loader {
   StallWatch stall_watch_;
   std::int64_t stall_logged_ns_ = 0;  // how long the stall had lasted when it was last logged
   Refresh refresh_;
+  LastUsedWriter last_used_;
 
   std::unique_ptr<PgConnection> listen_;
   std::unique_ptr<PgConnection> work_;

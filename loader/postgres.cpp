@@ -108,6 +108,11 @@ PgConnection::PgConnection(const PgTarget& target) : connection_(nullptr, PQfini
     if (!option(target.conninfo, keyword)) add(keyword, value);
   }
   if (!target.password.empty()) add("password", target.password.c_str());
+  if (target.server) {
+    add("host", target.server->host.c_str());
+    add("hostaddr", target.server->address.c_str());  // libpq takes an empty one for none
+    add("port", target.server->port.c_str());
+  }
   add(nullptr, nullptr);
   // Later words win over those inside the expanded dbname: client_encoding is ours.
   connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
@@ -122,6 +127,12 @@ void PgConnection::fail() const {
   const std::string why = one_line(PQerrorMessage(connection_.get()));
   if (!connected_) throw PgConnectError(why);
   throw PgError(why);
+}
+
+PgServer PgConnection::server() const {
+  const auto text = [](const char* value) { return std::string(value != nullptr ? value : ""); };
+  return {text(PQhost(connection_.get())), text(PQhostaddr(connection_.get())),
+          text(PQport(connection_.get()))};
 }
 
 int PgConnection::socket() const { return PQsocket(connection_.get()); }

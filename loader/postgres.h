@@ -51,9 +51,17 @@ class PgRows {
   std::shared_ptr<pg_result> result_;
 };
 
+// Which of the servers that a conninfo may name, its address found out.
+struct PgServer {
+  std::string host;     // a name, an address, or the folder of a Unix socket
+  std::string address;  // empty: a Unix socket
+  std::string port;
+};
+
 struct PgTarget {
   std::string conninfo;  // keyword=value or URI; what it leaves open gets our defaults
   std::string password;  // empty: none
+  std::optional<PgServer> server = std::nullopt;  // only this one
 };
 
 // Checks that libpq can read a conninfo; returns what is wrong with it.
@@ -91,6 +99,8 @@ class PgConnection {
   [[nodiscard]] bool connected() const { return connected_; }
   [[nodiscard]] bool idle() const { return connected_ && !busy_; }
   [[nodiscard]] std::optional<PgNotification> next_notification();
+  // Whom it is connected to. Another connection to it has no name to resolve, and so cannot block.
+  [[nodiscard]] PgServer server() const;
 
   // For poll().
   [[nodiscard]] int socket() const;

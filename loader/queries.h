@@ -19,6 +19,7 @@ struct TableFacts {
   bool rows_hidden = false;                    // row level security applies to this role
   std::map<std::string, std::string> columns;  // name -> type, as format_type() spells it
   std::vector<std::string> unreadable;         // columns that this role may not select
+  std::vector<std::string> unwritable;         // columns that this role may not update
   std::vector<std::string> unique;             // columns with a unique index of their own
   std::vector<std::string> not_null;
   struct Trigger {
@@ -63,6 +64,11 @@ enum RowField {
 // $1 is an array of ids, as text of the array type that id_array_type() names.
 [[nodiscard]] std::string reread_sql(const SourceConfig& source, const TableFacts& facts);
 [[nodiscard]] bool scopes_are_json(const SourceConfig& source, const TableFacts& facts);
+
+// Writes when rows were last used, forward only. $1: array of ids as for reread_sql(); $2: array of
+// as many bigint, microseconds since 1970. Answers (id text, written boolean) for each row whose
+// time was older or NULL; not written is what somebody else has locked.
+[[nodiscard]] std::string last_used_sql(const SourceConfig& source, const TableFacts& facts);
 
 // Is this text an id that the re-read can be asked for? A notification can hold anything.
 [[nodiscard]] bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id);
