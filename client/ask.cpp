@@ -308,6 +308,13 @@ void print_status(const ordered_json& status) {
         std::printf("         %lld accepted by pepper %s\n", count.get<long long>(), name.c_str());
       }
     }
+    if (const auto last_used = source.find("last_used"); last_used != source.end()) {
+      std::printf("         last_used_at:");
+      for (const auto& [name, count] : last_used->items()) {
+        std::printf(" %s %lld", name.c_str(), count.get<long long>());
+      }
+      std::printf("\n");
+    }
   }
   std::printf("verdicts");
   for (const auto& [name, count] : status.at("verdicts").items()) {

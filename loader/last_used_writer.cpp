@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 
 #include "keymap/clock.h"
 
@@ -127,8 +128,10 @@ void LastUsedWriter::begin_round(std::int64_t now_ns) {
 
 void LastUsedWriter::end_round() {
   in_round_ = false;
-  for (const auto& source : sources_) source->pending.give_back(std::move(source->locked));
-  for (const auto& source : sources_) source->locked.clear();
+  for (const auto& source : sources_) {
+    source->left = 0;
+    source->pending.give_back(std::exchange(source->locked, {}));
+  }
   if (flush_ns_ > kKeepConnection) disconnect();
 }
 
@@ -137,8 +140,7 @@ void LastUsedWriter::disconnect() {
   prepared_ = false;
   if (!in_round_) return;
   // Behind those that were locked: these were tried later.
-  sources_[at_]->pending.give_back(std::move(batch_));
-  batch_.clear();
+  sources_[at_]->pending.give_back(std::exchange(batch_, {}));
   end_round();
 }
 
@@ -156,7 +158,7 @@ void LastUsedWriter::advance(std::int64_t now_ns, const PgConnection* alive) {
     end_round();  // the database cannot be reached now; the loader tries
   }
   if (connection_ == nullptr) return;
-  if (prepared_ && connection_->idle() && in_round_ && !write_batch(now_ns)) end_round();
+  if (prepared_ && connection_->idle() && in_round_ && !write_batch(now_ns)) round_done();
   if (busy() && now_ns > deadline_ns_) {
     throw PgError("the connection that writes last_used_at got no answer within " +
                   std::to_string(kStepDeadline / 1'000'000'000) + " seconds");
@@ -214,6 +216,12 @@ void LastUsedWriter::batch_done(const PgRows& rows) {
   }
   batch_.clear();
   rounds_.written();
+}
+
+// All sources' turns came, and nothing failed. (A row that cannot be written ends each round: it is
+// complained of once, not each time that others have been written.)
+void LastUsedWriter::round_done() {
+  end_round();
   if (!last_error_.empty()) {
     spdlog::info("database \"{}\": last_used_at is written again", database_);
   }

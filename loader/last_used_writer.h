@@ -69,6 +69,7 @@ class LastUsedWriter {
   void connect(std::int64_t now_ns, const PgConnection& alive);
   [[nodiscard]] bool write_batch(std::int64_t now_ns);
   void batch_done(const PgRows& rows);
+  void round_done();
   void failed(std::int64_t now_ns, const std::string& why, std::size_t refused);
   [[nodiscard]] std::size_t pending() const;
 

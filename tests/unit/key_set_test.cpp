@@ -270,7 +270,7 @@ TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
 TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
   load_all(row("1", "k"), row("2", "gone"));
   std::size_t abandoned = 0;
-  for (const std::size_t more : {253, 1, 1, 1, 1, 254, 255, 256, 257}) {
+  for (const std::size_t more : {253U, 1U, 1U, 1U, 1U, 254U, 255U, 256U, 257U}) {
     writer_.upsert(row("2", "gone"));
     for (std::size_t i = 0; i < more; ++i, ++abandoned) {
       writer_.begin_load();
