@@ -97,10 +97,19 @@ void verify_all(benchmark::State& state, const Population& keys, Verify verify) 
       benchmark::Counter(count / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-template <Scheme kScheme>
+// Is it noted which keys were used, as where `last_used_at` is mapped?
+enum class Uses { kIgnored, kNoted };
+
+template <Scheme kScheme, Uses kUses = Uses::kIgnored>
 void verify(benchmark::State& state) {
   Population& keys = Population::of(static_cast<std::size_t>(state.range(0)), kScheme);
-  const Verifier verifier({keys.digester()}, {{&keys.keys, {0}}}, FreshnessLimits{});
+  UseLog log(1);
+  bool half_full = false;
+  log.on_half_full([&] { half_full = true; });
+  const UseClock clock = kUses == Uses::kNoted ? UseClock(std::chrono::seconds(5)) : UseClock();
+  const Verifier verifier({keys.digester()},
+                          {{&keys.keys, {0}, {}, kUses == Uses::kNoted ? &log : nullptr}},
+                          FreshnessLimits{});
   Quiescence::Reader reader(keys.quiescence);
   Terms terms;
   terms.all_scopes = kRequired;
@@ -110,11 +119,25 @@ void verify(benchmark::State& state) {
   verify_all(state, keys, [&](std::span<const std::string_view> texts) {
     for (std::size_t i = 0; i < texts.size(); ++i) questions[i] = {texts[i], &terms};
     const ReadSection section(reader);
-    verifier.verify(std::span(questions).first(texts.size()), read_clocks(), findings);
+    const Now now = read_clocks();
+    verifier.verify(std::span(questions).first(texts.size()), now, findings);
+    const UseMoment moment = clock.at(now.real_us);
     std::size_t good = 0;
-    for (std::size_t i = 0; i < texts.size(); ++i) good += findings[i].verdict == LATCHKEY_VALID;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      good += findings[i].verdict == LATCHKEY_VALID;
+      UseLog* uses = verifier.routes()[findings[i].route].uses;
+      if (uses != nullptr) uses->note(0, *findings[i].record, moment);
+    }
+    // The loader's part, but nobody else is here to do it.
+    if (half_full) {
+      log.take([](const Use& use) { benchmark::DoNotOptimize(use.digest.bytes[0]); });
+      half_full = false;
+    }
     return good;
   });
+  if (kUses == Uses::kIgnored) return;
+  const std::uint32_t ago = clock.at(read_clocks().real_us).tick - findings[0].record->used_tick();
+  if (ago > 1 || log.deferred() > 0) fail(state);
 }
 
 // With what is at hand: OpenSSL's one-shot functions and a well-known map behind a lock.
@@ -374,6 +397,9 @@ template <Scheme kScheme>
 void register_scheme(const std::string& name, std::int64_t size) {
   for (const std::int64_t batch : {1, 32, 64}) {
     benchmark::RegisterBenchmark(("verify/latchkey/" + name).c_str(), verify<kScheme>)
+        ->Args({size, batch});
+    benchmark::RegisterBenchmark(("verify/latchkey+last_used/" + name).c_str(),
+                                 verify<kScheme, Uses::kNoted>)
         ->Args({size, batch});
     benchmark::RegisterBenchmark(("verify/robin_map+shared_mutex/" + name).c_str(),
                                  verify_peer<kScheme>)

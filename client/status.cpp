@@ -112,11 +112,10 @@ void print_source(const ordered_json& source) {
   }
   // Briefly: `--json` and docs/lint.md say more of each.
   for (const ordered_json& finding : source.value("findings", ordered_json::array())) {
-    std::string line_of = kIndentation + text_of(finding, "number") + " " +
-                          text_of(finding, "severity") + ": " + text_of(finding, "name");
-    if (const auto count = finding.value("count", 0LL))
-      line_of += " (" + std::to_string(count) + ")";
-    std::cout << printable(line_of) << '\n';
+    std::string found = kIndentation + text_of(finding, "number") + " " +
+                        text_of(finding, "severity") + ": " + text_of(finding, "name");
+    if (const auto count = finding.value("count", 0LL)) found += " (" + std::to_string(count) + ")";
+    std::cout << printable(found) << '\n';
   }
   if (source.value("loading", false)) {
     std::string progress = kIndentation + std::string("loading: ") + number_of(source, "load_rows");
@@ -139,6 +138,13 @@ void print_source(const ordered_json& source) {
   for (const auto& [name, count] : peppers.items()) {
     std::cout << kIndentation << count.get<long long>() << " accepted by pepper " << printable(name)
               << '\n';
+  }
+  if (const ordered_json counts = object_of(source, "last_used"); !counts.empty()) {
+    std::string uses = kIndentation + std::string("last_used_at:");
+    for (const auto& [name, count] : counts.items()) {
+      uses += " " + name + " " + std::to_string(count.get<long long>());
+    }
+    std::cout << printable(uses) << '\n';
   }
   print_memory(source);
 }

@@ -44,7 +44,7 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
     routes.push_back(
         {key_sets[i].get(),
          source.scheme == Scheme::kHmac ? of_folder[source.peppers] : std::vector<std::size_t>{0},
-         scheme_name(source.scheme)});
+         scheme_name(source.scheme), key_sets[i]->uses.get()});
     if (source.scheme == Scheme::kJwtJti) {
       routes.back().digesters.clear();
       for (const std::string& file : source.jwt_secret_files) {
@@ -94,6 +94,7 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
     config.refresh.barrier_deadline_ns = options.freshness.bound.count();
     config.bound_ns = options.freshness.bound.count();
     config.refresh.audit_ns = options.freshness.audit.count();
+    config.last_used_flush_ns = options.last_used.flush.count();
     std::vector<LoaderSource> sources;
     for (std::size_t i = 0; i < options.sources.size(); ++i) {
       const SourceConfig& source = options.sources[i];

@@ -25,6 +25,13 @@ std::int64_t floor_seconds(std::int64_t us) {
   return us % 1'000'000 < 0 ? seconds - 1 : seconds;
 }
 
+// Only what was let in counts as used.
+void note_use(const Finding& finding, const UseMoment& moment, const ConversationContext& context) {
+  if (finding.verdict != LATCHKEY_VALID) return;
+  UseLog* uses = context.verifier->routes()[finding.route].uses;
+  if (uses != nullptr) uses->note(context.worker, *finding.record, moment);
+}
+
 }  // namespace
 
 BatchScratch::BatchScratch() {
@@ -179,11 +186,14 @@ void Conversation::flush(OutBuffer& out, const ConversationContext& context,
       const std::size_t count = std::min(Verifier::kBatchMax, questions.size() - from);
       context.verifier->verify(questions.subspan(from, count), now, findings.subspan(from, count));
     }
+    const UseMoment moment = context.use_clock.at(now.real_us);
     std::size_t next = 0;
     for (const BatchScratch::Request& request : scratch.requests) {
       VerifiedWriter writer(out, request.id, request.keys);
       for (std::size_t i = 0; i < request.keys; ++i) {
-        write_answer(writer, findings[next++], request.flags, context);
+        const Finding& finding = findings[next++];
+        note_use(finding, moment, context);
+        write_answer(writer, finding, request.flags, context);
       }
       writer.finish();
     }

@@ -29,6 +29,9 @@ struct ConversationContext {
   WorkerStats* stats = nullptr;
   std::function<Now()> clock;
   std::function<std::string(const Rights&)> status_json;  // what this caller may know
+
+  std::size_t worker = 0;  // its place in each UseLog
+  UseClock use_clock;
 };
 
 // Room for one batch, reused by all conversations of a worker so that answering allocates nothing.

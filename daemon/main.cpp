@@ -220,6 +220,8 @@ int run(const std::string& config_path, bool check) {
   std::vector<std::unique_ptr<KeySet>> key_sets;
   for (const SourceConfig& source : options.sources) {
     key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
+    if (source.column(Role::kLastUsedAt) == nullptr) continue;
+    key_sets.back()->uses = std::make_unique<UseLog>(options.listen.workers);
   }
   std::vector<std::unique_ptr<Loader>> loaders;
   const std::unique_ptr<decltype(loaders), void (*)(decltype(loaders)*)> stop_loaders(

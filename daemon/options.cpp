@@ -98,6 +98,13 @@ void read_freshness(Section& section, FreshnessOptions& freshness) {
   }
 }
 
+void read_last_used(Section& section, LastUsedOptions& last_used) {
+  section.duration("flush", last_used.flush, std::chrono::seconds(1));
+  if (last_used.flush > std::chrono::minutes(10)) {
+    section.refuse("`flush` is too long: at most 10m.", section.find("flush"));
+  }
+}
+
 // What we quote into SQL; "$latchkey$" would end the quotation of a function's body.
 bool is_sql_name(const std::string& name) {
   return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
@@ -262,6 +269,17 @@ SourceConfig read_source(Section& section) {
                        column + "\". It must be another column.",
                    section.find(role_name(role)));
   }
+  for (const auto& [role, column] : source.columns) {
+    if (role == Role::kLastUsedAt || source.column(Role::kLastUsedAt) == nullptr ||
+        column != *source.column(Role::kLastUsedAt)) {
+      continue;
+    }
+    section.refuse("`last_used_at` names the same column as `" + std::string(role_name(role)) +
+                       "`, \"" + column +
+                       "\". It is written to whenever a key is used, so it must be a column that"
+                       " means nothing else.",
+                   section.find(role_name(Role::kLastUsedAt)));
+  }
   for (const Role role : {Role::kId, Role::kKey}) {
     if (source.column(role) != nullptr) continue;
     section.refuse("source \"" + source.name + "\" needs `" + role_name(role) +
@@ -375,7 +393,17 @@ void share_triggers(const Section& file, Options& options, const Lines& lines) {
                              "\" read the same table, so they must agree on `id`.",
                          lines.sources[i]);
       }
-      for (const auto& [role, column] : other.columns) watched.insert(column);
+      for (const auto& [role, column] : other.columns) {
+        if (role != Role::kLastUsedAt) watched.insert(column);
+      }
+    }
+    const std::string* last_used = source.column(Role::kLastUsedAt);
+    if (last_used != nullptr && watched.contains(*last_used)) {
+      file.refuse_line("source \"" + source.name + "\" would write `last_used_at` to column \"" +
+                           *last_used +
+                           "\", which another source on this table reads. Each use of a key would"
+                           " then count as a change of it. Name another column.",
+                       lines.sources[i]);
     }
     source.watched.assign(watched.begin(), watched.end());
   }
@@ -437,6 +465,7 @@ Options Options::parse(std::string_view text, const std::string& path) {
   file.table("listen", [&](Section& s) { read_listen(s, options.listen); });
   file.table("limits", [&](Section& s) { read_limits(s, options.limits); });
   file.table("freshness", [&](Section& s) { read_freshness(s, options.freshness); });
+  file.table("last_used", [&](Section& s) { read_last_used(s, options.last_used); });
   file.table("log", [&](Section& s) {
     read_choice<std::string>(
         s, "level",

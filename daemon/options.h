@@ -49,6 +49,10 @@ struct FreshnessOptions {
   [[nodiscard]] FreshnessLimits limits() const { return {bound.count(), max_stale.count()}; }
 };
 
+struct LastUsedOptions {
+  std::chrono::nanoseconds flush = std::chrono::seconds(5);
+};
+
 struct DatabaseOptions {
   std::string name;
   std::string conninfo;
@@ -69,6 +73,7 @@ struct Options {
   ListenOptions listen;
   LimitOptions limits;
   FreshnessOptions freshness;
+  LastUsedOptions last_used;
   std::string log_level = "info";
   std::vector<DatabaseOptions> databases;
   std::vector<SourceConfig> sources;

@@ -36,8 +36,8 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 
 class Server::Worker : public SessionHost {
  public:
-  Worker(const Options& options, const std::string& name, Quiescence& quiescence,
-         ServerHooks& hooks)
+  Worker(const Options& options, std::size_t number, const std::string& name,
+         Quiescence& quiescence, ServerHooks& hooks)
       : options_(options),
         hooks_(hooks),
         name_(name),
@@ -48,6 +48,10 @@ class Server::Worker : public SessionHost {
     context_.stats = &stats_;
     context_.clock = read_clocks;
     context_.status_json = hooks.status_json;
+    context_.worker = number;
+    // Whoever uses a key in each of two flushes finds it written in each.
+    context_.use_clock =
+        UseClock(std::chrono::duration_cast<std::chrono::microseconds>(options.last_used.flush));
   }
 
   void start() {
@@ -195,7 +199,7 @@ Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Qui
       hooks_(std::move(hooks)) {
   for (unsigned i = 0; i < options_.listen.workers; ++i) {
     const std::string name = "worker " + std::to_string(i);
-    workers_.push_back(std::make_unique<Worker>(options_, name, quiescence_, hooks_));
+    workers_.push_back(std::make_unique<Worker>(options_, i, name, quiescence_, hooks_));
     workers_.back()->adopt(policy_);
   }
 }

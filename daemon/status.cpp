@@ -136,6 +136,13 @@ ordered_json sources(const StatusInputs& inputs) {
         for (const LintFinding& problem : status.problems)
           source["problems"].push_back(problem.text);
         source["findings"] = findings(status);
+        if (status.last_used) {
+          source["last_used"] = {{"written", status.last_used->written},
+                                 {"pending", status.last_used->pending},
+                                 {"deferred", status.last_used->deferred},
+                                 {"dropped", status.last_used->dropped},
+                                 {"failures", status.last_used->failures}};
+        }
       }
     }
     source["accepted"] = sum(inputs, [route](const WorkerStats& worker) -> const Counter& {

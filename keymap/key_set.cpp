@@ -89,6 +89,13 @@ KeySetMemory KeySetWriter::memory() const {
           .waiting_records = retired_.size()};
 }
 
+void KeySetWriter::rows_of(std::span<const Digest> digests, std::span<const Record*> rows) const {
+  keys_.map.find(digests, rows);
+  for (std::size_t i = 0; i < digests.size() && !shared_.empty(); ++i) {
+    if (shared_.contains(digests[i])) rows[i] = nullptr;
+  }
+}
+
 // ---- one changed row
 
 void KeySetWriter::upsert(const RecordFacts& facts) noexcept {
@@ -232,7 +239,11 @@ void KeySetWriter::settle() noexcept {
 
 void KeySetWriter::begin_load() {
   abandon_load();
-  ++load_mark_;
+  if (++load_mark_ != 0) return;
+  // The numbers begin anew. A record that was last seen so many loads ago, the later ones all
+  // abandoned, would pass for seen by the load that has its number again.
+  load_mark_ = 1;
+  index_.for_each([](const Record* record) { record->mark(0); });
 }
 
 void KeySetWriter::load(const RecordFacts& facts) {

@@ -9,7 +9,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +19,7 @@
 #include "keymap/freshness.h"
 #include "keymap/interned.h"
 #include "keymap/key_map.h"
+#include "keymap/last_used.h"
 #include "keymap/row_sums.h"
 #include "keymap/sharded_set.h"
 
@@ -29,6 +32,7 @@ struct KeySet {
   const std::vector<std::uint8_t> name_claim;  // encoded, as every answer of this source carries it
   KeyMap map;
   FreshnessStamp freshness;
+  std::unique_ptr<UseLog> uses;  // null: nobody wants to know when keys were used
 };
 
 // What one load did.
@@ -95,6 +99,11 @@ class KeySetWriter {
 
   // Frees what no reader can hold any more. Cheap when there is nothing; call it regularly.
   void collect();
+
+  // The row behind each digest; null where there is none, or where several hold it and nobody can
+  // say which of them was meant. At most KeyMap::kBatchMax. Rows live until the next change: the
+  // writer alone frees, so that on its own thread it needs no ReadSection.
+  void rows_of(std::span<const Digest> digests, std::span<const Record*> rows) const;
 
   [[nodiscard]] std::size_t rows() const { return index_.size(); }
   // All rows, in parts of some thousand, for walks that are interrupted by changes (see
@@ -173,7 +182,7 @@ class KeySetWriter {
   std::size_t retired_bytes_ = 0;
   std::vector<const Record*> staged_;
   std::size_t staged_rows_ = 0;
-  std::uint32_t load_mark_ = 0;
+  std::uint8_t load_mark_ = 0;  // of the last load that was begun; 0: of none
 };
 
 }  // namespace latchkey

@@ -9,6 +9,7 @@
 // only the answer needs, stands behind: claims, metadata, not-before.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -122,8 +123,16 @@ class Record {
 
   // The writer's mark of the last load that saw this row. Readers never look at it, so it may
   // change while they read the rest.
-  void mark(std::uint32_t load) const { load_mark_ = load; }
-  [[nodiscard]] std::uint32_t load_mark() const { return load_mark_; }
+  void mark(std::uint8_t load) const { load_mark_ = load; }
+  [[nodiscard]] std::uint8_t load_mark() const { return load_mark_; }
+
+  // The tick in which a use of this key was last noted (keymap/last_used.h); 0: none was. The only
+  // thing here that readers write, at most once a tick each. Relaxed: it says nothing of anything
+  // else, and whoever misses another's store only notes the same use twice.
+  void note_used(std::uint32_t tick) const { used_tick_.store(tick, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint32_t used_tick() const {
+    return used_tick_.load(std::memory_order_relaxed);
+  }
 
  private:
   static constexpr std::uint8_t kHasMetadata = 1;
@@ -145,10 +154,11 @@ class Record {
   std::int64_t expires_us_;
   const ScopeSet* scopes_;
   const SharedClaim* tenant_;
-  mutable std::uint32_t load_mark_ = 0;
+  mutable std::atomic<std::uint32_t> used_tick_{0};
   std::uint16_t claims_length_ = 0;
-  RowState state_;
-  std::uint8_t extras_ = 0;
+  mutable std::uint8_t load_mark_ = 0;
+  RowState state_ : 4;
+  std::uint8_t extras_ : 4 = 0;
 };
 static_assert(sizeof(Record) == 64);
 

@@ -70,6 +70,7 @@ struct Route {
   const KeySet* keys = nullptr;
   std::vector<std::size_t> digesters;  // indexes into Verifier's
   std::string scheme = {};             // how the table stores keys, as the configuration names it
+  UseLog* uses = nullptr;              // where answers of `valid` are noted; null: nowhere
 };
 
 // What the caller demands of a key besides being good.

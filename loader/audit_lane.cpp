@@ -23,7 +23,7 @@ void AuditLane::heard(std::string_view payload) {
 }
 
 bool AuditLane::advance(std::int64_t now_ns) {
-  connection_.advance(readable);
+  connection_.advance();
   if (connection_.connected() && !std::exchange(asked_, true)) {
     deadline_ns_ = now_ns + kStepDeadline;
     connection_.send(kSessionSettings,

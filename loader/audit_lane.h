@@ -34,7 +34,6 @@ class AuditLane {
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
   // When the look under way began.
   [[nodiscard]] std::int64_t since_ns() const { return since_ns_; }
-  bool readable = false;  // poll() said so
 
   // A second look, over the same connection.
   void look_closer(std::int64_t now_ns);

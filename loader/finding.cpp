@@ -29,6 +29,7 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kTriggerDisabled, "L113", kError, "trigger_disabled"},
     {Lint::kIdEncoding, "L114", kError, "id_encoding"},
     {Lint::kQueryRefused, "L115", kError, "query_refused"},
+    {Lint::kColumnUnwritable, "L116", kError, "column_unwritable"},
 
     {Lint::kNoKey, "L201", kWarning, "no_key"},
     {Lint::kBadDigest, "L202", kWarning, "bad_digest"},

@@ -38,6 +38,7 @@ enum class Lint {
   kTriggerDisabled,
   kIdEncoding,
   kQueryRefused,
+  kColumnUnwritable,
   kNoKey,
   kBadDigest,
   kUnknownPepper,
@@ -60,7 +61,7 @@ enum class Lint {
   kPartition,
   kReplicated,
 };
-constexpr std::size_t kLints = 37;
+constexpr std::size_t kLints = 38;
 
 struct LintRule {
   Lint lint;

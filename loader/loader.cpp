@@ -78,6 +78,7 @@ struct Loader::Source {
   std::optional<OverlapWalk> overlap;
   std::int64_t load_since_ns = 0;
   SourceStatus status;
+  std::optional<std::size_t> last_used;  // its number there, if it is written back
 
   Source(LoaderSource from, Quiescence& quiescence)
       : settings(std::move(from)), writer(*settings.keys, quiescence), hasher(settings.config) {
@@ -93,10 +94,16 @@ Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quies
       quiescence_(quiescence),
       hosts_(hosts_of(database_.target.conninfo)),
       refresh_(sources.size(), with_hosts(database_.refresh, hosts_.size()), random_seed()),
+      last_used_(database_.name, database_.target, database_.last_used_flush_ns, random_seed()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   for (LoaderSource& source : sources) {
     sources_.push_back(std::make_unique<Source>(std::move(source), quiescence));
+    Source& added = *sources_.back();
+    UseLog* uses = added.settings.keys->uses.get();
+    if (uses == nullptr) continue;
+    added.last_used = last_used_.add(added.settings.config, added.facts, added.writer, *uses);
+    uses->on_half_full([this] { wake(); });
   }
   status_.database = database_.name;
   status_.since_boot_ns = boot_ns();
@@ -125,6 +132,11 @@ void Loader::post(std::function<void()> task) {
     const std::lock_guard lock(mutex_);
     posted_.push_back(std::move(task));
   }
+  wake();
+}
+
+// Neither blocks nor allocates: workers call it.
+void Loader::wake() const {
   const std::uint64_t one = 1;
   // Only a counter at its limit can refuse, and then the thread is awake anyway.
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof one);
@@ -196,8 +208,10 @@ void Loader::run() {
   while (!stopping_) {
     run_posted();
     act();
+    if (!audit_) last_used_.turn(boot_ns(), alive());
     collect();
   }
+  last_used_.finish(alive());
   disconnect();
 }
 
@@ -291,26 +305,27 @@ void Loader::act() {
 void Loader::wait(std::int64_t until_ns) {
   bool more = false;
   std::array<pollfd, 4> fds{};
-  std::array<bool*, 4> readable{};
   std::size_t count = 0;
   fds[count++] = {wake_fd_, POLLIN, 0};
-  const auto watch = [&](PgConnection* connection, bool& ready, std::int64_t deadline_ns) {
+  const auto watch = [&](const PgConnection* connection, std::int64_t deadline_ns) {
     if (connection == nullptr) return;
-    readable[count] = &ready;
     fds[count++] = {connection->socket(), connection->events(), 0};
     more = more || connection->more_to_do();
     until_ns = std::min(until_ns, deadline_ns);
   };
-  watch(listen_.get(), listen_readable_, listen_deadline_ns_);
-  watch(work_.get(), work_readable_, work_deadline_ns_);
-  if (audit_) watch(&audit_->connection(), audit_->readable, audit_->deadline_ns());
-
+  watch(listen_.get(), listen_deadline_ns_);
+  watch(work_.get(), work_deadline_ns_);
+  if (audit_) {
+    watch(&audit_->connection(), audit_->deadline_ns());
+  } else {  // they take turns with the third connection
+    if (last_used_.socket() >= 0) fds[count++] = {last_used_.socket(), last_used_.events(), 0};
+    until_ns = std::min(until_ns, last_used_.next_ns());
+  }
   timespec timeout{};
   const std::int64_t left_ns = more ? 0 : std::max<std::int64_t>(0, until_ns - boot_ns());
   timeout.tv_sec = left_ns / kSecond;
   timeout.tv_nsec = left_ns % kSecond;
   ppoll(fds.data(), count, until_ns == kNoDeadline && !more ? nullptr : &timeout, nullptr);
-  for (std::size_t i = 1; i < count; ++i) *readable[i] = fds[i].revents != 0;
   if ((fds[0].revents & POLLIN) != 0) {
     std::uint64_t wakes = 0;
     [[maybe_unused]] const ssize_t got = read(wake_fd_, &wakes, sizeof wakes);
@@ -321,7 +336,7 @@ void Loader::turn() {
   if (listen_ == nullptr) return;
   const bool was_connected = work_->connected();
   try {
-    work_->advance(work_readable_);
+    work_->advance();
   } catch (const PgQueryError& error) {
     throw PgQueryError(work_step_ + ": " + error.what());
   }
@@ -331,7 +346,7 @@ void Loader::turn() {
   turn_audit();
 
   // Last, so that a heartbeat that came while a load kept this thread busy is not called late.
-  listen_->advance(listen_readable_);
+  listen_->advance();
   if (listen_->connected() && heartbeat_channel_.empty()) listen_connected();
   drain_notifications();
   if (nonce_back_ && listen_->idle()) barrier_query_done();
@@ -364,7 +379,6 @@ void Loader::connect() {
   nonce_.clear();
   meeting_.clear();
   nonce_back_ = met_ = listening_ = inspected_ = false;
-  listen_readable_ = work_readable_ = false;
   listen_deadline_ns_ = work_deadline_ns_ =
       boot_ns() + connect_timeout_ns(database_.target.conninfo);
   work_step_ = "connecting to " + hosts_[host_].display();
@@ -838,24 +852,34 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
 // ---- audits
 
 void Loader::audit(std::size_t index) {
+  if (audit_) {
+    audit_->look_closer(boot_ns());
+  } else {
+    audit_wanted_ = index;
+  }
+}
+
+// At most three connections a database: the third one is either this or writes the last uses.
+void Loader::begin_audit() {
+  if (!audit_wanted_ || last_used_.busy()) return;
+  last_used_.disconnect();
+  const std::size_t index = *std::exchange(audit_wanted_, std::nullopt);
+  const Source& source = *sources_[index];
   try {
-    if (audit_) {
-      audit_->look_closer(boot_ns());
-      return;
-    }
     audit_.emplace(
         AuditLane::Terms{.source = index,
-                         .config = sources_[index]->settings.config,
-                         .facts = sources_[index]->facts,
+                         .config = source.settings.config,
+                         .facts = source.facts,
                          .channel = heartbeat_channel_,
                          .patience_ns = std::max(kAuditPatience, database_.refresh.audit_ns)},
-        database_.target, hosts_[host_], boot_ns());
+        database_.target, listen_->server(), boot_ns());
   } catch (const PgError& error) {
     fail_audit(index, error.what());
   }
 }
 
 void Loader::turn_audit() {
+  begin_audit();
   if (!audit_) return;
   try {
     if (audit_->advance(boot_ns())) refresh_.audit_returned();
@@ -960,10 +984,16 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
   changed_.notify_all();
 }
 
+const PgConnection* Loader::alive() const {
+  return refresh_.state() == Refresh::State::kLive ? listen_.get() : nullptr;
+}
+
 void Loader::disconnect() {
+  last_used_.disconnect();  // whoever listens anew may listen to another server
   listen_.reset();
   work_.reset();
   audit_.reset();
+  audit_wanted_.reset();
   for (const auto& source : sources_) {
     source->writer.abandon_load();
     source->status.loading = false;
@@ -991,6 +1021,7 @@ void Loader::publish_status() {
     }
     source.status.ambiguous = source.writer.ambiguous_digests();
     source.status.memory = source.writer.memory();
+    if (source.last_used) source.status.last_used = last_used_.counts(*source.last_used);
     status_.sources[i] = source.status;
   }
 }

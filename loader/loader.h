@@ -23,6 +23,7 @@
 #include "loader/audit_lane.h"
 #include "loader/finding.h"
 #include "loader/identity.h"
+#include "loader/last_used_writer.h"
 #include "loader/overlap.h"
 #include "loader/postgres.h"
 #include "loader/refresh.h"
@@ -37,6 +38,7 @@ struct DatabaseConfig {
   RefreshSettings refresh;
   // Older answers are not fresh: for the status, which tells since when they are.
   std::int64_t bound_ns = 5'000'000'000;
+  std::int64_t last_used_flush_ns = 5'000'000'000;
 };
 
 // A source and what only the loader needs to know of it.
@@ -75,6 +77,7 @@ struct SourceStatus {
   std::vector<LintFinding> problems;  // of the table, as the last load found it; or why it failed
   std::vector<LintFinding> findings;  // of the last load, in the order of their numbers
   bool comparing = false;             // with other sources, for the last of the findings
+  std::optional<LastUsedCounts> last_used;  // nothing: its table does not want to know
 };
 
 struct LoaderStatus {
@@ -141,6 +144,7 @@ class Loader {
 
   void run();
   void post(std::function<void()> task);
+  void wake() const;
   void run_posted();
   void act();
   void wait(std::int64_t until_ns);
@@ -167,6 +171,7 @@ class Loader {
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void take_versions(std::string_view json);
   void audit(std::size_t index);
+  void begin_audit();
   void compare(std::size_t index);
   void fail_audit(std::size_t index, const std::string& why);
   void turn_audit();
@@ -179,6 +184,8 @@ class Loader {
   void take_notification(const PgNotification& notification);
   void publish_status();
   void collect();
+  // A connection that works, or null.
+  [[nodiscard]] const PgConnection* alive() const;
 
   DatabaseConfig database_;
   Quiescence& quiescence_;
@@ -188,13 +195,12 @@ class Loader {
   std::vector<PgHost> hosts_;
   std::size_t host_ = 0;  // that is connected, or tried
   Refresh refresh_;
+  LastUsedWriter last_used_;
 
   std::optional<ServerIdentity> identity_;
 
   std::unique_ptr<PgConnection> listen_;
   std::unique_ptr<PgConnection> work_;
-  bool listen_readable_ = false;  // poll() said so
-  bool work_readable_ = false;
   std::int64_t listen_deadline_ns_ = 0;  // of the step under way
   std::int64_t work_deadline_ns_ = 0;
   bool listening_ = false;  // LISTEN is committed
@@ -210,6 +216,7 @@ class Loader {
   bool nonce_back_ = false;
 
   std::optional<AuditLane> audit_;
+  std::optional<std::size_t> audit_wanted_;  // of this source, as soon as the connection is free
 
   std::map<std::uint64_t, std::function<void()>> syncs_;
 

@@ -158,9 +158,11 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
   }
   if (!target.password.empty()) add("password", target.password.c_str());
   // One of the list: an empty word would mean libpq's default, not that there is none.
-  if (option(target.conninfo, "host")) add("host", host.host.c_str());
-  if (option(target.conninfo, "hostaddr")) add("hostaddr", host.hostaddr.c_str());
-  if (option(target.conninfo, "port")) add("port", host.port.c_str());
+  if (!host.host.empty() || option(target.conninfo, "host")) add("host", host.host.c_str());
+  if (!host.hostaddr.empty() || option(target.conninfo, "hostaddr")) {
+    add("hostaddr", host.hostaddr.c_str());
+  }
+  if (!host.port.empty() || option(target.conninfo, "port")) add("port", host.port.c_str());
   add(nullptr, nullptr);
   // Later words win over those inside the expanded dbname: client_encoding is ours.
   connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
@@ -176,6 +178,12 @@ void PgConnection::fail() const {
   const std::string why = refusal_ ? refusal_->what() : one_line(PQerrorMessage(connection_.get()));
   if (!connected_) throw PgConnectError(why);
   throw PgError(why);
+}
+
+PgHost PgConnection::server() const {
+  const auto text = [](const char* value) { return std::string(value != nullptr ? value : ""); };
+  return {text(PQhost(connection_.get())), text(PQhostaddr(connection_.get())),
+          text(PQport(connection_.get()))};
 }
 
 int PgConnection::socket() const { return PQsocket(connection_.get()); }
@@ -205,11 +213,13 @@ void PgConnection::send(const std::string& sql, const std::vector<std::string>& 
   wants_write_ = PQflush(connection_.get()) > 0;
 }
 
-void PgConnection::advance(bool ready) {
+void PgConnection::advance() {
   more_to_do_ = false;
   if (!connected_) {
-    // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll").
-    if (ready) advance_connecting();
+    // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll"); whoever
+    // calls us may have woken for something else.
+    pollfd ready{socket(), events(), 0};
+    if (poll(&ready, 1, 0) > 0) advance_connecting();
     return;
   }
   const int unsent = PQflush(connection_.get());
@@ -295,11 +305,6 @@ std::optional<PgNotification> PgConnection::next_notification() {
   const std::unique_ptr<PGnotify, void (*)(void*)> notify(PQnotifies(connection_.get()), PQfreemem);
   if (notify == nullptr) return std::nullopt;
   return PgNotification{notify->relname, notify->extra};
-}
-
-std::string PgConnection::server_encoding() const {
-  const char* encoding = PQparameterStatus(connection_.get(), "server_encoding");
-  return encoding != nullptr ? encoding : "";
 }
 
 // ---- COPY

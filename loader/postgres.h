@@ -58,8 +58,8 @@ struct PgTarget {
 
 // One of the servers that a conninfo names; empty: what libpq takes by default.
 struct PgHost {
-  std::string host;
-  std::string hostaddr;
+  std::string host;      // a name, an address, or the folder of a Unix socket
+  std::string hostaddr;  // empty: found out from the name, or a Unix socket
   std::string port;
 
   // For messages, such as "db2.example:5433".
@@ -100,17 +100,17 @@ class PgConnection {
   void send(const std::string& sql, Handlers handlers);
   void send(const std::string& sql, const std::vector<std::string>& parameters, Handlers handlers);
 
-  // Does what can be done without waiting, and calls handlers. Call when poll() says so (`ready`:
-  // of this connection), and again at once while more_to_do(). Throws PgError when the connection
-  // failed; it is then of no more use.
-  void advance(bool ready);
+  // Does what can be done without waiting, and calls handlers. Call when poll() says so, and again
+  // at once while more_to_do(). Throws PgError when the connection failed; it is then of no more
+  // use.
+  void advance();
   // Bytes are at hand that advance() left for later, so that one long COPY lets others have a turn.
   [[nodiscard]] bool more_to_do() const { return more_to_do_; }
   [[nodiscard]] bool connected() const { return connected_; }
   [[nodiscard]] bool idle() const { return connected_ && !busy_; }
   [[nodiscard]] std::optional<PgNotification> next_notification();
-  // In which text is stored, such as "UTF8" or "SQL_ASCII"; once connected.
-  [[nodiscard]] std::string server_encoding() const;
+  // Whom it is connected to. Another connection to it has no name to resolve, and so cannot block.
+  [[nodiscard]] PgHost server() const;
 
   // For poll().
   [[nodiscard]] int socket() const;

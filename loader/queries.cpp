@@ -118,6 +118,10 @@ std::string inspect_sql(const SourceConfig& source) {
          " FROM pg_catalog.pg_attribute a"
          " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT"
          " pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')),"
+         "'unwritable', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
+         " FROM pg_catalog.pg_attribute a"
+         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT"
+         " pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')),"
          "'not_null', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
          " FROM pg_catalog.pg_attribute a"
          " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull),"
@@ -162,6 +166,7 @@ TableFacts TableFacts::from_json(std::string_view text) {
   from.at("subscribed").get_to(facts.subscribed);
   if (!from.at("columns").is_null()) from.at("columns").get_to(facts.columns);
   from.at("unreadable").get_to(facts.unreadable);
+  from.at("unwritable").get_to(facts.unwritable);
   from.at("unique").get_to(facts.unique);
   from.at("not_null").get_to(facts.not_null);
   if (!from.at("rows_estimated").is_null()) from.at("rows_estimated").get_to(facts.rows_estimated);
@@ -203,6 +208,13 @@ void add_column_problems(const SourceConfig& source, const TableFacts& facts,
           "the database role may not read column \"" + column + "\" of " + table +
               ". Run what `latchkey sql grant --source " + source.name +
               "` prints, as a superuser.");
+    } else if (role == Role::kLastUsedAt && contains(facts.unwritable, column)) {
+      add(found, Lint::kColumnUnwritable, column,
+          "the database role may not update column \"" + column + "\" of " + table + ", which " +
+              setting + " asks for. Run what `latchkey sql grant --source " + source.name +
+              "` prints, as a superuser: it gives the role UPDATE on this column alone. Or take"
+              " last_used_at out of [[source]] \"" +
+              source.name + "\".");
     }
   }
 }
@@ -265,6 +277,15 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
     add(found, Lint::kTimeType, *source.column(role),
         "column \"" + *source.column(role) + "\" of " + table + " is of type " + type + "; " +
             role_name(role) + " must be a timestamp, a date, or an integer of seconds since 1970.");
+  }
+  const std::string& used_type = type_of(source, facts, Role::kLastUsedAt);
+  if (!used_type.empty() && !starts_with(used_type, "timestamp") && used_type != "date" &&
+      used_type != "integer" && used_type != "bigint") {
+    add(found, Lint::kTimeType, *source.column(Role::kLastUsedAt),
+        "column \"" + *source.column(Role::kLastUsedAt) + "\" of " + table + " is of type " +
+            used_type +
+            "; last_used_at must be a timestamp, a date, or an integer or bigint that holds seconds"
+            " since 1970.");
   }
 }
 
@@ -470,6 +491,25 @@ std::string hashes(const SourceConfig& source, const TableFacts& facts) {
 
 const std::string kBucket = "(h.hash & " + std::to_string(RowSums::kBuckets - 1) + ")";
 
+// The column itself, without a cast, wherever its index can then be used.
+std::string comparable_id(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kId);
+  const bool by_text =
+      id_array_type(source, facts) == "text[]" && type != "text" && type != "character varying";
+  return qualified(*source.column(Role::kId)) + (by_text ? "::text" : "");
+}
+
+// Microseconds since 1970 as the column of the last use holds them.
+std::string use_time(const SourceConfig& source, const TableFacts& facts, const std::string& us) {
+  const std::string& type = type_of(source, facts, Role::kLastUsedAt);
+  if (is_integer_type(type)) return "(" + us + " / 1000000)";
+  const std::string moment =
+      "('1970-01-01 00:00:00+00'::timestamptz + " + us + " * '1 microsecond'::interval)";
+  if (type == "timestamp with time zone") return moment;
+  const std::string local = "(" + moment + " AT TIME ZONE " + quote_literal(source.time_zone) + ")";
+  return type == "date" ? local + "::date" : local;
+}
+
 bool is_uuid(std::string_view id) {
   if (id.size() != 36) return false;
   for (std::size_t i = 0; i < id.size(); ++i) {
@@ -493,13 +533,30 @@ std::string load_sql(const SourceConfig& source, const TableFacts& facts) {
 }
 
 std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
-  const std::string array = id_array_type(source, facts);
-  const std::string id = qualified(*source.column(Role::kId));
-  // The column itself is compared, without a cast, wherever its index can then be used.
-  const bool by_text = array == "text[]" && type_of(source, facts, Role::kId) != "text" &&
-                       type_of(source, facts, Role::kId) != "character varying";
-  return selection(source, facts) + " WHERE " + id + (by_text ? "::text" : "") +
-         " = ANY ($1::" + array + ")";
+  return selection(source, facts) + " WHERE " + comparable_id(source, facts) +
+         " = ANY ($1::" + id_array_type(source, facts) + ")";
+}
+
+// It locks what it is going to change, and skips what somebody else has locked. So it never waits
+// for a row: it can be part of no deadlock, whatever the order in which another daemon or the
+// application locks rows, and holds back nobody for longer than itself takes. The second comparison
+// is with the row as it is when it is locked.
+std::string last_used_sql(const SourceConfig& source, const TableFacts& facts) {
+  const std::string table = source.table.quoted();
+  const std::string column = quote_identifier(*source.column(Role::kLastUsedAt));
+  const std::string by_id = comparable_id(source, facts) + " = u.id";
+  const std::string older = "(t." + column + " IS NULL OR t." + column + " < u.at)";
+  return "WITH used AS MATERIALIZED (SELECT r.id, " + use_time(source, facts, "r.us") +
+         " AS at FROM ROWS FROM (pg_catalog.unnest($1::" + id_array_type(source, facts) +
+         "), pg_catalog.unnest($2::bigint[])) AS r (id, us)),"
+         " older AS MATERIALIZED (SELECT u.id, u.at FROM used u JOIN " +
+         table + " t ON " + by_id + " WHERE " + older +
+         "), free AS MATERIALIZED (SELECT u.id, u.at FROM older u JOIN " + table + " t ON " +
+         by_id + " WHERE " + older +
+         " FOR NO KEY UPDATE OF t SKIP LOCKED),"
+         " written AS (UPDATE " +
+         table + " t SET " + column + " = u.at FROM free u WHERE " + by_id +
+         " RETURNING u.id) SELECT o.id::text, o.id IN (SELECT w.id FROM written w) FROM older o";
 }
 
 std::array<std::uint32_t, kRowFields> field_types(const SourceConfig& source) {

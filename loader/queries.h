@@ -26,6 +26,7 @@ struct TableFacts {
   bool subscribed = false;                     // logical replication writes to it
   std::map<std::string, std::string> columns;  // name -> type, as format_type() spells it
   std::vector<std::string> unreadable;         // columns that this role may not select
+  std::vector<std::string> unwritable;         // columns that this role may not update
   std::vector<std::string> unique;             // columns with a unique index of their own
   std::vector<std::string> not_null;
   struct Trigger {
@@ -100,6 +101,11 @@ enum RowField {
 [[nodiscard]] std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
                                           const std::vector<std::uint32_t>& buckets);
 [[nodiscard]] bool scopes_are_json(const SourceConfig& source, const TableFacts& facts);
+
+// Writes when rows were last used, forward only. $1: array of ids as for reread_sql(); $2: array of
+// as many bigint, microseconds since 1970. Answers (id text, written boolean) for each row whose
+// time was older or NULL; not written is what somebody else has locked.
+[[nodiscard]] std::string last_used_sql(const SourceConfig& source, const TableFacts& facts);
 
 // Is this text an id that the re-read can be asked for? A notification can hold anything.
 [[nodiscard]] bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id);

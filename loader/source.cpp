@@ -20,6 +20,7 @@ const char* role_name(Role role) {
     case Role::kEnabled: return "enabled";
     case Role::kStatus: return "status";
     case Role::kMetadata: return "metadata";
+    case Role::kLastUsedAt: return "last_used_at";
   }
   return "";
 }

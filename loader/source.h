@@ -42,8 +42,9 @@ enum class Role {
   kEnabled,
   kStatus,
   kMetadata,
+  kLastUsedAt,  // the only one that is written, and never read
 };
-constexpr std::size_t kRoles = 14;
+constexpr std::size_t kRoles = 15;
 // The role's name in the configuration, such as "expires_at".
 [[nodiscard]] const char* role_name(Role role);
 

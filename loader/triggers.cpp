@@ -46,7 +46,9 @@ std::string one_line(std::string text) {
 std::vector<std::string> watched_columns(const SourceConfig& source) {
   if (!source.watched.empty()) return source.watched;
   std::vector<std::string> columns;
-  for (const auto& [role, column] : source.columns) columns.push_back(column);
+  for (const auto& [role, column] : source.columns) {
+    if (role != Role::kLastUsedAt) columns.push_back(column);
+  }
   return columns;
 }
 
@@ -234,8 +236,11 @@ std::string grant_sql(const SourceConfig& source, std::string_view role) {
     seen.push_back(quoted);
     columns += (columns.empty() ? "" : ", ") + quoted;
   }
+  const std::string* last_used = source.column(Role::kLastUsedAt);
   std::string sql = header(
-      source, "a role that can read the mapped columns and nothing else",
+      source,
+      last_used == nullptr ? "a role that can read the mapped columns and nothing else"
+                           : "a role that can read the mapped columns, and write last_used_at",
       "as a superuser (BYPASSRLS, needed where row level security is on, is theirs to give)");
   sql += "-- Give the role a password, if it is to use one, with \\password in psql.\nBEGIN;\n";
   sql +=
@@ -262,6 +267,10 @@ std::string grant_sql(const SourceConfig& source, std::string_view role) {
       "END $latchkey$;\n";
   sql += "GRANT USAGE ON SCHEMA " + quote_identifier(source.table.schema) + " TO " + who + ";\n";
   sql += "GRANT SELECT (" + columns + ") ON " + source.table.quoted() + " TO " + who + ";\n";
+  if (last_used != nullptr) {
+    sql += "GRANT UPDATE (" + quote_identifier(*last_used) + ") ON " + source.table.quoted() +
+           " TO " + who + ";\n";
+  }
   return sql + "COMMIT;\n";
 }
 

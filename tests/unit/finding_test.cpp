@@ -66,6 +66,7 @@ TEST(LintRules, NeverChangeTheirNumbers) {
       "L113 trigger_disabled",
       "L114 id_encoding",
       "L115 query_refused",
+      "L116 column_unwritable",
       "L201 no_key",
       "L202 bad_digest",
       "L203 unknown_pepper_version",

@@ -265,6 +265,24 @@ TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
   EXPECT_EQ(writer_.tenants(), 1U);
 }
 
+// However many loads were begun and abandoned in between, and whatever that makes of the numbers
+// that records are marked with.
+TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
+  load_all(row("1", "k"), row("2", "gone"));
+  std::size_t abandoned = 0;
+  for (const std::size_t more : {253U, 1U, 1U, 1U, 1U, 254U, 255U, 256U, 257U}) {
+    writer_.upsert(row("2", "gone"));
+    for (std::size_t i = 0; i < more; ++i, ++abandoned) {
+      writer_.begin_load();
+      writer_.load(row("1", "k"));
+    }
+    writer_.abandon_load();
+    EXPECT_EQ(counts(load_all(row("1", "k"))), (Counts{1, 0, 0, 1})) << abandoned;
+    EXPECT_EQ(says("k"), "active 1");
+    EXPECT_EQ(says("gone"), "unknown");
+  }
+}
+
 // ---- scope sets
 
 TEST_F(KeySetTest, SharesScopeSetsAndKeepsTheirSpellings) {

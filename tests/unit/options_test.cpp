@@ -165,6 +165,18 @@ TEST(OptionsFile, TakesTheRoleFromTheConninfoUnlessItIsSaid) {
   EXPECT_EQ(role("conninfo = \"user=reader\"\nrole = \"other\"\n"), "other");
 }
 
+TEST(OptionsFile, WritesTheLastUseOnlyWhereItIsMapped) {
+  const Options plain = parse(kMinimal);
+  EXPECT_EQ(plain.sources.at(0).column(Role::kLastUsedAt), nullptr);
+  EXPECT_EQ(plain.last_used.flush, 5s);
+  const Options mapped =
+      parse(kMinimal + "last_used_at = \"used\"\n[last_used]\nflush = \"10m\"\n");
+  EXPECT_EQ(*mapped.sources.at(0).column(Role::kLastUsedAt), "used");
+  EXPECT_EQ(mapped.last_used.flush, 10min);
+  EXPECT_THAT(mapped.sources.at(0).watched, Not(Contains("used")))
+      << "or we would notify ourselves";
+}
+
 // ---- bad files
 
 struct BadFile {
@@ -200,6 +212,17 @@ const std::vector<BadFile> kBadFiles = {
     {"unknown_role", source_with("expire_at = \"x\""), 10, {"`expire_at`", "`expires_at`"}},
     {"unknown_allow", after("[[allow]]\nuid = 1\nreason = true"), 12, {"`reason`", "`reasons`"}},
     {"unknown_case", after("[Listen]"), 10, {"`Listen`", "`listen`"}},
+
+    // the last use
+    {"flush_short", after("[last_used]\nflush = \"999ms\""), 11, {"`flush`", "1000ms"}},
+    {"flush_long", after("[last_used]\nflush = \"11m\""), 11, {"`flush`", "10m"}},
+    {"last_used_is_id", source_with("last_used_at = \"id\""), 10, {"`last_used_at`", "`id`"}},
+    {"last_used_is_key", source_with("last_used_at = \"hash\""), 10, {"`last_used_at`", "`key`"}},
+    {"last_used_is_read",
+     kMinimal + "last_used_at = \"used\"\n[[source]]\nname = \"t\"\ntable = \"public.keys\"\n"
+                "scheme = \"sha256\"\nid = \"id\"\nkey = \"hash\"\nexpires_at = \"used\"\n",
+     4,
+     {"`last_used_at`", "\"used\"", "another source"}},
 
     // wrong types
     {"socket_number", after("[listen]\nsocket = 7"), 11, {"`socket`", "must be a string"}},

@@ -215,7 +215,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
       "is_table": true, "schema_usable": true, "rows_hidden": true, "superuser": true,
       "has_parts": false, "is_part": true, "subscribed": false,
       "columns": {"id": "bigint", "weird \"name\"": "text[]"},
-      "unreadable": ["secret"], "not_null": ["id"], "unique": ["id", "b"],
+      "unreadable": ["secret"], "unwritable": ["key"], "not_null": ["id"], "unique": ["id", "b"],
       "rows_estimated": 1.5e7, "encoding": "UTF8", "version": "17 r",
       "triggers": {"latchkey_insert": {"enabled": "A", "type": 4, "whole": true, "fingerprint": "00ff"},
                    "audit": {"enabled": "O", "type": 17, "whole": false,
@@ -238,7 +238,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
       TableFacts::from_json(
           R"({"is_table": false, "schema_usable": false, "rows_hidden": false, "superuser": false,
       "has_parts": false, "is_part": false, "subscribed": false, "columns": null,
-      "unreadable": [], "not_null": [], "unique": [], "triggers": {},
+      "unreadable": [], "unwritable": [], "not_null": [], "unique": [], "triggers": {},
       "rows_estimated": null, "encoding": "LATIN1", "version": null})")
           .columns.empty());
   for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
@@ -323,8 +323,7 @@ TEST_F(Queries, DigestAJtiByItsTypeAndFetchNoClaims) {
     }
   }
   facts_.columns["jti"] = "bytea";
-  EXPECT_THAT(problems(source_, facts_),
-              ElementsAre(AllOf(HasSubstr("\"jwt-hs256\""), HasSubstr("a jti, as uuid or text"))));
+  EXPECT_THAT(problem(), AllOf(HasSubstr("\"jwt-hs256\""), HasSubstr("a jti, as uuid or text")));
 }
 
 TEST_F(Queries, SelectTheSameInLoadAndReread) {
@@ -444,6 +443,62 @@ TEST_F(Queries, KnowIdsOfEachType) {
   for (const auto& [type, id, good] : cases) {
     facts_.columns["id"] = type;
     EXPECT_EQ(is_id(source_, facts_, id), good) << type << " " << id;
+  }
+}
+
+// ---- the last use
+
+TEST_F(Queries, SayThatTheLastUseMayNotBeWritten) {
+  map(Role::kLastUsedAt, "used", "timestamp with time zone");
+  facts_.unwritable = {"id", "status"};
+  EXPECT_THAT(problems(source_, facts_), IsEmpty()) << "only what we write matters";
+  facts_.unwritable.emplace_back("used");
+  EXPECT_THAT(problem(), AllOf(HasSubstr("may not update column \"used\""),
+                               HasSubstr("last_used_at = \"used\""),
+                               HasSubstr("`latchkey sql grant --source api_keys`")));
+}
+
+TEST_F(Queries, SayThatAColumnCanHoldNoLastUse) {
+  for (const char* type :
+       {"timestamp with time zone", "timestamp without time zone", "date", "integer", "bigint"}) {
+    map(Role::kLastUsedAt, "used", type);
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << type;
+  }
+  for (const char* type : {"text", "smallint", "boolean", "time without time zone", "numeric"}) {
+    map(Role::kLastUsedAt, "used", type);
+    EXPECT_THAT(problem(), AllOf(HasSubstr("\"used\""), HasSubstr(type), HasSubstr("timestamp")));
+  }
+}
+
+TEST_F(Queries, NeverReadTheLastUse) {
+  const std::string before = sql();
+  map(Role::kLastUsedAt, "used", "date");
+  EXPECT_EQ(sql(), before);
+}
+
+TEST_F(Queries, WriteTheLastUseByTheIdsOwnTypeAndTheColumns) {
+  source_.time_zone = "Asia/Tokyo";
+  const struct {
+    const char *id, *ids, *compares;
+  } ids[] = {{"integer", "$1::bigint[]", "t.\"id\" = u.id"},
+             {"uuid", "$1::uuid[]", "t.\"id\" = u.id"},
+             {"character varying", "$1::text[]", "t.\"id\" = u.id"},
+             {"numeric", "$1::text[]", "t.\"id\"::text = u.id"}};
+  const std::string moment =
+      "('1970-01-01 00:00:00+00'::timestamptz + r.us * '1 microsecond'::interval)";
+  const std::pair<const char*, std::string> times[] = {
+      {"timestamp with time zone", moment},
+      {"timestamp without time zone", "(" + moment + " AT TIME ZONE 'Asia/Tokyo')"},
+      {"date", "(" + moment + " AT TIME ZONE 'Asia/Tokyo')::date"},
+      {"bigint", "(r.us / 1000000)"}};
+  for (const auto& [type, time] : times) {
+    map(Role::kLastUsedAt, "used", type);
+    for (const auto& id : ids) {
+      facts_.columns["id"] = id.id;
+      EXPECT_THAT(last_used_sql(source_, facts_),
+                  AllOf(HasSubstr(id.ids), HasSubstr(id.compares), HasSubstr(time + " AS at"),
+                        HasSubstr("SET \"used\" = u.at"), HasSubstr("SKIP LOCKED")));
+    }
   }
 }
 

@@ -114,6 +114,8 @@ TEST(TriggerFingerprint, ChangesWithWhatTheTriggersDo) {
   for (const std::string& name : preset_names()) EXPECT_TRUE(is_new(source_of(name.c_str())));
   SourceConfig source = source_of("api_keys");
   EXPECT_FALSE(is_new(source)) << "the same in each process";
+  source.columns[Role::kLastUsedAt] = "last_used_at";
+  EXPECT_FALSE(is_new(source)) << "what we write ourselves is no change";
   source.columns[Role::kTenant] = "org_id";
   EXPECT_TRUE(is_new(source));
   source.columns.erase(Role::kTenant);
@@ -186,6 +188,16 @@ TEST(TriggerSql, GrantsTheMappedColumnsAndNothingElse) {
                          HasSubstr("GRANT USAGE ON SCHEMA \"public\""), HasSubstr("BYPASSRLS"),
                          Not(HasSubstr("GRANT ALL")), Not(HasSubstr("UPDATE ")),
                          Not(HasSubstr("PASSWORD '"))));
+}
+
+TEST(TriggerSql, GrantsToWriteTheLastUseWhereItIsMapped) {
+  SourceConfig source = source_of("external_credentials");
+  source.columns[Role::kLastUsedAt] = "used \"at\"";
+  const std::string sql = grant_sql(source, "latchkey");
+  const std::string update =
+      "GRANT UPDATE (\"used \"\"at\"\"\") ON \"public\".\"external_credentials\" TO \"latchkey\";";
+  ASSERT_THAT(sql, AllOf(HasSubstr(update), HasSubstr("\"deleted_at\", \"used \"\"at\"\"\") ON")));
+  EXPECT_EQ(sql.find("UPDATE"), sql.rfind("UPDATE"));
 }
 
 // Takes quoted identifiers, literals and comments out of SQL, the way PostgreSQL reads it. Inside
