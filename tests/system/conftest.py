@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+# The names of some tests hold a time; all processes of a run that is spread over several must agree
+# on it. This one is there before they are.
+os.environ.setdefault("LATCHKEY_TESTS_NOW", str(int(time.time())))
 
 from harness import seeds  # noqa: E402
 from harness.postgres import PrivateCluster  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -356,7 +357,7 @@ def test_scopes_of_any_type(
         assert answer.get("scope") == scope
 
 
-NOW = int(time.time())
+NOW = int(os.environ["LATCHKEY_TESTS_NOW"])
 SOON, PAST = NOW + 5000, NOW - 5000
 
 

@@ -98,9 +98,6 @@ def test_a_table_that_cannot_be_read_is_not_an_empty_one(
         witness.revoke(tokens[1])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the audit notices; triggers are to be looked at by each heartbeat"
-)
 @pytest.mark.parametrize(
     "harm",
     [
