@@ -246,9 +246,8 @@ void KeySetWriter::begin_load() {
   index_.for_each([](const Record* record) { record->mark(0); });
 }
 
-void KeySetWriter::load(const RecordFacts& facts) {
+void KeySetWriter::load(const RecordFacts& facts, const Record* known) {
   ++staged_rows_;
-  const Record* known = index_.find(facts.key_id);
   if (known != nullptr && known->says(facts)) {
     known->mark(load_mark_);
   } else {

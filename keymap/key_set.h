@@ -93,7 +93,10 @@ class KeySetWriter {
   // whole table takes already), and nothing becomes visible before finish_load(). A load that fails
   // is abandoned and leaves no trace.
   void begin_load();
-  void load(const RecordFacts& facts);
+  void load(const RecordFacts& facts) { load(facts, find(facts.key_id)); }
+  // `known` is what find() says of the row. Whoever loads many asks for several first: then what
+  // one look-up waits for in memory, the next ones wait for at the same time.
+  void load(const RecordFacts& facts, const Record* known);
   LoadReport finish_load() noexcept;
   void abandon_load();
 

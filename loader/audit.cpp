@@ -1,15 +1,20 @@
 #include "loader/audit.h"
 
+#include <endian.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 
 #include "keymap/digest.h"
 
 namespace latchkey {
 namespace {
 
-void put_be32(std::string& bytes, std::uint32_t value) {
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
+char* put_be32(char* at, std::uint32_t value) {
+  const std::uint32_t bytes = htobe32(value);
+  std::memcpy(at, &bytes, sizeof bytes);
+  return at + sizeof bytes;
 }
 
 template <typename T>
@@ -37,18 +42,34 @@ bool read_sum(std::string_view text, std::uint64_t& sum) {
 // ---- hashes
 
 // record_send(): the number of fields, then for each its type, its length (-1: null) and its bytes.
-std::uint64_t RowHasher::operator()(const RowView& row) {
-  bytes_.clear();
-  put_be32(bytes_, kRowFields);
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    put_be32(bytes_, types_[i]);
-    put_be32(bytes_, row[i] ? static_cast<std::uint32_t>(row[i]->size()) : ~std::uint32_t{0});
-    if (row[i]) bytes_ += *row[i];
+void RowHasher::operator()(const std::vector<WireField>& fields, std::span<const WireRow> rows,
+                           std::span<std::uint64_t> hashes) {
+  const std::size_t overhead = sizeof(std::uint32_t) * (1 + 2 * fields.size());
+  std::size_t size = overhead * rows.size();
+  for (const WireRow& row : rows) {
+    for (const auto& value : row) size += value ? value->size() : 0;
   }
-  const Digest digest = sha256(bytes_);
-  std::uint64_t hash = 0;
-  for (std::size_t i = 0; i < sizeof hash; ++i) hash = hash << 8 | digest.bytes[i];
-  return hash;
+  if (bytes_.size() < size) bytes_.resize(size);
+  messages_.clear();
+  char* at = bytes_.data();
+  for (const WireRow& row : rows) {
+    const char* begin = at;
+    at = put_be32(at, static_cast<std::uint32_t>(row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      at = put_be32(at, fields[i].type);
+      at = put_be32(at, row[i] ? static_cast<std::uint32_t>(row[i]->size()) : ~std::uint32_t{0});
+      if (row[i]) at = std::copy(row[i]->begin(), row[i]->end(), at);
+    }
+    messages_.emplace_back(begin, static_cast<std::size_t>(at - begin));
+  }
+  digests_.resize(rows.size());
+  sha256(messages_, digests_);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    hashes[i] = 0;
+    for (std::size_t j = 0; j < sizeof hashes[i]; ++j) {
+      hashes[i] = hashes[i] << 8 | digests_[i].bytes[j];
+    }
+  }
 }
 
 void UnusableRows::set(std::string_view id, std::uint64_t hash) {

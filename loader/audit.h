@@ -25,12 +25,14 @@ namespace latchkey {
 // it covers all that a load reads, in the bytes in which it is read, and both sides compute it.
 class RowHasher {
  public:
-  explicit RowHasher(const SourceConfig& source) : types_(field_types(source)) {}
-  [[nodiscard]] std::uint64_t operator()(const RowView& row);
+  // hashes[i] of rows[i]; as many, all of the same fields.
+  void operator()(const std::vector<WireField>& fields, std::span<const WireRow> rows,
+                  std::span<std::uint64_t> hashes);
 
  private:
-  std::array<std::uint32_t, kRowFields> types_;
-  std::string bytes_;
+  std::vector<char> bytes_;
+  std::vector<std::string_view> messages_;
+  std::vector<Digest> digests_;
 };
 
 // Rows that can never match a presented key (a digest of the wrong length, say) stand in no map.

@@ -61,7 +61,11 @@ void AuditLane::ask(std::int64_t now_ns) {
     audit_.add_row(fields[0].value_or(""), hash);
   };
   connection_.send(digest_rows_sql(terms_.config, terms_.facts, audit_.buckets()),
-                   {.copy_data = [this, take](std::string_view bytes) { copy_->read(bytes, take); },
+                   {.copy_data =
+                        [this, take](std::span<const std::string_view> messages) {
+                          for (const std::string_view message : messages)
+                            copy_->read(message, take);
+                        },
                     .rows = {},
                     .done = [this] { notify(); }});
 }

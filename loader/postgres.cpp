@@ -1,11 +1,13 @@
 #include "loader/postgres.h"
 
+#include <endian.h>
 #include <libpq-fe.h>
 #include <poll.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 namespace latchkey {
@@ -271,20 +273,38 @@ void PgConnection::read_results() {
 
 // True when the COPY is over and its result can be read.
 bool PgConnection::read_copy() {
+  using Owner = std::unique_ptr<char, void (*)(void*)>;
+  std::vector<Owner> owners;
+  std::vector<std::string_view> messages;
+  const auto hand_over = [&] {
+    if (!messages.empty()) handlers_.copy_data(messages);
+    messages.clear();
+    owners.clear();
+  };
   std::size_t taken = 0;
+  bool asked_in_vain = false;
   while (taken < kCopyBytesPerTurn) {
     char* data = nullptr;
     const int length = PQgetCopyData(connection_.get(), &data, /*async=*/1);
-    if (length == 0) return false;  // wait for more
+    if (length <= 0) hand_over();
+    if (length == 0) {
+      // The server may have been faster than we were: to ask is cheaper than to go round.
+      if (PQconsumeInput(connection_.get()) == 0) fail();
+      if (std::exchange(asked_in_vain, true)) return false;  // wait for more
+      continue;
+    }
+    asked_in_vain = false;
     if (length == -1) {
       copying_ = false;
       return true;
     }
     if (length < 0) fail();
-    const std::unique_ptr<char, void (*)(void*)> owner(data, PQfreemem);
-    handlers_.copy_data(std::string_view(data, static_cast<std::size_t>(length)));
+    owners.emplace_back(data, PQfreemem);
+    messages.emplace_back(data, static_cast<std::size_t>(length));
     taken += static_cast<std::size_t>(length);
+    if (messages.size() == kCopyMessages) hand_over();
   }
+  hand_over();
   more_to_do_ = true;
   return false;
 }
@@ -321,14 +341,15 @@ class CopyCursor {
     bytes_.remove_prefix(count);
     return taken;
   }
-  template <typename T>
-  T integer() {
-    std::make_unsigned_t<T> value = 0;
-    for (const char c : take(sizeof(T))) {
-      value = static_cast<std::make_unsigned_t<T>>((std::uint64_t{value} << 8) |
-                                                   static_cast<unsigned char>(c));
-    }
-    return static_cast<T>(value);
+  std::int16_t int16() {
+    std::uint16_t value = 0;
+    std::memcpy(&value, take(sizeof value).data(), sizeof value);
+    return static_cast<std::int16_t>(be16toh(value));
+  }
+  std::int32_t int32() {
+    std::uint32_t value = 0;
+    std::memcpy(&value, take(sizeof value).data(), sizeof value);
+    return static_cast<std::int32_t>(be32toh(value));
   }
   [[nodiscard]] bool at_end() const { return bytes_.empty(); }
 
@@ -346,13 +367,13 @@ void CopyReader::read(std::string_view message, const std::function<void(const F
     if (cursor.take(kCopySignature.size()) != kCopySignature) {
       throw PgError("COPY did not answer in the binary format");
     }
-    if (cursor.integer<std::int32_t>() != 0) throw PgError("COPY set a flag that we do not know");
-    cursor.take(static_cast<std::size_t>(cursor.integer<std::int32_t>()));  // header extension
+    if (cursor.int32() != 0) throw PgError("COPY set a flag that we do not know");
+    cursor.take(static_cast<std::size_t>(cursor.int32()));  // header extension
     header_read_ = true;
   }
   while (!cursor.at_end()) {
     if (ended_) throw PgError("COPY sent more behind its end");
-    const auto count = cursor.integer<std::int16_t>();
+    const auto count = cursor.int16();
     if (count == -1) {
       ended_ = true;
       continue;
@@ -362,7 +383,7 @@ void CopyReader::read(std::string_view message, const std::function<void(const F
     }
     tuple_.clear();
     for (std::size_t i = 0; i < fields_; ++i) {
-      const auto length = cursor.integer<std::int32_t>();
+      const auto length = cursor.int32();
       if (length < -1) throw PgError("COPY sent a field of an impossible length");
       if (length == -1) {
         tuple_.emplace_back(std::nullopt);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -86,8 +87,10 @@ class PgConnection {
   PgConnection(const PgConnection&) = delete;
   PgConnection& operator=(const PgConnection&) = delete;
 
+  static constexpr std::size_t kCopyMessages = 64;
   struct Handlers {
-    std::function<void(std::string_view)> copy_data;  // one CopyData message
+    // Some CopyData messages, all that are at hand or kCopyMessages of them.
+    std::function<void(std::span<const std::string_view>)> copy_data;
     std::function<void(const PgRows&)> rows;
     std::function<void()> done;  // the whole query string is through; a new one may be sent
     // Instead of `done`, if the server refused the query: the connection is still good. Without it

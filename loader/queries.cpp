@@ -424,8 +424,13 @@ std::string status_case(const SourceConfig& source) {
     if (values.empty()) return std::string();
     return " WHEN " + column + " IN (" + quoted_list(values) + ") THEN '" + letter + "'";
   };
-  return in(source.status_revoked, 'r') + in(source.status_disabled, 'd') +
-         in(source.status_active, 'a');
+  // Most rows are active, so that comparison comes first. Where lists overlap, the refusing one
+  // wins.
+  std::vector<std::string> active = source.status_active;
+  std::erase_if(active, [&](const std::string& value) {
+    return contains(source.status_revoked, value) || contains(source.status_disabled, value);
+  });
+  return in(active, 'a') + in(source.status_revoked, 'r') + in(source.status_disabled, 'd');
 }
 
 std::string state_of(const SourceConfig& source, const TableFacts& facts) {
@@ -452,26 +457,69 @@ std::string scopes_of(const SourceConfig& source, const TableFacts& facts) {
   return "pg_catalog.to_json(" + qualified(*source.column(Role::kScopes)) + ")::text";
 }
 
+// A column that PostgreSQL can send as an integer; else nothing.
+std::optional<WireField> integer_field(const SourceConfig& source, const TableFacts& facts,
+                                       RowField field, Role role) {
+  const std::string& type = type_of(source, facts, role);
+  if (type == "bigint") return WireField{field, kInt8};
+  if (type == "integer") return WireField{field, kInt4};
+  if (type == "smallint") return WireField{field, kInt2};
+  return std::nullopt;
+}
+
+struct Selected {
+  WireField wire;
+  std::string sql;
+};
+
+std::vector<Selected> selected(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<Selected> list;
+  const auto add = [&](RowField field, std::uint32_t type, std::string sql) {
+    list.push_back({{field, type}, std::move(sql)});
+  };
+  const auto add_text = [&](RowField field, Role role) {
+    if (source.column(role) == nullptr) return;
+    if (const auto integer = integer_field(source, facts, field, role)) {
+      list.push_back({*integer, qualified(*source.column(role))});
+    } else {
+      add(field, kText, text_of(source, role));
+    }
+  };
+  const bool text_encoded = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
+                            source.encoding != Encoding::kRaw;
+  add_text(kFieldId, Role::kId);
+  add(kFieldKey, text_encoded ? kText : kBytea, key_of(source, facts));
+  if (source.column(Role::kKeyVersion) != nullptr) {
+    add(kFieldKeyVersion, kText, text_of(source, Role::kKeyVersion));
+  }
+  add(kFieldState, kText, state_of(source, facts));
+  for (const auto& [field, role] :
+       {std::pair(kFieldExpires, Role::kExpiresAt), std::pair(kFieldNotBefore, Role::kNotBefore)}) {
+    if (source.column(role) != nullptr) add(field, kTimestamptz, time_of(source, facts, role));
+  }
+  add_text(kFieldSubject, Role::kSubject);
+  add_text(kFieldTenant, Role::kTenant);
+  if (source.column(Role::kScopes) != nullptr) {
+    add(kFieldScopes, kText, scopes_of(source, facts));
+  }
+  if (source.column(Role::kMetadata) != nullptr) {
+    add(kFieldMetadata, kText, text_of(source, Role::kMetadata));
+  }
+  if (source.scheme == Scheme::kJwt) {
+    add(kFieldJwtClaims, kText,
+        "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)");
+  }
+  if (source.scheme == Scheme::kPlain) {
+    add(kFieldShort, kText,
+        "CASE WHEN pg_catalog.octet_length(" + text_of(source, Role::kKey) + ") < " +
+            std::to_string(kShortKeyBytes) + " THEN 's' END");
+  }
+  return list;
+}
+
 std::string fields_of(const SourceConfig& source, const TableFacts& facts) {
-  std::vector<std::string> fields(kRowFields);
-  fields[kFieldId] = text_of(source, Role::kId);
-  fields[kFieldKey] = key_of(source, facts);
-  fields[kFieldKeyVersion] = text_of(source, Role::kKeyVersion);
-  fields[kFieldState] = state_of(source, facts);
-  fields[kFieldExpires] = time_of(source, facts, Role::kExpiresAt);
-  fields[kFieldNotBefore] = time_of(source, facts, Role::kNotBefore);
-  fields[kFieldSubject] = text_of(source, Role::kSubject);
-  fields[kFieldTenant] = text_of(source, Role::kTenant);
-  fields[kFieldScopes] = scopes_of(source, facts);
-  fields[kFieldMetadata] = text_of(source, Role::kMetadata);
-  fields[kFieldJwtClaims] =
-      source.scheme == Scheme::kJwt
-          ? "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)"
-          : "NULL::text";
-  fields[kFieldShort] = source.scheme == Scheme::kPlain
-                            ? "CASE WHEN pg_catalog.octet_length(" + text_of(source, Role::kKey) +
-                                  ") < " + std::to_string(kShortKeyBytes) + " THEN 's' END"
-                            : "NULL::text";
+  std::vector<std::string> fields;
+  for (Selected& one : selected(source, facts)) fields.push_back(std::move(one.sql));
   return joined(fields, ", ");
 }
 
@@ -559,15 +607,10 @@ std::string last_used_sql(const SourceConfig& source, const TableFacts& facts) {
          " RETURNING u.id) SELECT o.id::text, o.id IN (SELECT w.id FROM written w) FROM older o";
 }
 
-std::array<std::uint32_t, kRowFields> field_types(const SourceConfig& source) {
-  constexpr std::uint32_t kBytea = 17, kText = 25, kTimestamptz = 1184;
-  std::array<std::uint32_t, kRowFields> types;
-  types.fill(kText);
-  const bool text_encoded = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
-                            source.encoding != Encoding::kRaw;
-  if (!text_encoded) types[kFieldKey] = kBytea;
-  types[kFieldExpires] = types[kFieldNotBefore] = kTimestamptz;
-  return types;
+std::vector<WireField> wire_fields(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<WireField> fields;
+  for (const Selected& one : selected(source, facts)) fields.push_back(one.wire);
+  return fields;
 }
 
 std::string digest_sql(const SourceConfig& source, const TableFacts& facts) {

@@ -88,8 +88,17 @@ enum RowField {
   kRowFields
 };
 
-// Types of the fields as PostgreSQL numbers them (pg_type.dat), for RowHasher.
-[[nodiscard]] std::array<std::uint32_t, kRowFields> field_types(const SourceConfig& source);
+// Which of these fields a row of this table has on its way to us, in this order, and as what. What
+// a table does not have is not sent. Integers are sent as they are: to spell them out would cost
+// the server more than anything else about a row does.
+struct WireField {
+  RowField field;
+  std::uint32_t type;  // as PostgreSQL numbers it (pg_type.dat)
+};
+constexpr std::uint32_t kBytea = 17, kInt8 = 20, kInt2 = 21, kInt4 = 23, kText = 25,
+                        kTimestamptz = 1184;
+[[nodiscard]] std::vector<WireField> wire_fields(const SourceConfig& source,
+                                                 const TableFacts& facts);
 
 [[nodiscard]] std::string load_sql(const SourceConfig& source, const TableFacts& facts);
 // $1 is an array of ids, as text of the array type that id_array_type() names.

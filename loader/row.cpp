@@ -1,9 +1,13 @@
 #include "loader/row.h"
 
+#include <endian.h>
+
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "keymap/encoding.h"
 #include "keymap/jwt.h"
@@ -72,6 +76,41 @@ Lint lint_of(Oddity oddity) {
     case Oddity::kMetadataTooLong: return Lint::kMetadataTooLong;
   }
   return Lint::kBadDigest;
+}
+
+namespace {
+
+template <typename T>
+std::int64_t integer_of(std::string_view bytes) {
+  // Whoever sends this sends no rows: the connection is of no more use.
+  if (bytes.size() != sizeof(T)) throw std::runtime_error("an integer of an impossible length");
+  std::make_unsigned_t<T> value = 0;
+  std::memcpy(&value, bytes.data(), sizeof value);
+  if constexpr (sizeof(T) == 8) return static_cast<T>(be64toh(value));
+  if constexpr (sizeof(T) == 4) return static_cast<T>(be32toh(value));
+  return static_cast<T>(be16toh(static_cast<std::uint16_t>(value)));
+}
+
+}  // namespace
+
+RowView RowDecoder::decode(WireRow row, Texts& texts) const {
+  RowView view;
+  std::size_t integers = 0;
+  for (std::size_t i = 0; i < fields_.size(); ++i) {
+    const auto [field, type] = fields_[i];
+    const bool is_integer = type == kInt8 || type == kInt4 || type == kInt2;
+    if (!is_integer || !row[i]) {
+      view[field] = row[i];
+      continue;
+    }
+    const std::int64_t value = type == kInt8   ? integer_of<std::int64_t>(*row[i])
+                               : type == kInt4 ? integer_of<std::int32_t>(*row[i])
+                                               : integer_of<std::int16_t>(*row[i]);
+    std::array<char, 24>& text = texts.at(integers++);
+    const char* end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+    view[field] = std::string_view(text.data(), static_cast<std::size_t>(end - text.data()));
+  }
+  return view;
 }
 
 const char* oddity_name(Oddity oddity) { return rule_of(lint_of(oddity)).name; }

@@ -7,9 +7,12 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "keymap/key_set.h"
 #include "loader/queries.h"
@@ -17,8 +20,25 @@
 
 namespace latchkey {
 
-// A row as libpq or binary COPY hands it over; null fields are nothing.
+// A row field by field; null fields, and those that its table does not have, are nothing.
 using RowView = std::array<std::optional<std::string_view>, kRowFields>;
+
+// A row as it came over the wire -> a RowView. Integers are spelt out here.
+using WireRow = std::span<const std::optional<std::string_view>>;
+
+class RowDecoder {
+ public:
+  explicit RowDecoder(std::vector<WireField> fields) : fields_(std::move(fields)) {}
+  [[nodiscard]] const std::vector<WireField>& fields() const { return fields_; }
+
+  // Where the integers of one row are spelt out; the view leads into it.
+  using Texts = std::array<std::array<char, 24>, 3>;
+  // `row` has fields().size() fields. Throws std::runtime_error if an integer is none.
+  [[nodiscard]] RowView decode(WireRow row, Texts& texts) const;
+
+ private:
+  std::vector<WireField> fields_;
+};
 
 // What is odd about a row. The operator reads these in the log and in `status`.
 enum class Oddity {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
 
 #include "tests/unit/helpers.h"
@@ -230,28 +231,25 @@ TEST(AuditBuckets, RefusesWhatIsNoDigest) {
 }
 
 TEST(RowHasherTest, HashesWhatRecordSendMakesOfARow) {
-  SourceConfig source = *preset("external_credentials");
-  RowHasher hasher(source);
-  RowView row;
-  row[kFieldId] = "17";
-  const std::string digest(32, 'd');
-  row[kFieldKey] = digest;
-  row[kFieldState] = "a";
-  const std::uint64_t hash = hasher(row);
-  EXPECT_EQ(hash, hasher(row)) << "nothing is left of the row before";
-  RowView other = row;
-  other[kFieldState] = "r";
-  EXPECT_NE(hasher(other), hash);
+  RowHasher hasher;
+  const std::vector<WireField> fields = {
+      {kFieldId, kInt8}, {kFieldSubject, kText}, {kFieldTenant, kText}};
+  const auto hash = [&](std::vector<std::optional<std::string_view>> row) {
+    std::array<WireRow, 3> rows = {row, row, row};
+    std::array<std::uint64_t, 3> hashes{};
+    hasher(fields, rows, hashes);
+    EXPECT_EQ(hashes[0], hashes[1]);
+    EXPECT_EQ(hashes[0], hashes[2]);
+    return hashes[0];
+  };
+  const std::string_view id("\0\0\0\0\0\0\0\x11", 8);
+  // SELECT ('x' || encode(substr(sha256(record_send(ROW(17::bigint, 'ab'::text, NULL::text))), 1,
+  // 8), 'hex'))::bit(64)::bigint
+  EXPECT_EQ(static_cast<std::int64_t>(hash({id, "ab", std::nullopt})), 6278696796410286619);
+  EXPECT_EQ(hash({id, "ab", std::nullopt}), hash({id, "ab", std::nullopt}));
   // Null and empty are two things, and bytes do not move from one field to the next.
-  other = row;
-  other[kFieldSubject] = "";
-  EXPECT_NE(hasher(other), hash);
-  RowView left = row, right = row;
-  left[kFieldSubject] = "ab";
-  left[kFieldTenant] = "c";
-  right[kFieldSubject] = "a";
-  right[kFieldTenant] = "bc";
-  EXPECT_NE(hasher(left), hasher(right));
+  EXPECT_NE(hash({id, "ab", std::nullopt}), hash({id, "ab", ""}));
+  EXPECT_NE(hash({id, "ab", "c"}), hash({id, "a", "bc"}));
 }
 
 }  // namespace

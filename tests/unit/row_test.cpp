@@ -493,5 +493,40 @@ TEST(RowOddities, HaveNamesAndSentences) {
   EXPECT_FALSE(names.contains(""));
 }
 
+// ---- from the wire
+
+TEST(RowDecoderTest, SpellsOutIntegersOfEachSize) {
+  const RowDecoder decoder({{kFieldId, kInt8}, {kFieldSubject, kInt4}, {kFieldTenant, kInt2}});
+  RowDecoder::Texts texts;
+  const auto decode = [&](std::string_view id, std::string_view subject, std::string_view tenant) {
+    const std::array<std::optional<std::string_view>, 3> row = {id, subject, tenant};
+    return decoder.decode(row, texts);
+  };
+  using namespace std::string_view_literals;
+  RowView view = decode("\0\0\0\0\0\0\0\x11"sv, "\0\0\1\0"sv, "\0\7"sv);
+  EXPECT_EQ(view[kFieldId], "17");
+  EXPECT_EQ(view[kFieldSubject], "256");
+  EXPECT_EQ(view[kFieldTenant], "7");
+  EXPECT_FALSE(view[kFieldKey]) << "what was not sent is not there";
+  view = decode("\x80\0\0\0\0\0\0\0"sv, "\xFF\xFF\xFF\xFF"sv, "\x80\0"sv);
+  EXPECT_EQ(view[kFieldId], "-9223372036854775808");
+  EXPECT_EQ(view[kFieldSubject], "-1");
+  EXPECT_EQ(view[kFieldTenant], "-32768");
+  EXPECT_EQ(decode("\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF"sv, "\0\0\0\0"sv, "\0\0"sv)[kFieldId],
+            "9223372036854775807");
+  EXPECT_THROW((void)decode("\0\0\0\x11"sv, "\0\0\1\0"sv, "\0\7"sv), std::runtime_error);
+  EXPECT_THROW((void)decode(""sv, "\0\0\1\0"sv, "\0\7"sv), std::runtime_error);
+}
+
+TEST(RowDecoderTest, LeavesTextsAndNullsAlone) {
+  const RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}});
+  RowDecoder::Texts texts;
+  const std::array<std::optional<std::string_view>, 3> row = {"an id", std::nullopt, ""};
+  const RowView view = decoder.decode(row, texts);
+  EXPECT_EQ(view[kFieldId], "an id");
+  EXPECT_FALSE(view[kFieldSubject]);
+  EXPECT_EQ(view[kFieldScopes], "");
+}
+
 }  // namespace
 }  // namespace latchkey
