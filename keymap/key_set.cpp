@@ -1,6 +1,8 @@
 #include "keymap/key_set.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 namespace latchkey {
@@ -287,19 +289,41 @@ LoadReport KeySetWriter::finish_load() noexcept {
     const auto collect_now_and_then = [&] {
       if (++done % kCollectEvery == 0) collect();
     };
-    const auto install_it = [&](const Record* record) {
-      install(index_.find(record->key_id()), record);
-      collect_now_and_then();
+    const auto install_all = [&](std::span<const Record* const> records) {
+      while (!records.empty()) {
+        const auto next = records.first(std::min(records.size(), KeyMap::kBatchMax));
+        warm_up(next);
+        for (const Record* record : next) {
+          install(index_.find(record->key_id()), record);
+          collect_now_and_then();
+        }
+        records = records.subspan(next.size());
+      }
     };
-    std::for_each(staged.begin(), active, install_it);
+    const auto refusing = static_cast<std::size_t>(active - staged.begin());
+    install_all(std::span(staged).first(refusing));
     for (const Record* record : gone) {
       remove(record);
       collect_now_and_then();
     }
-    std::for_each(active, staged.end(), install_it);
+    install_all(std::span(staged).subspan(refusing));
   }
   collect();
   return report;
+}
+
+// Brings what install() will look at into the cache, for several records at a time, so that they do
+// not wait for memory one after the other.
+void KeySetWriter::warm_up(std::span<const Record* const> records) const {
+  std::array<Digest, KeyMap::kBatchMax> digests;
+  std::array<const Record*, KeyMap::kBatchMax> found;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    digests[i] = records[i]->digest();
+    found[i] = index_.find(records[i]->key_id());
+    // The result is of no use; the compiler must not find that out.
+    __asm__ volatile("" : : "r"(found[i]));
+  }
+  keys_.map.find(std::span(digests).first(records.size()), found);
 }
 
 void KeySetWriter::abandon_load() {

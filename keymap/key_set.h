@@ -168,6 +168,7 @@ class KeySetWriter {
   void supersede(const Record* old, const Record* fresh) noexcept;
   void publish(Shared& shared, const Record& changed) noexcept;
   void settle() noexcept;
+  void warm_up(std::span<const Record* const> records) const;
   void retire(const Record* record);
 
   KeySet& keys_;

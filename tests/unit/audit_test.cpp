@@ -100,9 +100,10 @@ TEST_F(AuditTest, KeepsItsSumsThroughChangesAndLoads) {
   know("new", hash_of(7001));
   writer_.begin_load();
   for (int i = 100; i < 300; ++i) {
+    const std::string id = std::to_string(i);
     RecordFacts facts;
-    facts.digest = sha256(std::to_string(i));
-    facts.key_id = std::to_string(i);
+    facts.digest = sha256(id);
+    facts.key_id = id;
     facts.row_hash = hash_of(i % 2 == 0 ? i : i + 1000);
     writer_.load(facts);
   }
