@@ -21,8 +21,8 @@ TABLE = "CREATE TABLE {0} (id bigint PRIMARY KEY, key text NOT NULL, off timesta
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """Two tables with a source and a key each."""
-    made = Installation(cluster, databases.new())
+    """Two tables with a source and a key each, and a role that no other test gives rights to."""
+    made = Installation(cluster, databases.new(), user="follower")
     for name in ("one", "two"):
         made.sql(TABLE.format(name))
         made.sql(f"INSERT INTO {name} VALUES (1, 'key of {name}')")
@@ -114,8 +114,8 @@ def test_what_happened_in_between_is_found_by_the_next_heartbeat(
     [
         ("ALTER TABLE one RENAME TO gone", "ALTER TABLE gone RENAME TO one", "there is no table"),
         (
-            "REVOKE SELECT ON one FROM latchkey; REVOKE SELECT (id, key, off) ON one FROM latchkey",
-            "GRANT SELECT (id, key, off) ON one TO latchkey",
+            "REVOKE SELECT ON one FROM follower; REVOKE SELECT (id, key, off) ON one FROM follower",
+            "GRANT SELECT (id, key, off) ON one TO follower",
             "may not read column",
         ),
         (
