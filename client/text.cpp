@@ -7,13 +7,6 @@
 
 namespace latchkey {
 
-std::string printable(std::string line) {
-  for (char& c : line) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-  }
-  return line;
-}
-
 std::string utc(std::int64_t seconds) {
   const std::time_t time = seconds;
   std::tm parts{};

@@ -5,10 +5,9 @@
 #include <string>
 #include <string_view>
 
-namespace latchkey {
+#include "protocol/printable.h"
 
-// A row's text may hold control characters; a terminal must not obey them.
-[[nodiscard]] std::string printable(std::string line);
+namespace latchkey {
 
 // 2026-01-31T12:00:00Z
 [[nodiscard]] std::string utc(std::int64_t seconds);

@@ -20,11 +20,6 @@ latchkey_verdict without_reason(latchkey_verdict verdict) {
   }
 }
 
-std::int64_t floor_seconds(std::int64_t us) {
-  const std::int64_t seconds = us / 1'000'000;
-  return us % 1'000'000 < 0 ? seconds - 1 : seconds;
-}
-
 // Only what was let in counts as used.
 void note_use(const Finding& finding, const UseMoment& moment, const ConversationContext& context) {
   if (finding.verdict != LATCHKEY_VALID) return;

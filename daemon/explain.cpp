@@ -19,11 +19,6 @@ constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 
 double seconds(std::int64_t us) { return static_cast<double>(us) / 1e6; }
 
-std::int64_t floor_seconds(std::int64_t us) {
-  const std::int64_t whole = us / 1'000'000;
-  return us % 1'000'000 < 0 ? whole - 1 : whole;
-}
-
 // ---- the key's shape
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -230,10 +225,18 @@ class Explanation {
     if (record.scopes() != nullptr) {
       json["scope"] = *claim(record.scopes()->claim, LATCHKEY_CLAIM_SCOPE);
     }
-    if (is_time(record.expires_us())) json["exp"] = floor_seconds(record.expires_us());
-    if (is_time(record.not_before_us())) json["nbf"] = floor_seconds(record.not_before_us());
+    if (is_time(expires_us(row))) json["exp"] = floor_seconds(expires_us(row));
+    if (is_time(not_before_us(row))) json["nbf"] = floor_seconds(not_before_us(row));
     json["failing"] = failing(row);
     return json;
+  }
+
+  // The row's and the token's own, of which the stricter one counts.
+  static std::int64_t expires_us(const Sighting& row) {
+    return std::min(row.record->expires_us(), row.token.expires_us);
+  }
+  static std::int64_t not_before_us(const Sighting& row) {
+    return std::max(row.record->not_before_us(), row.token.not_before_us);
   }
 
   // Infinities are no times.
@@ -259,7 +262,7 @@ class Explanation {
     if (record.state() != RowState::kActive) {
       list.push_back({{"condition", state_name(record.state())}});
     }
-    add_times(record, list);
+    add_times(row, list);
     add_others(row, list);
     add_scopes(record, list);
     return list;
@@ -291,22 +294,22 @@ class Explanation {
     return condition;
   }
 
-  void add_times(const Record& record, ordered_json& list) const {
-    const std::int64_t expires_us = record.expires_us();
-    if (expires_us <= now_.real_us && expires_us != kNeverExpires) {
+  void add_times(const Sighting& row, ordered_json& list) const {
+    const std::int64_t expires = expires_us(row);
+    if (expires <= now_.real_us && expires != kNeverExpires) {
       ordered_json condition = {{"condition", "expired"}};
-      if (is_time(expires_us)) {
-        condition["at"] = floor_seconds(expires_us);
-        condition["for_s"] = seconds(now_.real_us - expires_us);
+      if (is_time(expires)) {
+        condition["at"] = floor_seconds(expires);
+        condition["for_s"] = seconds(now_.real_us - expires);
       }
       list.push_back(condition);
     }
-    const std::int64_t not_before_us = record.not_before_us();
-    if (not_before_us > now_.real_us) {
+    const std::int64_t not_before = not_before_us(row);
+    if (not_before > now_.real_us) {
       ordered_json condition = {{"condition", "not_yet_valid"}};
-      if (is_time(not_before_us)) {
-        condition["at"] = floor_seconds(not_before_us);
-        condition["in_s"] = seconds(not_before_us - now_.real_us);
+      if (is_time(not_before)) {
+        condition["at"] = floor_seconds(not_before);
+        condition["in_s"] = seconds(not_before - now_.real_us);
       }
       list.push_back(condition);
     }

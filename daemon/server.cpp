@@ -56,10 +56,9 @@ class Server::Worker : public SessionHost {
 
   void start() {
     sweep();
-    thread_ = std::thread([this] {
-      pthread_setname_np(pthread_self(), name_.c_str());  // for `top -H` and debuggers
-      io_.run();
-    });
+    thread_ = std::thread([this] { io_.run(); });
+    // For `top -H` and debuggers. From here, so that a daemon that is ready has all its names.
+    pthread_setname_np(thread_.native_handle(), name_.c_str());
   }
   void join() {
     if (thread_.joinable()) thread_.join();

@@ -13,6 +13,12 @@ struct Now {
   std::int64_t boot_ns = 0;  // CLOCK_BOOTTIME: freshness and deadlines
 };
 
+// Whole seconds, towards the past: what was in the middle of a second is told as its beginning.
+[[nodiscard]] constexpr std::int64_t floor_seconds(std::int64_t us) {
+  const std::int64_t seconds = us / 1'000'000;
+  return us % 1'000'000 < 0 ? seconds - 1 : seconds;
+}
+
 [[nodiscard]] inline std::int64_t boot_ns() {
   timespec time{};
   clock_gettime(CLOCK_BOOTTIME, &time);

@@ -100,19 +100,22 @@ struct Verifier::Ages {
 
 void Verifier::verify(std::span<const Question> questions, const Now& now,
                       std::span<Finding> findings) const {
-  find_all(questions, now, findings, [](const Finding&) {});
+  find_all(questions, now, findings, [](const Finding&, const JwtTimes&) {});
 }
 
 Finding Verifier::verify(const Question& question, const Now& now,
                          std::vector<Sighting>& seen) const {
   Finding finding;
-  find_all({&question, 1}, now, {&finding, 1}, [&seen](const Finding& candidate) {
-    seen.push_back({candidate.route, candidate.digester, candidate.record, candidate.verdict});
-  });
+  find_all({&question, 1}, now, {&finding, 1},
+           [&seen](const Finding& candidate, const JwtTimes& token) {
+             seen.push_back(
+                 {candidate.route, candidate.digester, candidate.record, candidate.verdict, token});
+           });
   return finding;
 }
 
-// `observe` is told of every row that holds a key, before it is weighed.
+// `observe` is told of every row that holds a key, before it is weighed, and of what the presented
+// token says itself.
 template <typename Observer>
 void Verifier::find_all(std::span<const Question> questions, const Now& now,
                         std::span<Finding> findings, const Observer& observe) const {
@@ -246,7 +249,7 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
       candidate.record = records[j];
       candidate.route = route;
       candidate.digester = digester;
-      observe(candidate);
+      observe(candidate, presented.times.empty() ? JwtTimes{} : presented.times[j]);
       Finding& spoken = findings[asked[j]];
       candidate.held_by = spoken.held_by |= SourceMask{1} << route;
       if (is_ambiguous(candidate, spoken)) {

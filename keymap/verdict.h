@@ -106,6 +106,7 @@ struct Sighting {
   std::size_t digester = 0;
   const Record* record = nullptr;
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;  // what it would answer by itself, scopes aside
+  JwtTimes token = {};  // what the presented token says itself, where only its jti is stored
 };
 
 class Verifier {

@@ -44,9 +44,10 @@ class UnusableRows {
   void erase(std::string_view id);
 
   // The whole table: replaces what was known when it is complete.
-  void begin_load() { staged_.clear(); }
+  void begin_load() { abandon_load(); }
   void load(std::string_view id, std::uint64_t hash) { staged_.emplace(id, hash); }
   void finish_load();
+  void abandon_load() { staged_ = {}; }
 
   [[nodiscard]] const RowSums& sums() const { return sums_; }
   // Zero: not here.

@@ -8,6 +8,7 @@
 #include <boost/multi_index_container.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <random>
 #include <string>
@@ -53,15 +54,12 @@ class PendingUses {
   struct IdHash {
     std::size_t operator()(std::string_view id) const { return text_hash(id); }
   };
-  struct IdEqual {
-    bool operator()(std::string_view a, std::string_view b) const { return a == b; }
-  };
   using Rows = boost::multi_index_container<
-      UsedRow,
-      boost::multi_index::indexed_by<
-          boost::multi_index::sequenced<>,
-          boost::multi_index::hashed_unique<
-              boost::multi_index::member<UsedRow, std::string, &UsedRow::id>, IdHash, IdEqual>>>;
+      UsedRow, boost::multi_index::indexed_by<
+                   boost::multi_index::sequenced<>,
+                   boost::multi_index::hashed_unique<
+                       boost::multi_index::member<UsedRow, std::string, &UsedRow::id>, IdHash,
+                       std::equal_to<>>>>;
 
   std::size_t limit_;
   Rows rows_;

@@ -25,13 +25,9 @@ constexpr std::int64_t kKeepConnection = 30'000'000'000;
 // A table that somebody has locked is tried again in the next round. Nobody needs to wait for a
 // disk, still less for a standby, on account of these times: a crash of the server may lose some.
 constexpr const char* kWriterSettings =
-    "SET row_security = off;"
-    "SET search_path = pg_catalog, pg_temp;"
     "SET synchronous_commit = off;"
     "SET lock_timeout = '500ms';"
-    "SET statement_timeout = '9s';"
-    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
-    " WHERE name = 'idle_session_timeout';";
+    "SET statement_timeout = '9s';";
 
 }  // namespace
 
@@ -149,7 +145,7 @@ void LastUsedWriter::advance(std::int64_t now_ns, const PgConnection* alive) {
     const bool was_connected = connection_->connected();
     connection_->advance();
     if (!was_connected && connection_->connected()) {
-      connection_->send(kWriterSettings,
+      connection_->send(std::string(kSessionSettings) + kWriterSettings,
                         {.copy_data = {}, .rows = {}, .done = [this] { prepared_ = true; }});
     }
   } else if (in_round_ && alive != nullptr) {

@@ -20,6 +20,7 @@
 #include "loader/queries.h"
 #include "loader/session.h"
 #include "loader/triggers.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -52,20 +53,6 @@ RefreshSettings with_hosts(RefreshSettings settings, std::size_t hosts) {
 }
 
 }  // namespace
-
-std::string random_hex(std::size_t bytes) {
-  std::string raw(bytes, '\0');
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(raw.data()), static_cast<int>(bytes)) != 1) {
-    throw std::runtime_error("no randomness");
-  }
-  std::string hex;
-  for (const char c : raw) {
-    constexpr const char* kDigits = "0123456789abcdef";
-    hex += kDigits[static_cast<unsigned char>(c) >> 4];
-    hex += kDigits[c & 15];
-  }
-  return hex;
-}
 
 struct Loader::Source {
   LoaderSource settings;
@@ -131,6 +118,12 @@ struct Loader::Source {
     }
   }
 
+  void abandon_load() {
+    writer.abandon_load();
+    unusable.abandon_load();
+    status.loading = false;
+  }
+
   void make_reader() {
     decoder.emplace(wire_fields(settings.config, facts));
     reader.emplace(settings.config, facts, writer.scopes(), settings.pepper_versions);
@@ -165,6 +158,8 @@ Loader::~Loader() {
 
 void Loader::start() {
   thread_ = std::thread([this] { run(); });
+  // For `top -H` and debuggers; the kernel takes 15 characters.
+  pthread_setname_np(thread_.native_handle(), ("load " + database_.name).substr(0, 15).c_str());
 }
 
 void Loader::stop() {
@@ -251,8 +246,6 @@ LoaderStatus Loader::status() const {
 // ---- the thread
 
 void Loader::run() {
-  // For `top -H` and debuggers; the kernel takes 15 characters.
-  pthread_setname_np(pthread_self(), ("load " + database_.name).substr(0, 15).c_str());
   // Answers go first: where processors are scarce, a load must not make callers wait. (On Linux a
   // nice value belongs to the thread, setpriority(2); what it costs is a load that takes longer.)
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNiceness);
@@ -469,7 +462,9 @@ void Loader::identify() {
                            static_cast<std::uint32_t>(std::stoul(timeline, nullptr, 16));
                        take_identity(found);
                      },
-                 .done = [this] { inspect(0); }});
+                 // Once it serves, each load looks its own table up, and one table's trouble is no
+                 // other's.
+                 .done = [this] { ready_ ? inspected() : inspect(0); }});
   };
   const auto allowed = std::make_shared<bool>(false);
   work_->send(identity_rights_sql(),
@@ -520,10 +515,10 @@ void Loader::meet() {
   work_->send("SELECT pg_catalog.pg_notify($1, $2)", {heartbeat_channel_, meeting_}, {});
 }
 
-// Looks every source up in the catalogue, one after the other; then the work lane is ready.
+// At the start: looks every source up in the catalogue, one after the other, and ends it if one
+// cannot be served.
 void Loader::inspect(std::size_t index) {
   if (index == sources_.size()) {
-    // Once it serves, one table's trouble is no other's: each load looks its own table up again.
     std::vector<LintFinding> found;
     for (const auto& source : sources_) {
       for (LintFinding& problem : problems(source->settings.config, source->facts)) {
@@ -531,15 +526,14 @@ void Loader::inspect(std::size_t index) {
         found.push_back(std::move(problem));
       }
     }
-    if (!found.empty() && !ready_) {
+    if (!found.empty()) {
       {
         const std::lock_guard lock(mutex_);
         unready_ = Unready{found, /*final=*/true};
       }
       throw PgError(numbered(found.front()));
     }
-    inspected_ = true;
-    meet();
+    inspected();
     return;
   }
   Source& source = *sources_[index];
@@ -550,6 +544,11 @@ void Loader::inspect(std::size_t index) {
   };
   work_->send(time_zone_sql(source.settings.config),
               {.copy_data = {}, .rows = {}, .done = look_up});
+}
+
+void Loader::inspected() {
+  inspected_ = true;
+  meet();
 }
 
 // What the catalogue says of the table now, then `done`.
@@ -648,14 +647,6 @@ void Loader::take_notification(const PgNotification& notification) {
 
 namespace {
 
-// A row's text may hold control characters, which a log must not obey.
-std::string printable(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-  }
-  return text;
-}
-
 void log_oddities(const std::string& source, const char* rows, const OddityCounts& counts) {
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (counts[i] == 0) continue;
@@ -728,8 +719,7 @@ void Loader::report_problems(Source& source, std::vector<LintFinding> found,
 // tries again soon.
 void Loader::suspend(std::size_t index, std::vector<LintFinding> why) {
   Source& source = *sources_[index];
-  source.writer.abandon_load();
-  source.status.loading = false;
+  source.abandon_load();
   if (audit_ && audit_->source() == index) audit_->audit().spoil();
   report_problems(source, std::move(why),
                   "until this is mended its answers grow old: they are not fresh, and past"
@@ -933,29 +923,29 @@ void Loader::turn_audit() {
 void Loader::compare(std::size_t index) {
   Source& source = *sources_[index];
   const std::int64_t now_ns = boot_ns();
-  switch (audit_->audit().compare(source.writer, source.unusable)) {
-    case Audit::Outcome::kLookCloser: refresh_.audit_again(); return;
-    case Audit::Outcome::kUnsure: ++source.status.audits_unsure; break;
-    case Audit::Outcome::kAgrees:
-      ++source.status.audits;
-      source.status.audited_boot_ns = now_ns;
-      source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
-      break;
-    case Audit::Outcome::kDiffers:
-      ++source.status.audits;
-      ++source.status.audit_mismatches;
-      source.status.audited_boot_ns = now_ns;
-      source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
-      spdlog::error(
-          "source \"{}\": AUDIT: {} rows of {} are not what they were told to be (id {}): something"
-          " changed them without firing the triggers, such as a statement that addressed a"
-          " partition, or logical replication. The table is read anew.",
-          source.status.name, audit_->audit().differing(), source.settings.config.table.display(),
-          audit_->audit().named().empty()
-              ? std::string("not known")
-              : printable(fmt::format("{}", fmt::join(audit_->audit().named(), ", "))));
-      refresh_.reload(index);
-      break;
+  const Audit& audit = audit_->audit();
+  const Audit::Outcome outcome = audit_->audit().compare(source.writer, source.unusable);
+  if (outcome == Audit::Outcome::kLookCloser) {
+    refresh_.audit_again();
+    return;
+  }
+  if (outcome == Audit::Outcome::kUnsure) {
+    ++source.status.audits_unsure;
+  } else {
+    ++source.status.audits;
+    source.status.audited_boot_ns = now_ns;
+    source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
+  }
+  if (outcome == Audit::Outcome::kDiffers) {
+    ++source.status.audit_mismatches;
+    spdlog::error(
+        "source \"{}\": AUDIT: {} rows of {} are not what they were told to be (id {}): something"
+        " changed them without firing the triggers, such as a statement that addressed a"
+        " partition, or logical replication. The table is read anew.",
+        source.status.name, audit.differing(), source.settings.config.table.display(),
+        audit.named().empty() ? "not known"
+                              : printable(fmt::format("{}", fmt::join(audit.named(), ", "))));
+    refresh_.reload(index);
   }
   audit_.reset();
   refresh_.audit_done();
@@ -1036,10 +1026,7 @@ void Loader::disconnect() {
   work_.reset();
   audit_.reset();
   audit_wanted_.reset();
-  for (const auto& source : sources_) {
-    source->writer.abandon_load();
-    source->status.loading = false;
-  }
+  for (const auto& source : sources_) source->abandon_load();
 }
 
 void Loader::publish_status() {

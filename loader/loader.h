@@ -155,6 +155,7 @@ class Loader {
   void identify();
   void take_identity(const ServerIdentity& found);
   void inspect(std::size_t index);
+  void inspected();
   void meet();
   void look_up_table(Source& source, std::function<void()> done);
   void send_barrier(std::uint64_t number);

@@ -168,6 +168,27 @@ def test_not_before_the_token_says_so(site: Issuer) -> None:
     assert site.verdict(site.token(jti, nbf=now + HOUR)) == "revoked"
 
 
+def test_why_counts_what_the_token_says_of_its_own_time(site: Issuer) -> None:
+    now = int(time.time())
+    jti = site.issue(expires_at=now + HOUR)
+    site.cli.sync("30s")
+    for times, conditions in [
+        ({"exp": now + HOUR}, []),
+        ({"exp": now - HOUR}, [("expired", now - HOUR)]),
+        ({"nbf": now + HOUR}, [("not_yet_valid", now + HOUR)]),
+        (
+            {"exp": now - HOUR, "nbf": now + HOUR},
+            [("expired", now - HOUR), ("not_yet_valid", now + HOUR)],
+        ),
+    ]:
+        done = site.cli.why(site.token(jti, **times), expect=1 if conditions else 0)
+        (told,) = done.json_lines()
+        (row,) = told["rows"]
+        assert [(c["condition"], c["at"]) for c in row["failing"]] == conditions, times
+        assert row["exp"] == min(times.get("exp", now + HOUR), now + HOUR)
+        assert row.get("nbf") == times.get("nbf")
+
+
 def test_only_what_the_secret_signed_with_hs256_is_known(site: Issuer) -> None:
     jti = site.issue()
     good = site.token(jti)
