@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <span>
 #include <utility>
 
@@ -105,17 +106,17 @@ void KeySetWriter::upsert(const RecordFacts& facts) noexcept {
   if (known != nullptr && known->says(facts)) {
     known->mark(load_mark_);
   } else {
-    install(known, make(facts));
+    install(make(facts));
   }
 }
 
-// `old` is what the index has for the row of `fresh`, null if nothing.
-void KeySetWriter::install(const Record* old, const Record* fresh) noexcept {
+// True if its row was not known.
+bool KeySetWriter::install(const Record* fresh) noexcept {
   sums_.add(fresh->row_hash());
+  const Record* old = index_.insert(fresh);
   if (old == nullptr) {
-    index_.insert(fresh);
     link(fresh);
-    return;
+    return true;
   }
   sums_.remove(old->row_hash());
   index_.replace(old, fresh);
@@ -128,6 +129,7 @@ void KeySetWriter::install(const Record* old, const Record* fresh) noexcept {
     link(fresh);
   }
   retire(old);
+  return false;
 }
 
 void KeySetWriter::remove(std::string_view key_id) noexcept {
@@ -144,10 +146,12 @@ void KeySetWriter::remove(const Record* record) noexcept {
 // ---- which row speaks for a digest
 
 void KeySetWriter::link(const Record* record) noexcept {
-  if (const auto found = shared_.find(record->digest()); found != shared_.end()) {
-    found.value().rows.push_back(record);
-    publish(found.value(), *record);
-    return;
+  if (!shared_.empty()) {  // nearly always it is, and its hash takes as long as the map's
+    if (const auto found = shared_.find(record->digest()); found != shared_.end()) {
+      found.value().rows.push_back(record);
+      publish(found.value(), *record);
+      return;
+    }
   }
   const Record* present = keys_.map.insert(record);
   if (present == nullptr) return;
@@ -241,6 +245,8 @@ void KeySetWriter::settle() noexcept {
 
 void KeySetWriter::begin_load() {
   abandon_load();
+  report_ = {};
+  began_empty_ = index_.size() == 0;
   if (++load_mark_ != 0) return;
   // The numbers begin anew. A record that was last seen so many loads ago, the later ones all
   // abandoned, would pass for seen by the load that has its number again.
@@ -248,68 +254,75 @@ void KeySetWriter::begin_load() {
   index_.for_each([](const Record* record) { record->mark(0); });
 }
 
+void KeySetWriter::begin_first_load() {
+  assert(!keys_.freshness.ever_proven());
+  begin_load();
+  as_they_come_ = true;
+}
+
 void KeySetWriter::load(const RecordFacts& facts, const Record* known) {
-  ++staged_rows_;
+  ++report_.rows;
   if (known != nullptr && known->says(facts)) {
     known->mark(load_mark_);
-  } else {
-    staged_.push_back(nullptr);  // first, so that no record is ever forgotten
-    staged_.back() = make(facts);
+    return;
+  }
+  staged_.push_back(nullptr);  // first, so that no record is ever forgotten
+  staged_.back() = make(facts);
+  if (as_they_come_ && staged_.size() == KeyMap::kBatchMax) {
+    install_all(staged_);
+    staged_.clear();
   }
 }
 
 LoadReport KeySetWriter::finish_load() noexcept {
-  LoadReport report{.rows = staged_rows_};
+  as_they_come_ = false;
   std::vector<const Record*> staged = std::move(staged_);
   staged_.clear();
-  staged_rows_ = 0;
   for (const Record* record : staged) {
-    if (const Record* known = index_.find(record->key_id())) {
-      known->mark(load_mark_);
-      ++report.changed;
-    } else {
-      ++report.added;
-    }
+    if (const Record* known = index_.find(record->key_id())) known->mark(load_mark_);
   }
   std::vector<const Record*> gone;
-  index_.for_each([&](const Record* record) {
-    if (record->load_mark() != load_mark_) gone.push_back(record);
-  });
-  report.removed = gone.size();
+  if (!began_empty_) {
+    index_.for_each([&](const Record* record) {
+      if (record->load_mark() != load_mark_) gone.push_back(record);
+    });
+  }
+  report_.removed = gone.size();
 
   // Refusals first, then what is gone, then what may come in: what is gone stops working before
   // anything new starts to.
   const auto active = std::partition(staged.begin(), staged.end(), [](const Record* record) {
     return record->state() != RowState::kActive;
   });
+  // In between, too, what is outdated is freed: it serves what comes next.
+  const auto in_parts = [&](std::span<const Record* const> records, const auto& each) {
+    for (; !records.empty(); collect()) {
+      const auto part = records.first(std::min(records.size(), kCollectEvery));
+      each(part);
+      records = records.subspan(part.size());
+    }
+  };
+  const auto installs = [&](std::span<const Record* const> part) { install_all(part); };
   {
     const Batch batch(*this);
-    std::size_t done = 0;
-    // In between, too: what is outdated serves what comes next.
-    const auto collect_now_and_then = [&] {
-      if (++done % kCollectEvery == 0) collect();
-    };
-    const auto install_all = [&](std::span<const Record* const> records) {
-      while (!records.empty()) {
-        const auto next = records.first(std::min(records.size(), KeyMap::kBatchMax));
-        warm_up(next);
-        for (const Record* record : next) {
-          install(index_.find(record->key_id()), record);
-          collect_now_and_then();
-        }
-        records = records.subspan(next.size());
-      }
-    };
     const auto refusing = static_cast<std::size_t>(active - staged.begin());
-    install_all(std::span(staged).first(refusing));
-    for (const Record* record : gone) {
-      remove(record);
-      collect_now_and_then();
-    }
-    install_all(std::span(staged).subspan(refusing));
+    in_parts(std::span(staged).first(refusing), installs);
+    in_parts(gone, [&](std::span<const Record* const> part) {
+      for (const Record* record : part) remove(record);
+    });
+    in_parts(std::span(staged).subspan(refusing), installs);
   }
   collect();
-  return report;
+  return report_;
+}
+
+void KeySetWriter::install_all(std::span<const Record* const> records) noexcept {
+  while (!records.empty()) {
+    const auto next = records.first(std::min(records.size(), KeyMap::kBatchMax));
+    warm_up(next);
+    for (const Record* record : next) ++(install(record) ? report_.added : report_.changed);
+    records = records.subspan(next.size());
+  }
 }
 
 // Brings what install() will look at into the cache, for several records at a time, so that they do
@@ -332,7 +345,7 @@ void KeySetWriter::abandon_load() {
   }
   staged_.clear();
   staged_.shrink_to_fit();
-  staged_rows_ = 0;
+  as_they_come_ = false;
 }
 
 }  // namespace latchkey

@@ -93,6 +93,10 @@ class KeySetWriter {
   // whole table takes already), and nothing becomes visible before finish_load(). A load that fails
   // is abandoned and leaves no trace.
   void begin_load();
+  // The same where freshness was never proven, so that nobody takes an answer from the map: rows
+  // are installed as they come, which a load that waits for its database has the time for. If it is
+  // abandoned they stay, and the next load compares with them.
+  void begin_first_load();
   void load(const RecordFacts& facts) { load(facts, find(facts.key_id)); }
   // `known` is what find() says of the row. Whoever loads many asks for several first: then what
   // one look-up waits for in memory, the next ones wait for at the same time.
@@ -161,7 +165,8 @@ class KeySetWriter {
 
   [[nodiscard]] const Record* make(const RecordFacts& facts);
   void destroy(const Record* record);
-  void install(const Record* old, const Record* fresh) noexcept;
+  bool install(const Record* fresh) noexcept;
+  void install_all(std::span<const Record* const> records) noexcept;
   void remove(const Record* record) noexcept;
   void link(const Record* record) noexcept;
   void unlink(const Record* record) noexcept;
@@ -185,7 +190,9 @@ class KeySetWriter {
   std::deque<Retired> retired_;
   std::size_t retired_bytes_ = 0;
   std::vector<const Record*> staged_;
-  std::size_t staged_rows_ = 0;
+  bool began_empty_ = true;     // then nothing can be gone at its end
+  bool as_they_come_ = false;   // what is staged is installed before the load is complete
+  LoadReport report_;           // of the load under way
   std::uint8_t load_mark_ = 0;  // of the last load that was begun; 0: of none
 };
 

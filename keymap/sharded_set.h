@@ -33,12 +33,14 @@ class ShardedSet {
     const auto found = set.find(key, hash);
     return found == set.end() ? nullptr : *found;
   }
-  // Which is not in the set, nor anything equal to it.
-  void insert(const T* object) {
+  // Unless its equal is there: then that one stays and is returned. Null: inserted.
+  const T* insert(const T* object) {
     const std::size_t hash = Hash()(object);
     if (shard_of(hash).set.size() >= kShardMax) split(hash);
-    shard_of(hash).set.insert(object);
+    const auto [at, inserted] = shard_of(hash).set.insert(object);
+    if (!inserted) return *at;
     ++size_;
+    return nullptr;
   }
   // Which is in the set.
   void erase(const T* object) {

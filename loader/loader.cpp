@@ -30,6 +30,10 @@ constexpr std::int64_t kLoadSilence = 30 * kSecond;
 // given.
 constexpr std::int64_t kAuditPatience = 60 * kSecond;
 constexpr int kNiceness = 10;
+// While a load streams, it is looked at so often, and not whenever some kilobytes have come: to
+// wake somebody costs the server more than to send a row. What waits meanwhile fits the socket's
+// buffer.
+constexpr std::int64_t kStreamPause = 200'000;
 // A worker that is stuck is reported at once, and then so often.
 constexpr std::int64_t kStallLogEvery = 60 * kSecond;
 
@@ -353,9 +357,13 @@ void Loader::wait(std::int64_t until_ns) {
   fds[count++] = {wake_fd_, POLLIN, 0};
   const auto watch = [&](const PgConnection* connection, std::int64_t deadline_ns) {
     if (connection == nullptr) return;
-    fds[count++] = {connection->socket(), connection->events(), 0};
     more = more || connection->more_to_do();
     until_ns = std::min(until_ns, deadline_ns);
+    if (connection->streaming()) {
+      until_ns = std::min(until_ns, boot_ns() + kStreamPause);
+    } else {
+      fds[count++] = {connection->socket(), connection->events(), 0};
+    }
   };
   watch(listen_.get(), listen_deadline_ns_);
   watch(work_.get(), work_deadline_ns_);
@@ -741,7 +749,11 @@ std::function<void(const PgQueryError&)> Loader::refusal_handler(std::size_t ind
 void Loader::copy(std::size_t index) {
   Source& source = *sources_[index];
   work_step_ = "loading source \"" + source.status.name + "\"";
-  source.writer.begin_load();
+  if (source.settings.keys->freshness.ever_proven()) {
+    source.writer.begin_load();
+  } else {
+    source.writer.begin_first_load();
+  }
   source.unusable.begin_load();
   if (audit_ && audit_->source() == index) audit_->audit().spoil();
   source.copy.emplace(source.decoder->fields().size());

@@ -216,7 +216,7 @@ void PgConnection::send(const std::string& sql, const std::vector<std::string>& 
 }
 
 void PgConnection::advance() {
-  more_to_do_ = false;
+  more_to_do_ = streaming_ = false;
   if (!connected_) {
     // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll"); whoever
     // calls us may have woken for something else.
@@ -290,7 +290,10 @@ bool PgConnection::read_copy() {
     if (length == 0) {
       // The server may have been faster than we were: to ask is cheaper than to go round.
       if (PQconsumeInput(connection_.get()) == 0) fail();
-      if (std::exchange(asked_in_vain, true)) return false;  // wait for more
+      if (std::exchange(asked_in_vain, true)) {  // wait for more
+        streaming_ = taken > 0;
+        return false;
+      }
       continue;
     }
     asked_in_vain = false;

@@ -109,6 +109,8 @@ class PgConnection {
   void advance();
   // Bytes are at hand that advance() left for later, so that one long COPY lets others have a turn.
   [[nodiscard]] bool more_to_do() const { return more_to_do_; }
+  // A COPY is on its way, and advance() has just got some of it: more will be there soon.
+  [[nodiscard]] bool streaming() const { return streaming_; }
   [[nodiscard]] bool connected() const { return connected_; }
   [[nodiscard]] bool idle() const { return connected_ && !busy_; }
   [[nodiscard]] std::optional<PgNotification> next_notification();
@@ -131,6 +133,7 @@ class PgConnection {
   bool busy_ = false;
   bool copying_ = false;
   bool more_to_do_ = false;
+  bool streaming_ = false;
   bool wants_write_ = true;
   std::optional<PgQueryError> refusal_;  // of the query under way
   Handlers handlers_;

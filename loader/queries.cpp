@@ -451,12 +451,6 @@ std::string state_of(const SourceConfig& source, const TableFacts& facts) {
   return cases.empty() ? "'a'::text" : "CASE" + cases + " ELSE 'a' END";
 }
 
-std::string scopes_of(const SourceConfig& source, const TableFacts& facts) {
-  const bool array = type_of(source, facts, Role::kScopes).ends_with("[]");
-  if (!array) return text_of(source, Role::kScopes);
-  return "pg_catalog.to_json(" + qualified(*source.column(Role::kScopes)) + ")::text";
-}
-
 // A column that PostgreSQL can send as an integer; else nothing.
 std::optional<WireField> integer_field(const SourceConfig& source, const TableFacts& facts,
                                        RowField field, Role role) {
@@ -499,11 +493,18 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
   }
   add_text(kFieldSubject, Role::kSubject);
   add_text(kFieldTenant, Role::kTenant);
-  if (source.column(Role::kScopes) != nullptr) {
-    add(kFieldScopes, kText, scopes_of(source, facts));
-  }
-  if (source.column(Role::kMetadata) != nullptr) {
-    add(kFieldMetadata, kText, text_of(source, Role::kMetadata));
+  for (const auto& [field, role] :
+       {std::pair(kFieldScopes, Role::kScopes), std::pair(kFieldMetadata, Role::kMetadata)}) {
+    const std::string* column = source.column(role);
+    if (column == nullptr) continue;
+    const std::string& column_type = type_of(source, facts, role);
+    if (column_type == "jsonb") {
+      add(field, kJsonb, qualified(*column));
+    } else if (role == Role::kScopes && column_type.ends_with("[]")) {
+      add(field, kText, "pg_catalog.to_json(" + qualified(*column) + ")::text");
+    } else {
+      add(field, kText, text_of(source, role));
+    }
   }
   if (source.scheme == Scheme::kJwt) {
     add(kFieldJwtClaims, kText,

@@ -89,14 +89,14 @@ enum RowField {
 };
 
 // Which of these fields a row of this table has on its way to us, in this order, and as what. What
-// a table does not have is not sent. Integers are sent as they are: to spell them out would cost
-// the server more than anything else about a row does.
+// a table does not have is not sent. Integers and jsonb are sent as they are: to make text of them
+// would cost the server more than anything else about a row does.
 struct WireField {
   RowField field;
   std::uint32_t type;  // as PostgreSQL numbers it (pg_type.dat)
 };
 constexpr std::uint32_t kBytea = 17, kInt8 = 20, kInt2 = 21, kInt4 = 23, kText = 25,
-                        kTimestamptz = 1184;
+                        kTimestamptz = 1184, kJsonb = 3802;
 [[nodiscard]] std::vector<WireField> wire_fields(const SourceConfig& source,
                                                  const TableFacts& facts);
 

@@ -91,24 +91,33 @@ std::int64_t integer_of(std::string_view bytes) {
   return static_cast<T>(be16toh(static_cast<std::uint16_t>(value)));
 }
 
+std::string_view spell(std::int64_t value, std::array<char, 24>& text) {
+  const char* end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  return {text.data(), static_cast<std::size_t>(end - text.data())};
+}
+
+// jsonb_send(): a version, then the text.
+std::string_view text_of_jsonb(std::string_view bytes) {
+  if (!bytes.starts_with('\1')) throw std::runtime_error("jsonb of an unknown version");
+  return bytes.substr(1);
+}
+
 }  // namespace
 
 RowView RowDecoder::decode(WireRow row, Texts& texts) const {
   RowView view;
   std::size_t integers = 0;
   for (std::size_t i = 0; i < fields_.size(); ++i) {
+    if (!row[i]) continue;
     const auto [field, type] = fields_[i];
-    const bool is_integer = type == kInt8 || type == kInt4 || type == kInt2;
-    if (!is_integer || !row[i]) {
-      view[field] = row[i];
-      continue;
+    std::optional<std::string_view>& value = view[field];
+    switch (type) {
+      case kInt8: value = spell(integer_of<std::int64_t>(*row[i]), texts.at(integers++)); break;
+      case kInt4: value = spell(integer_of<std::int32_t>(*row[i]), texts.at(integers++)); break;
+      case kInt2: value = spell(integer_of<std::int16_t>(*row[i]), texts.at(integers++)); break;
+      case kJsonb: value = text_of_jsonb(*row[i]); break;
+      default: value = row[i];
     }
-    const std::int64_t value = type == kInt8   ? integer_of<std::int64_t>(*row[i])
-                               : type == kInt4 ? integer_of<std::int32_t>(*row[i])
-                                               : integer_of<std::int16_t>(*row[i]);
-    std::array<char, 24>& text = texts.at(integers++);
-    const char* end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-    view[field] = std::string_view(text.data(), static_cast<std::size_t>(end - text.data()));
   }
   return view;
 }

@@ -23,7 +23,7 @@ namespace latchkey {
 // A row field by field; null fields, and those that its table does not have, are nothing.
 using RowView = std::array<std::optional<std::string_view>, kRowFields>;
 
-// A row as it came over the wire -> a RowView. Integers are spelt out here.
+// A row as it came over the wire -> a RowView: all is text but keys and times.
 using WireRow = std::span<const std::optional<std::string_view>>;
 
 class RowDecoder {
@@ -33,7 +33,7 @@ class RowDecoder {
 
   // Where the integers of one row are spelt out; the view leads into it.
   using Texts = std::array<std::array<char, 24>, 3>;
-  // `row` has fields().size() fields. Throws std::runtime_error if an integer is none.
+  // `row` has fields().size() fields. Throws std::runtime_error if an integer or a jsonb is none.
   [[nodiscard]] RowView decode(WireRow row, Texts& texts) const;
 
  private:

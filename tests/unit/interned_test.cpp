@@ -176,10 +176,13 @@ TYPED_TEST(ShardedSetTest, AgreesWithAModel) {
     const auto known = model.find(text);
     const Word* word = known == model.end() ? nullptr : known->second.get();
     ASSERT_EQ(set.find(std::string_view(text)), word);
+    const Word twin{text};
     if (word == nullptr) {
       if (!rises && random.below(4) > 0) continue;
       auto& fresh = model[text] = std::make_unique<Word>(Word{text});
-      set.insert(fresh.get());
+      ASSERT_EQ(set.insert(fresh.get()), nullptr);
+    } else if (random.below(3) == 0) {
+      ASSERT_EQ(set.insert(&twin), word) << "the one that is there stays";
     } else if (random.below(2) == 0) {
       auto fresh = std::make_unique<Word>(Word{text});
       set.replace(word, fresh.get());

@@ -230,6 +230,64 @@ TEST_F(KeySetTest, StartsALoadAfresh) {
   EXPECT_EQ(says("a"), "unknown");
 }
 
+// Nobody asks before freshness is proven, so the map may fill while the table is being read.
+TEST_F(KeySetTest, InstallsAFirstLoadAsItComes) {
+  writer_.begin_first_load();
+  std::size_t seen = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string id = std::to_string(i);
+    writer_.load(row(id, "key " + id, i % 3 == 0 ? kRevoked : kActive));
+    EXPECT_GE(keys_.map.size(), seen);
+    seen = keys_.map.size();
+  }
+  EXPECT_GE(seen, 900U);
+  EXPECT_EQ(counts(writer_.finish_load()), (Counts{1000, 1000, 0, 0}));
+  EXPECT_EQ(keys_.map.size(), 1000U);
+  EXPECT_EQ(says("key 999") + ", " + says("key 998"), "revoked 999, active 998");
+  EXPECT_EQ(counts(load_all(row("0", "key 0", kRevoked))), (Counts{1, 0, 0, 999}));
+}
+
+TEST_F(KeySetTest, ComparesWithWhatAnAbandonedFirstLoadHasLeft) {
+  const auto load_first = [&](int from, int to, RowState state) {
+    writer_.begin_first_load();
+    for (int i = from; i < to; ++i) {
+      const std::string id = std::to_string(i);
+      writer_.load(row(id, id, state));
+    }
+  };
+  load_first(0, 300, kActive);
+  writer_.abandon_load();
+  const std::size_t left = writer_.rows();
+  EXPECT_GE(left, 200U);
+  EXPECT_EQ(keys_.map.size(), left);
+  load_first(100, 400, kRevoked);
+  const LoadReport report = writer_.finish_load();
+  EXPECT_EQ(report.rows, 300U);
+  EXPECT_EQ(report.changed, left - 100) << "those that the first one had brought";
+  EXPECT_EQ(report.added, 300 - (left - 100));
+  EXPECT_EQ(report.removed, 100U);
+  EXPECT_EQ(keys_.map.size(), 300U);
+  EXPECT_EQ(says("99") + ", " + says("100") + ", " + says("399"),
+            "unknown, revoked 100, revoked 399");
+}
+
+// The database says that ids are unique. Should it lie, no row may come to stand in the map alone.
+TEST_F(KeySetTest, TakesARowThatComesTwiceInALoadOnce) {
+  for (const bool first : {true, false}) {
+    first ? writer_.begin_first_load() : writer_.begin_load();
+    for (int i = 0; i < 200; ++i) {
+      const std::string id = std::to_string(i % 100);
+      writer_.load(row(id, id + (i < 100 ? " old" : first ? " new" : " newer")));
+    }
+    const LoadReport report = writer_.finish_load();
+    EXPECT_EQ(report.rows, 200U);
+    EXPECT_EQ(writer_.rows(), 100U);
+    EXPECT_EQ(keys_.map.size(), 100U);
+    EXPECT_EQ(says("7 old"), "unknown");
+    EXPECT_EQ(says(first ? "7 new" : "7 newer"), "active 7");
+  }
+}
+
 TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
   load_all(row("1", "a"));
   writer_.begin_load();  // its snapshot knows neither the new row nor the change

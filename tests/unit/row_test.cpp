@@ -518,6 +518,22 @@ TEST(RowDecoderTest, SpellsOutIntegersOfEachSize) {
   EXPECT_THROW((void)decode(""sv, "\0\0\1\0"sv, "\0\7"sv), std::runtime_error);
 }
 
+TEST(RowDecoderTest, TakesTheTextOutOfJsonb) {
+  const RowDecoder decoder({{kFieldScopes, kJsonb}, {kFieldMetadata, kJsonb}});
+  RowDecoder::Texts texts;
+  const auto decode = [&](std::optional<std::string_view> scopes,
+                          std::optional<std::string_view> metadata) {
+    const std::array<std::optional<std::string_view>, 2> row = {scopes, metadata};
+    return decoder.decode(row, texts);
+  };
+  const RowView view = decode("\1[\"a\"]", std::nullopt);
+  EXPECT_EQ(view[kFieldScopes], "[\"a\"]");
+  EXPECT_FALSE(view[kFieldMetadata]);
+  EXPECT_THROW((void)decode("[\"a\"]", std::nullopt), std::runtime_error);
+  EXPECT_THROW((void)decode("\2[]", std::nullopt), std::runtime_error);
+  EXPECT_THROW((void)decode(std::nullopt, ""), std::runtime_error);
+}
+
 TEST(RowDecoderTest, LeavesTextsAndNullsAlone) {
   const RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}});
   RowDecoder::Texts texts;
