@@ -55,7 +55,7 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
   }
   return std::make_shared<const Policy>(
       Policy{Verifier(std::move(digesters), std::move(routes), options.freshness.limits()),
-             CallerRules(options.allow, names, geteuid())});
+             CallerRules(options.allow, names, geteuid()), options.limits});
 }
 
 namespace {

@@ -40,6 +40,7 @@ BatchScratch::BatchScratch() {
 Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
                                         const ConversationContext& context, BatchScratch& scratch) {
   Next next = Next::kRead;
+  keys_ = 0;
   while (next == Next::kRead) {
     const auto frame = in.next_frame();
     if (!frame) break;
@@ -119,12 +120,13 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
   for (const std::string_view key : request.keys) {
     scratch.questions.push_back({key, &scratch.terms.back()});
   }
+  keys_ += request.keys.size();
   const bool full =
       scratch.requests.size() == BatchScratch::kRequests ||
       scratch.questions.size() > BatchScratch::kQuestions - LATCHKEY_BATCH_KEYS_MAX ||
       scratch.scopes.size() > BatchScratch::kScopes - std::size_t{2} * LATCHKEY_SCOPES_MAX;
   if (full) flush(out, context, scratch);
-  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+  return out.size() < kOutBytesMax && keys_ < kTurnKeys ? Next::kRead : Next::kWrite;
 }
 
 // Which sources a request means. Nothing: it names one that does not exist. Whoever may not use all
@@ -202,6 +204,7 @@ void Conversation::flush(OutBuffer& out, const ConversationContext& context,
 void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
                                 const ConversationContext& context) {
   context.stats->verdicts[finding.verdict].add();
+  if (finding.verdict == LATCHKEY_UNKNOWN) ++unknown_;
   if (finding.verdict == LATCHKEY_VALID) {
     context.stats->accepted_by_source[finding.route].add();
     context.stats->accepted_by_pepper[context.verifier->digesters()[finding.digester].counter()]

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "daemon/callers.h"
@@ -62,7 +63,7 @@ class Conversation {
  public:
   enum class Next {
     kRead,   // everything received is answered: send `out`, then read on
-    kWrite,  // send `out`, then call answer() again: frames are left
+    kWrite,  // send `out`, then call answer() again: frames may be left
     kSync,   // send `out`, then carry out sync(), append its reply, call answer() again
     kClose,  // send `out`, then close
   };
@@ -80,9 +81,12 @@ class Conversation {
   void set_rights(const Rights& rights) { rights_ = rights; }
   // The sync that answer() stopped at.
   [[nodiscard]] const Sync& sync() const { return sync_; }
+  // How many unknown keys were asked for since the last call.
+  [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
 
-  // Beyond this, replies are sent before more requests are answered.
+  // Beyond these, replies are sent before more requests are answered, and others have their turn.
   static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
+  static constexpr std::size_t kTurnKeys = 512;
 
  private:
   [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const ConversationContext& context,
@@ -101,6 +105,8 @@ class Conversation {
 
   Rights rights_;
   Sync sync_;
+  std::size_t keys_ = 0;       // taken by this call of answer()
+  std::uint64_t unknown_ = 0;  // see take_unknown()
 };
 
 }  // namespace latchkey

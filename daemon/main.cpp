@@ -1,25 +1,35 @@
 // latchkeyd: this file is the order of things. Each milestone says what is true from there on; the
 // end mirrors the beginning.
 
+#include <spdlog/async.h>
+#include <spdlog/fmt/ranges.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/systemd_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <systemd/sd-daemon.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <cstdlib>
+#include <future>
 #include <iostream>
 #include <mutex>
-
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
+#include <thread>
 
 #include "daemon/assembly.h"
+#include "daemon/guess_watch.h"
 #include "daemon/options.h"
+#include "daemon/reload.h"
 #include "daemon/server.h"
+#include "daemon/service.h"
 #include "daemon/status.h"
 #include "keymap/clock.h"
 #include "loader/loader.h"
@@ -37,15 +47,60 @@ void keep_memory_private() {
   prctl(PR_SET_DUMPABLE, 0);
 }
 
+// Nothing of it goes to a swap device. Each page is locked when it is first touched.
+void lock_memory() {
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  // With a limit that is too small for the keys to come, it is they that could not be loaded.
+  const bool permitted = limit.rlim_cur == RLIM_INFINITY || geteuid() == 0;
+  if (permitted && mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0) return;
+  spdlog::info(
+      "memory is not locked, so digests of keys may be written to swap. To lock it, set"
+      " LimitMEMLOCK=infinity in the service (or `ulimit -l unlimited`); to accept it without this"
+      " line, set lock = false in [memory].");
+}
+
+// Is standard error the journal (systemd.exec(5), "$JOURNAL_STREAM")?
+bool logs_to_journal() {
+  const char* stream = std::getenv("JOURNAL_STREAM");
+  struct stat info {};
+  if (stream == nullptr || fstat(STDERR_FILENO, &info) != 0) return false;
+  return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == stream;
+}
+
+constexpr std::size_t kLogLines = 8192;
+constexpr auto kLogPatience = std::chrono::seconds(1);
+
+// A log that nobody reads (a journal that hangs, a full pipe) must not hold up answers: lines wait
+// in a queue, and the oldest go when it is full.
 void start_log(const std::string& level) {
-  // Under systemd, journald stamps each line with the time.
-  const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
-  auto log = spdlog::stderr_color_mt("latchkeyd");
-  log->set_pattern(journal ? "%l: %v" : "%Y-%m-%dT%H:%M:%S.%eZ %l: %v",
-                   spdlog::pattern_time_type::utc);
+  spdlog::init_thread_pool(kLogLines, 1);
+  spdlog::sink_ptr sink;
+  if (logs_to_journal()) {
+    sink = std::make_shared<spdlog::sinks::systemd_sink_mt>("latchkeyd");
+  } else {
+    sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  }
+  const auto log = std::make_shared<spdlog::async_logger>(
+      "latchkeyd", sink, spdlog::thread_pool(), spdlog::async_overflow_policy::overrun_oldest);
+  log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l: %v", spdlog::pattern_time_type::utc);
   log->set_level(spdlog::level::from_str(level));
   log->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(log);
+}
+
+std::size_t log_lines_dropped() { return spdlog::thread_pool()->overrun_counter(); }
+
+// What waits is written, unless nobody takes it: then the process ends without.
+void finish_log(int exit_code) {
+  std::promise<void> written;
+  std::thread([&written] {
+    spdlog::shutdown();
+    written.set_value();
+  }).detach();
+  if (written.get_future().wait_for(kLogPatience) == std::future_status::timeout) {
+    std::_Exit(exit_code);
+  }
 }
 
 // ---- waiting for the first load
@@ -54,7 +109,8 @@ void start_log(const std::string& level) {
 // is still starting) is given `start_timeout`; a load under way is given its time.
 std::vector<LintFinding> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
                                      std::chrono::nanoseconds patience, bool first_attempt_only,
-                                     const std::function<bool()>& interrupted) {
+                                     const std::function<bool()>& interrupted,
+                                     const std::function<void()>& waiting) {
   std::vector<LintFinding> trouble;
   for (const auto& loader : loaders) {
     std::int64_t deadline_ns = boot_ns() + patience.count();
@@ -63,6 +119,7 @@ std::vector<LintFinding> wait_loaded(const std::vector<std::unique_ptr<Loader>>&
       if (!unready || interrupted()) break;
       const LoaderStatus status = loader->status();
       if (status.state == Refresh::State::kLoading) deadline_ns = boot_ns() + patience.count();
+      waiting();
       const bool failed_once = first_attempt_only && status.failures > 0;
       if (!unready->final && !failed_once && boot_ns() < deadline_ns) continue;
       trouble.insert(trouble.end(), unready->why.begin(), unready->why.end());
@@ -152,60 +209,183 @@ int report_check(const std::vector<LintFinding>& trouble,
   return errors == 0 ? 0 : kExitFailure;
 }
 
-// ---- reload
+// ---- what runs, for reloads and reports
 
-// Takes over what can be changed while running: peppers, JWT secrets and who may ask. On any error
-// nothing changes.
-void reload(const std::string& path, const Options& running, Server& server,
-            const std::vector<std::unique_ptr<Loader>>& loaders,
-            const std::vector<std::unique_ptr<KeySet>>& key_sets, PepperCounters& counters,
-            std::shared_ptr<const Policy>& policy, std::mutex& policy_mutex) {
-  try {
-    const Options fresh = Options::load(path);
-    const auto same_name = [](const SourceConfig& a, const SourceConfig& b) {
-      return a.name == b.name && a.peppers == b.peppers &&
-             a.jwt_secret_files.empty() == b.jwt_secret_files.empty();
-    };
-    if (!std::ranges::equal(fresh.sources, running.sources, same_name)) {
-      throw ConfigError(
-          "sources were added, removed or pointed at other peppers, which needs a"
-          " restart.");
+// Everything that answers are made of. Parts are destroyed in the reverse order: the server
+// (readers) before the loaders (writers) before the key sets.
+struct Running {
+  Options options;
+  std::int64_t started_ns = boot_ns();
+  Quiescence quiescence;
+  std::vector<std::unique_ptr<KeySet>> key_sets;
+  std::vector<std::unique_ptr<Loader>> loaders;
+  PepperCounters counters;
+  std::mutex policy_mutex;
+  std::shared_ptr<const Policy> policy;
+  std::unique_ptr<Server> server;
+
+  explicit Running(Options from) : options(std::move(from)) {
+    for (const SourceConfig& source : options.sources) {
+      key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
+      if (source.column(Role::kLastUsedAt) == nullptr) continue;
+      key_sets.back()->uses = std::make_unique<UseLog>(options.listen.workers);
     }
-    Options merged = running;
-    merged.allow = fresh.allow;
-    for (std::size_t i = 0; i < merged.sources.size(); ++i) {
-      merged.sources[i].jwt_secret_files = fresh.sources[i].jwt_secret_files;
-    }
-    const Secrets secrets(merged);
-    auto next = make_policy(merged, secrets, counters, key_sets);
-    server.publish(next);
+    const Secrets secrets(options);
+    policy = make_policy(options, secrets, counters, key_sets);
+    loaders = make_loaders(options, secrets, quiescence, key_sets);
+    // From here on peppers are only in keyed hash states, and passwords with the loaders, who need
+    // them to connect again.
+  }
+  // Loaders look at one another's key sets, so all of them stop before the first one goes.
+  ~Running() {
+    server.reset();
+    stop_loaders();
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+
+  void stop_loaders() {
+    for (const auto& loader : loaders) loader->stop();
+  }
+
+  // Any thread's. `held` keeps alive what the inputs lead to.
+  StatusInputs status(std::shared_ptr<const Policy>& held) {
+    StatusInputs inputs;
+    inputs.now_boot_ns = boot_ns();
+    inputs.started_boot_ns = started_ns;
+    for (const auto& loader : loaders) inputs.loaders.push_back(loader->status());
+    inputs.workers = server->worker_stats();
+    inputs.accepts = &server->accept_stats();
+    inputs.callers = server->admission().callers();
+    inputs.log_lines_dropped = log_lines_dropped();
     {
       const std::lock_guard lock(policy_mutex);
-      policy = next;
+      held = policy;
     }
-    for (const SourceConfig& source : running.sources) {
-      const auto peppers = secrets.peppers_of_folder.find(source.peppers);
-      if (peppers == secrets.peppers_of_folder.end()) continue;
-      for (const auto& loader : loaders) {
-        if (loader->database() == source.database) {
-          loader->set_pepper_versions(source.name, spellings(peppers->second));
+    inputs.policy = held.get();
+    return inputs;
+  }
+
+  // Takes over what can be changed while running. On any error nothing changes.
+  void reload(const std::string& path) {
+    try {
+      ReloadPlan plan = plan_reload(options, Options::load(path));
+      const Secrets secrets(plan.options);
+      auto next = make_policy(plan.options, secrets, counters, key_sets);
+      server->publish(next);
+      {
+        const std::lock_guard lock(policy_mutex);
+        policy = next;
+      }
+      for (const SourceConfig& source : plan.options.sources) {
+        const auto peppers = secrets.peppers_of_folder.find(source.peppers);
+        if (peppers == secrets.peppers_of_folder.end()) continue;
+        for (const auto& loader : loaders) {
+          if (loader->database() == source.database) {
+            loader->set_pepper_versions(source.name, spellings(peppers->second));
+          }
         }
       }
+      spdlog::set_level(spdlog::level::from_str(plan.options.log_level));
+      // Only these: the server and its workers lead to the options that do not change.
+      options.allow = plan.options.allow;
+      options.limits = plan.options.limits;
+      options.log_level = plan.options.log_level;
+      for (std::size_t i = 0; i < options.sources.size(); ++i) {
+        options.sources[i].jwt_secret_files = plan.options.sources[i].jwt_secret_files;
+      }
+      spdlog::info("reloaded: limits, log level, peppers, JWT secrets and [[allow]] rules");
+      if (!plan.restart.empty()) {
+        spdlog::warn("these have changed, too, and need a restart to take effect: {}",
+                     fmt::join(plan.restart, ", "));
+      }
+    } catch (const std::exception& error) {
+      spdlog::error("reload failed, everything stays as it was: {}", error.what());
     }
-    spdlog::info(
-        "reloaded peppers, JWT secrets and [[allow]] rules; other settings need a restart");
-  } catch (const std::exception& error) {
-    spdlog::error("reload failed, everything stays as it was: {}", error.what());
   }
+};
+
+// ---- watching over it
+
+// A loader is given a resolver's longest wait (resolv.conf(5): attempts, timeout, servers), or the
+// end of a load in which everything is new.
+constexpr std::int64_t kLoaderPatienceNs = 60'000'000'000;
+
+// Whoever does not turn his loop any more, by name.
+std::vector<std::string> stuck(const Running& running, std::int64_t worker_patience_ns) {
+  const std::int64_t now_ns = awake_ns();
+  std::vector<std::string> names = running.server->stuck_since(now_ns - worker_patience_ns);
+  for (const auto& loader : running.loaders) {
+    if (loader->ticked_ns() < now_ns - kLoaderPatienceNs) {
+      names.push_back("loader of " + loader->database());
+    }
+  }
+  return names;
 }
+
+// What is done every so often while callers are answered.
+class Watch {
+ public:
+  Watch(boost::asio::io_context& io, Running& running)
+      : running_(running), timer_(io), watchdog_(watchdog_period()) {
+    every_ = std::chrono::seconds(1);
+    if (watchdog_) every_ = std::min(every_, *watchdog_);
+    turn();
+  }
+  void stop() { timer_.cancel(); }
+
+ private:
+  void turn() {
+    feed_watchdog();
+    std::shared_ptr<const Policy> held;
+    const StatusInputs inputs = running_.status(held);
+    shown_.show(status_line(inputs));
+    for (const auto& suspect :
+         guesses_.look(inputs.callers, held->limits.unknown_keys_logged, awake_ns())) {
+      spdlog::warn(
+          "uid {} asked for {} unknown keys within {} s: somebody guesses, or a client holds keys "
+          "of"
+          " another installation. `latchkey status` counts them by uid.",
+          suspect.uid, suspect.keys, suspect.for_ns / 1'000'000'000);
+    }
+    timer_.expires_after(every_);
+    timer_.async_wait([this](const boost::system::error_code& error) {
+      if (!error) turn();
+    });
+  }
+
+  void feed_watchdog() {
+    // Half of the time after which the service manager would end us.
+    const std::int64_t patience_ns =
+        watchdog_ ? std::chrono::nanoseconds(*watchdog_).count() * 2 : 5'000'000'000;
+    const auto names = stuck(running_, patience_ns);
+    if (names.empty()) {
+      if (watchdog_) notify_alive();
+    } else if (names != reported_) {
+      spdlog::error("{} stuck: {}", fmt::join(names, ", "),
+                    watchdog_ ? "the service manager will end and start latchkeyd"
+                              : "restart latchkeyd if it does not go on by itself");
+    }
+    reported_ = names;
+  }
+
+  Running& running_;
+  boost::asio::steady_timer timer_;
+  std::optional<std::chrono::microseconds> watchdog_;
+  std::chrono::microseconds every_{};
+  std::vector<std::string> reported_;
+  ShownStatus shown_;
+  GuessWatch guesses_;
+};
 
 // ---- the program
 
 int run(const std::string& config_path, bool check) {
-  const Options options = Options::load(config_path);
+  Options options = Options::load(config_path);
   start_log(options.log_level);
   keep_memory_private();
-  const std::int64_t started_ns = boot_ns();
+  if (options.lock_memory && !check) lock_memory();
+  const std::optional<int> listening = check ? std::nullopt : passed_socket();
 
   // Signals come to this thread's io_context and to no other: block them before threads exist.
   sigset_t signals;
@@ -214,34 +394,10 @@ int run(const std::string& config_path, bool check) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  // Order of destruction is the reverse: server (readers) before loaders (writers) before key sets.
-  // Loaders look at one another's key sets, so all of them stop before the first one goes.
-  Quiescence quiescence;
-  std::vector<std::unique_ptr<KeySet>> key_sets;
-  for (const SourceConfig& source : options.sources) {
-    key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
-    if (source.column(Role::kLastUsedAt) == nullptr) continue;
-    key_sets.back()->uses = std::make_unique<UseLog>(options.listen.workers);
-  }
-  std::vector<std::unique_ptr<Loader>> loaders;
-  const std::unique_ptr<decltype(loaders), void (*)(decltype(loaders)*)> stop_loaders(
-      &loaders, [](auto* all) {
-        for (const auto& loader : *all) loader->stop();
-      });
-  PepperCounters counters;
-  std::shared_ptr<const Policy> policy;
-  std::mutex policy_mutex;
-  {
-    const Secrets secrets(options);
-    policy = make_policy(options, secrets, counters, key_sets);
-    loaders = make_loaders(options, secrets, quiescence, key_sets);
-  }
-  // From here on peppers are only in keyed hash states, and passwords with the loaders, who need
-  // them to connect again.
-
+  Running running(std::move(options));
   // A check reports what the loaders find by itself.
   if (check) spdlog::set_level(spdlog::level::off);
-  for (const auto& loader : loaders) loader->start();
+  for (const auto& loader : running.loaders) loader->start();
   bool interrupted = false;
   const auto check_interrupted = [&] {
     sigset_t pending;
@@ -249,15 +405,25 @@ int run(const std::string& config_path, bool check) {
     interrupted = sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
     return interrupted;
   };
+  ShownStatus shown;
+  const auto waiting = [&] {
+    // Its own patience is `start_timeout`, of which a load takes as much as it needs.
+    notify_patience(std::chrono::seconds(30));
+    notify_alive();
+    std::vector<LoaderStatus> statuses;
+    for (const auto& loader : running.loaders) statuses.push_back(loader->status());
+    shown.show(loading_line(statuses));
+  };
+  const FreshnessOptions& freshness = running.options.freshness;
   const auto trouble =
-      wait_loaded(loaders, options.freshness.start_timeout, check, check_interrupted);
+      wait_loaded(running.loaders, freshness.start_timeout, check, check_interrupted, waiting);
   if (check) {
-    for (const auto& loader : loaders) {
+    for (const auto& loader : running.loaders) {
       // What is missing is reported as such.
       (void)loader->wait_linted(
-          std::chrono::duration_cast<std::chrono::milliseconds>(options.freshness.start_timeout));
+          std::chrono::duration_cast<std::chrono::milliseconds>(freshness.start_timeout));
     }
-    return report_check(trouble, loaders);
+    return report_check(trouble, running.loaders);
   }
   for (const LintFinding& finding : trouble)
     spdlog::critical("{}: {}", finding.number(), finding.text);
@@ -265,46 +431,36 @@ int run(const std::string& config_path, bool check) {
   if (interrupted) return 0;
   // From here on every source is loaded completely and proven to be in step.
 
-  Syncs syncs(options, loaders);
-  Server* server_for_status = nullptr;
-  const auto current_status = [&](const Rights& rights) {
-    StatusInputs inputs;
-    inputs.now_boot_ns = boot_ns();
-    inputs.started_boot_ns = started_ns;
-    for (const auto& loader : loaders) inputs.loaders.push_back(loader->status());
-    inputs.workers = server_for_status->worker_stats();
-    inputs.accepts = &server_for_status->accept_stats();
-    std::shared_ptr<const Policy> held;
-    {
-      const std::lock_guard lock(policy_mutex);
-      held = policy;
-    }
-    inputs.policy = held.get();
-    return status_json(inputs, rights);
-  };
-  Server server(options, policy, quiescence,
-                {.start_sync =
-                     [&](SourceMask sources, std::function<void()> done) {
-                       return syncs.start(sources, std::move(done));
-                     },
-                 .status_json = current_status});
-  server_for_status = &server;
-  server.start();
+  Syncs syncs(running.options, running.loaders);
+  running.server =
+      std::make_unique<Server>(running.options, running.policy, running.quiescence,
+                               ServerHooks{.start_sync =
+                                               [&](SourceMask sources, std::function<void()> done) {
+                                                 return syncs.start(sources, std::move(done));
+                                               },
+                                           .status_json =
+                                               [&](const Rights& rights) {
+                                                 std::shared_ptr<const Policy> held;
+                                                 return status_json(running.status(held), rights);
+                                               }});
+  running.server->start(listening);
   // From here on callers are answered.
 
-  spdlog::info("latchkeyd {} serves {} sources on {}", LATCHKEY_VERSION_TEXT, key_sets.size(),
-               options.listen.socket);
-  sd_notify(0, "READY=1\nSTATUS=Serving");
+  spdlog::info(
+      "latchkeyd {} serves {} sources on {}", LATCHKEY_VERSION_TEXT, running.key_sets.size(),
+      listening ? "the socket that the service manager passed" : running.options.listen.socket);
+  notify_ready();
 
   boost::asio::io_context control;
+  Watch watch(control, running);
   boost::asio::signal_set handled(control, SIGTERM, SIGINT, SIGHUP);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   std::function<void()> wait_signal = [&] {
     handled.async_wait([&](const boost::system::error_code& error, int signal) {
-      if (error || signal != SIGHUP) return;
-      sd_notify(0, "RELOADING=1");
-      reload(config_path, options, server, loaders, key_sets, counters, policy, policy_mutex);
-      sd_notify(0, "READY=1");
+      if (error || signal != SIGHUP) return watch.stop();
+      notify_reloading();
+      running.reload(config_path);
+      notify_ready();
       wait_signal();
     });
   };
@@ -312,10 +468,10 @@ int run(const std::string& config_path, bool check) {
   control.run();
   // From here on it ends: no new caller, then no caller, then no writer.
 
-  sd_notify(0, "STOPPING=1\nSTATUS=Answering what has arrived");
+  notify_stopping();
   spdlog::info("stopping");
-  server.stop();
-  for (const auto& loader : loaders) loader->stop();
+  running.server->stop();
+  running.stop_loaders();
   spdlog::info("stopped");
   return 0;
 }
@@ -336,13 +492,15 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : latchkey::kExitConfiguration;
   }
+  int code = latchkey::kExitFailure;
   try {
-    return latchkey::run(config_path, check);
+    code = latchkey::run(config_path, check);
   } catch (const latchkey::ConfigError& error) {
     std::cerr << "latchkeyd: " << error.what() << "\n";
-    return latchkey::kExitConfiguration;
+    code = latchkey::kExitConfiguration;
   } catch (const std::exception& error) {
     std::cerr << "latchkeyd: " << error.what() << "\n";
-    return latchkey::kExitFailure;
   }
+  latchkey::finish_log(code);
+  return code;
 }

@@ -63,12 +63,33 @@ void read_listen(Section& section, ListenOptions& listen) {
   if (const auto workers = section.integer("workers", 1, 32)) {
     listen.workers = static_cast<unsigned>(*workers);
   }
+  section.duration("busy_poll", listen.busy_poll, std::chrono::milliseconds(0));
+  if (listen.busy_poll > std::chrono::milliseconds(10)) {
+    section.refuse("`busy_poll` is too long: at most 10ms. It costs a whole processor meanwhile.",
+                   section.find("busy_poll"));
+  }
 }
 
 void read_limits(Section& section, LimitOptions& limits) {
   using std::chrono::milliseconds;
   if (const auto connections = section.integer("connections", 1, 1'000'000)) {
     limits.connections = static_cast<std::size_t>(*connections);
+    limits.connections_per_uid = std::min(limits.connections_per_uid, limits.connections);
+  }
+  if (const auto connections = section.integer("connections_per_uid", 1, 1'000'000)) {
+    limits.connections_per_uid = static_cast<std::size_t>(*connections);
+    if (limits.connections_per_uid > limits.connections) {
+      section.refuse("`connections_per_uid` is more than `connections`, so it would limit nobody.",
+                     section.find("connections_per_uid"));
+    }
+  }
+  // Less would refuse a single reply of the largest size.
+  constexpr std::int64_t kMemoryMin = 4;
+  if (const auto mib = section.integer("reply_memory_mib", kMemoryMin, 65536)) {
+    limits.reply_memory = static_cast<std::size_t>(*mib) << 20;
+  }
+  if (const auto keys = section.integer("unknown_keys_logged", 0, 1'000'000'000)) {
+    limits.unknown_keys_logged = static_cast<std::uint64_t>(*keys);
   }
   section.duration("idle_timeout", limits.idle_timeout, milliseconds(100));
   section.duration("stall_timeout", limits.stall_timeout, milliseconds(100));
@@ -471,6 +492,9 @@ Options Options::parse(std::string_view text, const std::string& path) {
         s, "level",
         {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}},
         options.log_level);
+  });
+  file.table("memory", [&](Section& s) {
+    if (const auto lock = s.value<bool>("lock", "true or false")) options.lock_memory = *lock;
   });
   Lines lines;
   file.tables("database", [&](Section& s) {

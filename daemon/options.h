@@ -30,13 +30,21 @@ struct ListenOptions {
   mode_t mode = 0660;
   std::optional<gid_t> group;  // of the socket; none: the daemon's own
   unsigned workers = 1;
+  std::chrono::nanoseconds busy_poll{0};  // a worker with nothing to do looks again for so long
+
+  friend bool operator==(const ListenOptions&, const ListenOptions&) = default;
 };
 
 struct LimitOptions {
   std::size_t connections = 4096;
+  std::size_t connections_per_uid = 1024;
+  std::size_t reply_memory = std::size_t{64} << 20;  // bytes of replies that callers do not take
+  std::uint64_t unknown_keys_logged = 100;           // a second and uid; 0: never
   std::chrono::nanoseconds idle_timeout = std::chrono::minutes(10);
   std::chrono::nanoseconds stall_timeout = std::chrono::seconds(5);  // half a frame; unread replies
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(5);
+
+  friend bool operator==(const LimitOptions&, const LimitOptions&) = default;
 };
 
 struct FreshnessOptions {
@@ -46,11 +54,14 @@ struct FreshnessOptions {
   std::chrono::nanoseconds audit = std::chrono::minutes(10);  // zero: never
   std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);
 
+  friend bool operator==(const FreshnessOptions&, const FreshnessOptions&) = default;
   [[nodiscard]] FreshnessLimits limits() const { return {bound.count(), max_stale.count()}; }
 };
 
 struct LastUsedOptions {
   std::chrono::nanoseconds flush = std::chrono::seconds(5);
+
+  friend bool operator==(const LastUsedOptions&, const LastUsedOptions&) = default;
 };
 
 struct DatabaseOptions {
@@ -58,6 +69,8 @@ struct DatabaseOptions {
   std::string conninfo;
   std::string password_file;  // empty: none. Relative to $CREDENTIALS_DIRECTORY
   std::string role;           // whom `latchkey sql grant` grants; default: conninfo's user
+
+  friend bool operator==(const DatabaseOptions&, const DatabaseOptions&) = default;
 };
 
 // Whoever matches the first rule that names him gets what it says.
@@ -75,6 +88,7 @@ struct Options {
   FreshnessOptions freshness;
   LastUsedOptions last_used;
   std::string log_level = "info";
+  bool lock_memory = true;  // where the system permits it
   std::vector<DatabaseOptions> databases;
   std::vector<SourceConfig> sources;
   std::vector<AllowOptions> allow;

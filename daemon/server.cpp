@@ -3,10 +3,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +17,7 @@
 #include <unordered_map>
 
 #include "daemon/session.h"
+#include "daemon/turns.h"
 #include "keymap/clock.h"
 
 namespace latchkey {
@@ -29,6 +28,46 @@ namespace {
 constexpr auto kSweepEvery = std::chrono::milliseconds(250);
 // After an accept that failed for want of descriptors or memory: trying at once would only spin.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+// So many that are refused may take their time to read why. A flood of others is told and closed.
+constexpr std::size_t kRefusalsMax = 64;
+// What a worker says before it looks for what else has come: some tens of microseconds.
+constexpr std::size_t kServeBytes = std::size_t{32} << 10;
+// Of the kernel's memory for replies that are not read; it doubles the figure (socket(7)).
+constexpr int kSendBuffer = 32 << 10;
+// For databases, metrics, logs, secrets that are read anew, and what the libraries open.
+constexpr std::size_t kDescriptorsKept = 128;
+
+int open_reserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+// What the kernel allows at most, if the limit of the process can be raised to it.
+std::size_t descriptors_for(std::size_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
+  if (limit.rlim_cur < wanted) {
+    rlimit raised = limit;
+    raised.rlim_cur = std::min<rlim_t>(wanted, limit.rlim_max);
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  }
+  return std::min<std::size_t>(wanted, limit.rlim_cur);
+}
+
+// As many connections as there are descriptors for.
+LimitOptions within_descriptors(LimitOptions limits) {
+  const std::size_t wanted = limits.connections + kDescriptorsKept;
+  const std::size_t available = descriptors_for(wanted);
+  if (available < wanted) {
+    const std::size_t connections = available > 2 * kDescriptorsKept
+                                        ? available - kDescriptorsKept
+                                        : std::max<std::size_t>(1, available / 2);
+    spdlog::warn(
+        "this process may open {} files, so `connections` is {} instead of {}: the database needs"
+        " some, too. Raise the limit (systemd: LimitNOFILE={}; else `ulimit -n`), or set fewer.",
+        available, connections, limits.connections, wanted);
+    limits.connections = connections;
+    limits.connections_per_uid = std::min(limits.connections_per_uid, connections);
+  }
+  return limits;
+}
 
 }  // namespace
 
@@ -37,9 +76,10 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 class Server::Worker : public SessionHost {
  public:
   Worker(const Options& options, std::size_t number, const std::string& name,
-         Quiescence& quiescence, ServerHooks& hooks)
+         Quiescence& quiescence, ServerHooks& hooks, Admission& admission)
       : options_(options),
         hooks_(hooks),
+        admission_(admission),
         name_(name),
         reader_(quiescence, name),
         work_(asio::make_work_guard(io_)),
@@ -56,7 +96,7 @@ class Server::Worker : public SessionHost {
 
   void start() {
     sweep();
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] { run(); });
     // For `top -H` and debuggers. From here, so that a daemon that is ready has all its names.
     pthread_setname_np(thread_.native_handle(), name_.c_str());
   }
@@ -67,25 +107,24 @@ class Server::Worker : public SessionHost {
   asio::io_context& io() { return io_; }
   WorkerStats& stats() { return stats_; }
   [[nodiscard]] std::size_t load() const { return load_; }
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] std::int64_t ticked_ns() const { return ticked_ns_; }
 
   // The rest runs on the worker's thread.
 
   void adopt(std::shared_ptr<const Policy> policy) {
     policy_ = std::move(policy);
     context_.verifier = &policy_->verifier;
-    for (const auto& session : all()) session->apply(policy_->callers);
+    for (const auto& [key, session] : sessions_) session->apply(policy_->callers);
   }
 
-  void open(Protocol::socket socket, const Peer& peer, std::optional<latchkey_error> refusal) {
+  void open(Socket socket, const Peer& peer) {
     // By this worker's rules, which a reload may have changed since the connection was accepted.
     const auto rights = policy_->callers.rights_of(peer);
-    if (!rights && !refusal) refusal = LATCHKEY_NOT_ALLOWED;
-    const auto session =
-        std::make_shared<Session>(std::move(socket), *this, peer, rights.value_or(Rights{}));
-    sessions_.emplace(session.get(), session);
-    stats_.connections_opened.add();
-    if (refusal) {
-      session->refuse(*refusal);
+    const auto session = keep(std::move(socket), peer, rights.value_or(Rights{}));
+    ++callers_[peer.uid];
+    if (!rights) {
+      session->refuse(LATCHKEY_NOT_ALLOWED);
     } else if (draining_) {
       session->refuse(LATCHKEY_STOPPING);
     } else {
@@ -93,15 +132,23 @@ class Server::Worker : public SessionHost {
     }
   }
 
+  // It was not admitted: `refused` is called when it is gone.
+  void open_refused(Socket socket, const Peer& peer, latchkey_error code,
+                    std::function<void()> refused) {
+    const auto session = keep(std::move(socket), peer, Rights{});
+    refused_.emplace(session.get(), std::move(refused));
+    session->refuse(code);
+  }
+
   void drain() {
     draining_ = true;
     sweep_.cancel();
-    for (const auto& session : all()) session->drain();
+    for (const auto& [key, session] : sessions_) session->drain();
     if (sessions_.empty()) work_.reset();
   }
 
   void close_all() {
-    for (const auto& session : all()) session->close();
+    for (const auto& [key, session] : sessions_) session->close();
     work_.reset();
     io_.stop();
   }
@@ -112,7 +159,20 @@ class Server::Worker : public SessionHost {
   // ---- SessionHost
   const ConversationContext& context() override { return context_; }
   BatchScratch& scratch() override { return scratch_; }
-  const LimitOptions& limits() override { return options_.limits; }
+  const LimitOptions& limits() override { return policy_->limits; }
+  Admission& admission() override { return admission_; }
+
+  void ready(Session& session, bool again) override {
+    // A caller who is alone with this worker has nobody to wait for.
+    if (!again && callers_.size() <= 1 && turns_.empty()) {
+      session.turn();
+      return;
+    }
+    turns_.add(session.uid(), session.shared_from_this());
+    serve_soon();
+  }
+
+  void asked_in_vain(uid_t uid, std::uint64_t keys) override { unknown_[uid] += keys; }
 
   void sync(const Conversation::Sync& sync, std::function<void(bool)> done) override {
     struct Wait {
@@ -144,6 +204,14 @@ class Server::Worker : public SessionHost {
   void closed(Session& session) override {
     stats_.connections_closed.add();
     --load_;
+    if (const auto refused = refused_.find(&session); refused != refused_.end()) {
+      refused->second();
+      refused_.erase(refused);
+    } else {
+      admission_.leave(session.uid());
+      const auto caller = callers_.find(session.uid());
+      if (--caller->second == 0) callers_.erase(caller);
+    }
     // Not now: the session is still on the stack.
     asio::post(io_, [this, key = &session] {
       sessions_.erase(key);
@@ -152,18 +220,56 @@ class Server::Worker : public SessionHost {
   }
 
  private:
-  std::vector<std::shared_ptr<Session>> all() const {
-    std::vector<std::shared_ptr<Session>> list;
-    for (const auto& [key, session] : sessions_) list.push_back(session);
-    return list;
+  void run() {
+    const std::int64_t spin_ns = options_.listen.busy_poll.count();
+    if (spin_ns == 0) {
+      io_.run();
+      return;
+    }
+    // To wake a sleeping thread takes longer than to answer: so this one looks again for a while.
+    std::int64_t busy_ns = awake_ns();
+    while (!io_.stopped()) {
+      if (io_.poll() > 0) {
+        busy_ns = awake_ns();
+      } else if (awake_ns() - busy_ns >= spin_ns && io_.run_one() > 0) {
+        busy_ns = awake_ns();
+      }
+    }
   }
 
+  std::shared_ptr<Session> keep(Socket socket, const Peer& peer, const Rights& rights) {
+    boost::system::error_code ignored;
+    socket.set_option(asio::socket_base::send_buffer_size(kSendBuffer), ignored);
+    const auto session = std::make_shared<Session>(std::move(socket), *this, peer, rights);
+    sessions_.emplace(session.get(), session);
+    stats_.connections_opened.add();
+    return session;
+  }
+
+  void serve_soon() {
+    if (!std::exchange(serving_, true)) asio::post(io_, [this] { serve(); });
+  }
+
+  void serve() {
+    serving_ = false;
+    for (std::size_t said = 0; said < kServeBytes;) {
+      const auto session = turns_.next();
+      if (!session) return;
+      said += (*session)->turn();
+    }
+    if (!turns_.empty()) serve_soon();
+  }
+
+  // Closing a session leaves it where it stands: closed() takes it out later.
   void sweep() {
+    ticked_ns_ = awake_ns();
+    for (const auto& [uid, keys] : unknown_) admission_.count_unknown(uid, keys);
+    unknown_.clear();
     sweep_.expires_after(kSweepEvery);
     sweep_.async_wait([this](const boost::system::error_code& error) {
       if (error || draining_) return;
-      const std::int64_t now_ns = boot_ns();
-      for (const auto& session : all()) session->check_deadline(now_ns);
+      const std::int64_t now_ns = boot_ns(), idle_ns = admission_.idle_timeout_ns();
+      for (const auto& [key, session] : sessions_) session->check_deadline(now_ns, idle_ns);
       sweep();
     });
   }
@@ -171,6 +277,7 @@ class Server::Worker : public SessionHost {
   // Fixed for the worker's life:
   const Options& options_;
   ServerHooks& hooks_;
+  Admission& admission_;
   std::string name_;
   Quiescence::Reader reader_;
   ConversationContext context_;
@@ -181,10 +288,16 @@ class Server::Worker : public SessionHost {
   std::shared_ptr<const Policy> policy_;
   BatchScratch scratch_;
   std::unordered_map<Session*, std::shared_ptr<Session>> sessions_;
+  std::unordered_map<Session*, std::function<void()>> refused_;  // those that were not admitted
+  std::unordered_map<uid_t, std::size_t> callers_;    // how many connections of each were admitted
+  std::unordered_map<uid_t, std::uint64_t> unknown_;  // keys, since the last sweep
+  Turns<std::shared_ptr<Session>> turns_;
+  bool serving_ = false;
   bool draining_ = false;
   // Read by others:
   WorkerStats stats_;
   std::atomic<std::size_t> load_{0};
+  std::atomic<std::int64_t> ticked_ns_{0};
   std::thread thread_;
 };
 
@@ -195,10 +308,13 @@ Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Qui
     : options_(options),
       policy_(std::move(policy)),
       quiescence_(quiescence),
-      hooks_(std::move(hooks)) {
+      hooks_(std::move(hooks)),
+      admission_(within_descriptors(options.limits)),
+      reserve_fd_(open_reserve()) {
   for (unsigned i = 0; i < options_.listen.workers; ++i) {
     const std::string name = "worker " + std::to_string(i);
-    workers_.push_back(std::make_unique<Worker>(options_, i, name, quiescence_, hooks_));
+    workers_.push_back(
+        std::make_unique<Worker>(options_, i, name, quiescence_, hooks_, admission_));
     workers_.back()->adopt(policy_);
   }
 }
@@ -209,114 +325,103 @@ Server::~Server() {
     worker->join();
   }
   acceptor_.reset();
-  if (lock_fd_ >= 0) close(lock_fd_);
+  if (reserve_fd_ >= 0) close(reserve_fd_);
 }
 
-void Server::start() {
-  claim_path();
-  const std::string& path = options_.listen.socket;
+void Server::start(std::optional<int> listening) {
+  if (!listening) {
+    path_ = std::make_unique<SocketPath>(options_.listen.socket, "socket");
+    listening = path_->listen(options_.listen.mode, options_.listen.group);
+  }
   asio::io_context& io = workers_.front()->io();
   accept_pause_ = std::make_unique<asio::steady_timer>(io);
-  acceptor_ = std::make_unique<Protocol::acceptor>(io);
-  // Nobody but us until the mode is set: umask decides what bind() creates.
-  const mode_t old_mask = umask(0177);
-  boost::system::error_code error;
-  acceptor_->open(Protocol(), error);
-  if (!error) acceptor_->bind(Protocol::endpoint(path), error);
-  umask(old_mask);
-  if (!error && options_.listen.group &&
-      chown(path.c_str(), static_cast<uid_t>(-1), *options_.listen.group) != 0) {
-    throw std::runtime_error(
-        "cannot give " + path +
-        " to the `group` of the configuration: " + std::generic_category().message(errno) +
-        ". The daemon's user must be a member (systemd: SupplementaryGroups=).");
-  }
-  if (!error && chmod(path.c_str(), options_.listen.mode) != 0) {
-    error.assign(errno, boost::system::system_category());
-  }
-  if (!error) acceptor_->listen(asio::socket_base::max_listen_connections, error);
-  if (error) {
-    throw std::runtime_error("cannot listen on " + path + ": " + error.message() +
-                             ". Does its folder exist, and may this user write there?");
-  }
+  acceptor_ = std::make_unique<Protocol::acceptor>(io, Protocol(), *listening);
   accept();
   for (const auto& worker : workers_) worker->start();
-}
-
-// A socket file that nobody listens on is left over from a crash and can go. Anything else is
-// somebody else's, and stays.
-void Server::claim_path() {
-  const std::string& path = options_.listen.socket;
-  const std::string lock = path + ".lock";
-  lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (lock_fd_ < 0) {
-    throw std::runtime_error("cannot create " + lock + ": " +
-                             std::generic_category().message(errno) +
-                             ". Does the folder exist, and may this user write there?");
-  }
-  if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    throw std::runtime_error("another latchkeyd serves " + path +
-                             ". Stop it first, or set another `socket`.");
-  }
-  struct stat info {};
-  if (lstat(path.c_str(), &info) != 0) return;
-  if (!S_ISSOCK(info.st_mode)) {
-    throw std::runtime_error(path +
-                             " exists and is not a socket. Move it away, or set another"
-                             " `socket`.");
-  }
-  asio::io_context io;
-  Protocol::socket probe(io);
-  boost::system::error_code error;
-  probe.connect(Protocol::endpoint(path), error);
-  if (error != asio::error::connection_refused) {
-    throw std::runtime_error("some other program listens on " + path +
-                             ". Stop it first, or set another `socket`.");
-  }
-  unlink(path.c_str());
 }
 
 void Server::accept() {
   if (!acceptor_->is_open()) return;  // stop() has closed it
   Worker& worker = **std::ranges::min_element(
       workers_, {}, [](const auto& candidate) { return candidate->load(); });
-  acceptor_->async_accept(worker.io(), [this, &worker](const boost::system::error_code& error,
-                                                       Protocol::socket socket) {
-    if (error == asio::error::operation_aborted) return;
-    if (error) {
-      accept_stats_.accept_errors.add();
-      accept_pause_->expires_after(kAcceptPause);
-      accept_pause_->async_wait([this](const boost::system::error_code& cancelled) {
-        if (!cancelled) accept();
+  acceptor_->async_accept(
+      worker.io(), [this, &worker](const boost::system::error_code& error, Socket socket) {
+        if (error == asio::error::operation_aborted) return;
+        if (error) {
+          accept_stats_.accept_errors.add();
+          refuse_without_descriptors();
+          accept_pause_->expires_after(kAcceptPause);
+          accept_pause_->async_wait([this](const boost::system::error_code& cancelled) {
+            if (!cancelled) accept();
+          });
+          return;
+        }
+        accepted(std::move(socket), worker);
+        accept();
       });
-      return;
-    }
-    accepted(std::move(socket), worker);
-    accept();
+}
+
+void Server::accepted(Socket socket, Worker& worker) {
+  const Peer peer = peer_of(socket.native_handle()).value_or(Peer{});
+  if (!policy_->callers.rights_of(peer)) {
+    accept_stats_.refused_not_allowed.add();
+    return refuse(std::move(socket), peer, LATCHKEY_NOT_ALLOWED, worker);
+  }
+  switch (admission_.enter(peer.uid)) {
+    case Admitted::kTooManyConnections:
+      accept_stats_.refused_overloaded.add();
+      return refuse(std::move(socket), peer, LATCHKEY_OVERLOADED, worker);
+    case Admitted::kTooManyOfThisUid:
+      accept_stats_.refused_uid_limit.add();
+      return refuse(std::move(socket), peer, LATCHKEY_OVERLOADED, worker);
+    case Admitted::kYes: break;
+  }
+  accept_stats_.accepted.add();
+  worker.promise();
+  asio::post(worker.io(), [&worker, socket = std::move(socket), peer]() mutable {
+    worker.open(std::move(socket), peer);
   });
 }
 
-void Server::accepted(Protocol::socket socket, Worker& worker) {
-  std::size_t open = 0;
-  for (const auto& each : workers_) open += each->load();
-  const auto peer = peer_of(socket.native_handle());
-  const auto rights = peer ? policy_->callers.rights_of(*peer) : std::nullopt;
-  std::optional<latchkey_error> refusal;
-  if (!rights) {
-    refusal = LATCHKEY_NOT_ALLOWED;
-    accept_stats_.refused_not_allowed.add();
-  } else if (open >= options_.limits.connections) {
-    refusal = LATCHKEY_OVERLOADED;
-    accept_stats_.refused_overloaded.add();
-  } else {
-    accept_stats_.accepted.add();
-  }
+namespace {
+
+// It fits the socket's buffer, or nothing does.
+void say_error(int socket, latchkey_error code) {
+  OutBuffer out;
+  encode_error(out, 0, code, error_sentence(code));
+  (void)send(socket, out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+}  // namespace
+
+void Server::refuse(Socket socket, const Peer& peer, latchkey_error code, Worker& worker) {
+  if (refusals_ >= kRefusalsMax) return say_error(socket.native_handle(), code);
+  ++refusals_;
   worker.promise();
-  asio::post(worker.io(), [&worker, socket = std::move(socket), peer = peer.value_or(Peer{}),
-                           refusal]() mutable { worker.open(std::move(socket), peer, refusal); });
+  asio::post(worker.io(), [this, &worker, socket = std::move(socket), peer, code]() mutable {
+    worker.open_refused(std::move(socket), peer, code, [this] { --refusals_; });
+  });
+}
+
+// Those that wait would wait for ever: no descriptor is left to accept them with. So one is kept
+// that can be given up, for each in turn to be told why not.
+void Server::refuse_without_descriptors() {
+  for (std::size_t i = 0; i < kRefusalsMax && reserve_fd_ >= 0; ++i) {
+    close(std::exchange(reserve_fd_, -1));
+    const int caller = accept4(acceptor_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
+    if (caller >= 0) {
+      say_error(caller, LATCHKEY_OVERLOADED);
+      close(caller);
+      accept_stats_.refused_no_descriptors.add();
+    }
+    reserve_fd_ = open_reserve();
+    if (caller < 0) return;
+  }
+  if (reserve_fd_ < 0) reserve_fd_ = open_reserve();
 }
 
 void Server::publish(const std::shared_ptr<const Policy>& policy) {
+  admission_.set_limits(within_descriptors(policy->limits));
   for (const auto& worker : workers_) {
     asio::post(worker->io(), [this, &worker, policy] {
       worker->adopt(policy);
@@ -332,17 +437,16 @@ void Server::stop() {
     boost::system::error_code ignored;
     acceptor_->close(ignored);
     accept_pause_->cancel();
-    // Ours: the lock says that nobody else can have put another socket there.
-    unlink(options_.listen.socket.c_str());
     closed.set_value();
   });
   closed.get_future().wait();
+  if (path_) path_->remove();
   for (const auto& worker : workers_) {
     asio::post(worker->io(), [&worker] { worker->drain(); });
   }
   // Whoever has not taken its replies by then loses them.
   asio::io_context waiting;
-  asio::steady_timer deadline(waiting, options_.limits.drain_timeout);
+  asio::steady_timer deadline(waiting, admission_.limits().drain_timeout);
   std::atomic<bool> all_done{false};
   deadline.async_wait([&](const boost::system::error_code& cancelled) {
     if (cancelled || all_done) return;
@@ -361,6 +465,14 @@ std::vector<const WorkerStats*> Server::worker_stats() const {
   std::vector<const WorkerStats*> list;
   for (const auto& worker : workers_) list.push_back(&worker->stats());
   return list;
+}
+
+std::vector<std::string> Server::stuck_since(std::int64_t awake_ns) const {
+  std::vector<std::string> names;
+  for (const auto& worker : workers_) {
+    if (worker->ticked_ns() < awake_ns) names.push_back(worker->name());
+  }
+  return names;
 }
 
 }  // namespace latchkey

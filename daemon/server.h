@@ -3,20 +3,27 @@
 // A worker is one thread with a world of its own: io_context, sessions, scratch memory, counters, a
 // seat at the quiescence. The first worker also accepts, and hands each connection to the worker
 // that has the fewest. Nothing that readers touch is written by another thread, but for the map.
+//
+// Where callers of several uids are connected to a worker, they have turns, so that one who asks
+// for much waits himself. What nobody may take too much of is counted in Admission.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "daemon/admission.h"
 #include "daemon/callers.h"
 #include "daemon/conversation.h"
 #include "daemon/options.h"
+#include "daemon/socket_path.h"
 #include "daemon/stats.h"
 #include "keymap/quiescence.h"
 #include "keymap/verdict.h"
@@ -27,6 +34,7 @@ namespace latchkey {
 struct Policy {
   Verifier verifier;
   CallerRules callers;
+  LimitOptions limits;
 };
 
 // Asks the databases behind `sources`; calls back, on any thread, when all of them have answered.
@@ -47,8 +55,9 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Takes the socket's path and serves. Throws std::runtime_error with a message for the operator.
-  void start();
+  // Serves on `listening`, a listening Unix socket that the service manager made, or takes the
+  // socket's path itself. Throws std::runtime_error with a message for the operator.
+  void start(std::optional<int> listening);
   // Stops accepting, answers what has arrived, and returns when all connections are closed or
   // `limits.drain_timeout` is over.
   void stop();
@@ -57,21 +66,29 @@ class Server {
 
   [[nodiscard]] std::vector<const WorkerStats*> worker_stats() const;
   [[nodiscard]] const AcceptStats& accept_stats() const { return accept_stats_; }
+  [[nodiscard]] const Admission& admission() const { return admission_; }
+  // The names of workers that have not turned their loop since then (awake_ns()).
+  [[nodiscard]] std::vector<std::string> stuck_since(std::int64_t awake_ns) const;
 
  private:
   class Worker;
+  using Socket = boost::asio::local::stream_protocol::socket;
 
-  void claim_path();
   void accept();
-  void accepted(boost::asio::local::stream_protocol::socket socket, Worker& worker);
+  void accepted(Socket socket, Worker& worker);
+  void refuse(Socket socket, const Peer& peer, latchkey_error code, Worker& worker);
+  void refuse_without_descriptors();
 
   const Options& options_;
   std::shared_ptr<const Policy> policy_;  // the accepting worker's copy
   Quiescence& quiescence_;
   ServerHooks hooks_;
   AcceptStats accept_stats_;
+  Admission admission_;
+  std::atomic<std::size_t> refusals_{0};  // connections that are being told why not
+  int reserve_fd_ = -1;                   // given up to refuse a caller when there are no others
   std::vector<std::unique_ptr<Worker>> workers_;
-  int lock_fd_ = -1;
+  std::unique_ptr<SocketPath> path_;
   std::unique_ptr<boost::asio::local::stream_protocol::acceptor> acceptor_;
   std::unique_ptr<boost::asio::steady_timer> accept_pause_;
 };

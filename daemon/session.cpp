@@ -5,6 +5,8 @@
 #include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/write.hpp>
+#include <limits>
+#include <utility>
 
 #include "keymap/clock.h"
 
@@ -13,6 +15,7 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr std::int64_t kLingerNs = 1'000'000'000;
+constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 
 }  // namespace
 
@@ -26,6 +29,8 @@ void Session::apply(const CallerRules& rules) {
 }
 
 void Session::start() {
+  boost::system::error_code ignored;
+  socket_.non_blocking(true, ignored);  // for the writes that are tried at once
   enter(State::kReading);
   read();
 }
@@ -46,35 +51,60 @@ void Session::read() {
         } else if (error) {
           self->close();  // gone, or half-closed: everything it asked for has been answered
         } else {
-          self->received(count);
+          self->in_.commit(count);
+          self->wait_turn(false);
         }
       });
 }
 
-void Session::received(std::size_t count) {
-  in_.commit(count);
-  answer();
+void Session::wait_turn(bool again) {
+  enter(State::kReady);
+  host_.ready(*this, again);
 }
 
-void Session::answer() {
+std::size_t Session::turn() {
+  if (state_ == State::kClosed) return 0;
   const auto next = conversation_.answer(in_, out_, host_.context(), host_.scratch());
-  if (out_.size() > 0) {
+  if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(peer_.uid, keys);
+  const std::size_t said = out_.size();
+  if (said > 0) {
+    frame_deadline_ns_ = 0;  // what has begun now is another frame
     write(next);
   } else {
     written(next);
   }
+  return said;
 }
 
+// Most replies fit the socket's buffer at once.
 void Session::write(Conversation::Next then) {
+  boost::system::error_code error;
+  const std::size_t sent = socket_.write_some(asio::buffer(out_.data(), out_.size()), error);
+  if (!error && sent == out_.size()) {
+    out_.clear();
+    return written(then);
+  }
+  if (error && error != asio::error::would_block) return close();
+  held_bytes_ = out_.capacity();
+  if (!host_.admission().hold(peer_.uid, held_bytes_)) {
+    held_bytes_ = 0;
+    host_.context().stats->closed_hoarding.add();
+    return close();
+  }
   enter(State::kWriting);
   asio::async_write(
-      socket_, asio::buffer(out_.data(), out_.size()),
-      [self = shared_from_this(), then](const boost::system::error_code& error, std::size_t) {
+      socket_, asio::buffer(out_.data() + sent, out_.size() - sent),
+      [self = shared_from_this(), then](const boost::system::error_code& failed, std::size_t) {
         if (self->state_ == State::kClosed) return;
-        if (error) return self->close();
+        if (failed) return self->close();
+        self->release_held();
         self->out_.clear();
         self->written(then);
       });
+}
+
+void Session::release_held() {
+  if (held_bytes_ > 0) host_.admission().free(peer_.uid, std::exchange(held_bytes_, 0));
 }
 
 void Session::written(Conversation::Next then) {
@@ -83,7 +113,7 @@ void Session::written(Conversation::Next then) {
       if (draining_) return read_last();
       enter(State::kReading);
       return read();
-    case Conversation::Next::kWrite: return answer();
+    case Conversation::Next::kWrite: return wait_turn(true);
     case Conversation::Next::kSync: return sync();
     case Conversation::Next::kClose: return linger();
   }
@@ -100,7 +130,7 @@ void Session::sync() {
     } else {
       encode_error(self->out_, id, LATCHKEY_TIMED_OUT, error_sentence(LATCHKEY_TIMED_OUT));
     }
-    self->answer();
+    self->wait_turn(false);
   });
 }
 
@@ -138,12 +168,14 @@ void Session::read_last() {
   const auto room = in_.writable();
   const std::size_t count = socket_.read_some(asio::buffer(room.data(), room.size()), error);
   if (error || count == 0) return close();
-  received(count);
+  in_.commit(count);
+  wait_turn(true);  // a caller who goes on asking must not keep us here
 }
 
 void Session::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
+  release_held();
   boost::system::error_code ignored;
   socket_.close(ignored);
   host_.closed(*this);
@@ -152,32 +184,36 @@ void Session::close() {
 // ---- deadlines
 
 void Session::enter(State state) {
-  const LimitOptions& limits = host_.limits();
-  const std::int64_t now_ns = boot_ns();
-  const bool mid_frame = state == State::kReading && in_.mid_frame();
+  const std::int64_t stall_ns = host_.limits().stall_timeout.count();
   switch (state) {
     case State::kReading:
-      // A frame has its time from its first byte on: one byte a second does not buy more.
-      if (mid_frame && mid_frame_ && state_ != State::kWriting) break;
-      deadline_ns_ = now_ns + (mid_frame ? limits.stall_timeout : limits.idle_timeout).count();
+      if (!in_.mid_frame()) {
+        frame_deadline_ns_ = 0;
+        idle_since_ns_ = boot_ns();
+      } else if (frame_deadline_ns_ == 0) {
+        // A frame has its time from its first byte on: one byte a second does not buy more.
+        frame_deadline_ns_ = boot_ns() + stall_ns;
+      }
+      deadline_ns_ = frame_deadline_ns_;
       break;
-    case State::kWriting: deadline_ns_ = now_ns + limits.stall_timeout.count(); break;
+    case State::kReady: deadline_ns_ = kNoDeadline; break;  // it is we who make it wait
+    case State::kWriting: deadline_ns_ = boot_ns() + stall_ns; break;
     case State::kLingering:
-      if (state_ != State::kLingering) deadline_ns_ = now_ns + kLingerNs;
+      if (state_ != State::kLingering) deadline_ns_ = boot_ns() + kLingerNs;
       break;
     case State::kSyncing:
       // Has its own: the request's timeout.
-      deadline_ns_ = now_ns + std::int64_t{2} * LATCHKEY_SYNC_TIMEOUT_MS_MAX * 1'000'000;
+      deadline_ns_ = boot_ns() + std::int64_t{2} * LATCHKEY_SYNC_TIMEOUT_MS_MAX * 1'000'000;
       break;
     case State::kClosed: break;
   }
-  mid_frame_ = mid_frame;
   state_ = state;
 }
 
-void Session::check_deadline(std::int64_t now_ns) {
-  if (state_ == State::kClosed || now_ns < deadline_ns_) return;
-  const bool idle = state_ == State::kReading && !mid_frame_;
+void Session::check_deadline(std::int64_t now_ns, std::int64_t idle_ns) {
+  if (state_ == State::kClosed) return;
+  const bool idle = state_ == State::kReading && frame_deadline_ns_ == 0;
+  if (now_ns < (idle ? idle_since_ns_ + idle_ns : deadline_ns_)) return;
   (idle ? host_.context().stats->closed_idle : host_.context().stats->closed_stalled).add();
   close();
 }

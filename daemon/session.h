@@ -1,9 +1,9 @@
 // One connection: moves bytes between a socket and a Conversation, keeps its deadlines, nothing
 // else.
 //
-// It reads, answers, writes, and only then reads again. So a caller who does not read its replies
-// stops being read from, and costs one bounded buffer until its deadline ends it. A session belongs
-// to its worker's thread.
+// It reads, waits for its turn, answers, writes, and only then reads again. So a caller who does
+// not read its replies stops being read from, and costs what Admission lets it hold until its
+// deadline ends it. A session belongs to its worker's thread.
 #pragma once
 
 #include <boost/asio/local/stream_protocol.hpp>
@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 
+#include "daemon/admission.h"
 #include "daemon/conversation.h"
 #include "daemon/options.h"
 #include "protocol/codec.h"
@@ -27,6 +28,12 @@ class SessionHost {
   virtual const ConversationContext& context() = 0;
   virtual BatchScratch& scratch() = 0;
   virtual const LimitOptions& limits() = 0;
+  virtual Admission& admission() = 0;
+  // The session has something to answer: its turn() comes, at once or after others'. `again`: it
+  // had one just now.
+  virtual void ready(Session& session, bool again) = 0;
+  // Its caller has asked for so many keys that nobody knows.
+  virtual void asked_in_vain(uid_t uid, std::uint64_t keys) = 0;
   // Calls `done` once, on this worker's thread: true if everything committed before is in force.
   virtual void sync(const Conversation::Sync& sync, std::function<void(bool)> done) = 0;
   virtual void closed(Session& session) = 0;
@@ -39,6 +46,8 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights);
 
   void start();
+  // Answers some of what has arrived. Returns about how many bytes that took to say.
+  std::size_t turn();
   // Says why not, and closes.
   void refuse(latchkey_error code);
   // Answers what has arrived, then closes.
@@ -46,17 +55,19 @@ class Session : public std::enable_shared_from_this<Session> {
   // The rules have changed: whoever is not allowed any more is closed.
   void apply(const CallerRules& rules);
   void close();
-  // Ends the session if it has outstayed one of its deadlines.
-  void check_deadline(std::int64_t now_ns);
+  // Ends the session if it has outstayed one of its deadlines. `idle_ns`: how long one may stay
+  // that asks for nothing.
+  void check_deadline(std::int64_t now_ns, std::int64_t idle_ns);
+  [[nodiscard]] uid_t uid() const { return peer_.uid; }
 
  private:
-  enum class State { kReading, kWriting, kSyncing, kLingering, kClosed };
+  enum class State { kReading, kReady, kWriting, kSyncing, kLingering, kClosed };
 
   void read();
-  void received(std::size_t count);
-  void answer();
+  void wait_turn(bool again);
   void write(Conversation::Next then);
   void written(Conversation::Next then);
+  void release_held();
   void sync();
   void linger();
   void read_last();
@@ -69,8 +80,10 @@ class Session : public std::enable_shared_from_this<Session> {
   FrameBuffer in_{LATCHKEY_REQUEST_BYTES_MAX};
   OutBuffer out_;
   State state_ = State::kReading;
-  bool mid_frame_ = false;
   bool draining_ = false;
+  std::size_t held_bytes_ = 0;          // of replies, as Admission counts them
+  std::int64_t idle_since_ns_ = 0;      // if it is reading and no frame has begun
+  std::int64_t frame_deadline_ns_ = 0;  // of the frame that has begun; 0: none has
   std::int64_t deadline_ns_ = 0;
 };
 

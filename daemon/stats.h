@@ -30,6 +30,7 @@ struct alignas(64) WorkerStats {
   Counter refused_no_reasons;  // why, asked by a caller who may not know
   Counter closed_idle;
   Counter closed_stalled;
+  Counter closed_hoarding;  // more replies waited for them than may
   Counter connections_opened;
   Counter connections_closed;
   std::array<Counter, LATCHKEY_VERDICTS> verdicts;        // as found, whatever the caller was told
@@ -42,6 +43,8 @@ struct alignas(64) AcceptStats {
   Counter accepted;
   Counter refused_not_allowed;
   Counter refused_overloaded;
+  Counter refused_uid_limit;
+  Counter refused_no_descriptors;
   Counter accept_errors;
 };
 

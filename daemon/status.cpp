@@ -43,6 +43,18 @@ ordered_json databases(const StatusInputs& inputs) {
   return list;
 }
 
+ordered_json callers(const StatusInputs& inputs) {
+  ordered_json list = ordered_json::array();
+  for (const auto& [uid, caller] : inputs.callers) {
+    list.push_back({{"uid", uid},
+                    {"connections", caller.connections},
+                    {"waiting_bytes", caller.waiting_bytes},
+                    {"refused", caller.refused},
+                    {"unknown_keys", caller.unknown}});
+  }
+  return list;
+}
+
 template <typename Total>
 std::uint64_t sum(const StatusInputs& inputs, Total total) {
   std::uint64_t value = 0;
@@ -207,9 +219,14 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
         {"accepted", inputs.accepts->accepted.get()},
         {"refused_not_allowed", inputs.accepts->refused_not_allowed.get()},
         {"refused_overloaded", inputs.accepts->refused_overloaded.get()},
+        {"refused_uid_limit", inputs.accepts->refused_uid_limit.get()},
+        {"refused_no_descriptors", inputs.accepts->refused_no_descriptors.get()},
         {"accept_errors", inputs.accepts->accept_errors.get()},
         {"closed_idle", total(&WorkerStats::closed_idle)},
-        {"closed_stalled", total(&WorkerStats::closed_stalled)}}},
+        {"closed_stalled", total(&WorkerStats::closed_stalled)},
+        {"closed_hoarding", total(&WorkerStats::closed_hoarding)}}},
+      {"callers", callers(inputs)},
+      {"log_lines_dropped", inputs.log_lines_dropped},
   };
   // Whatever stands in an error message of the database must not make the reply unreadable.
   return status.dump(-1, ' ', false, ordered_json::error_handler_t::replace);

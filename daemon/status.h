@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/server.h"
@@ -15,6 +16,8 @@ struct StatusInputs {
   std::vector<LoaderStatus> loaders;
   std::vector<const WorkerStats*> workers;
   const AcceptStats* accepts = nullptr;
+  std::vector<std::pair<uid_t, Admission::Caller>> callers;
+  std::size_t log_lines_dropped = 0;
   const Policy* policy = nullptr;
 };
 

@@ -34,6 +34,8 @@ constexpr int kNiceness = 10;
 // wake somebody costs the server more than to send a row. What waits meanwhile fits the socket's
 // buffer.
 constexpr std::int64_t kStreamPause = 200'000;
+// However little happens, the watchdog sees that this thread runs.
+constexpr std::int64_t kTickEvery = kSecond;
 // A worker that is stuck is reported at once, and then so often.
 constexpr std::int64_t kStallLogEvery = 60 * kSecond;
 
@@ -140,6 +142,7 @@ Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quies
       hosts_(hosts_of(database_.target.conninfo)),
       refresh_(sources.size(), with_hosts(database_.refresh, hosts_.size()), random_seed()),
       last_used_(database_.name, database_.target, database_.last_used_flush_ns, random_seed()),
+      ticked_ns_(awake_ns()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   for (LoaderSource& source : sources) {
@@ -254,6 +257,7 @@ void Loader::run() {
   // nice value belongs to the thread, setpriority(2); what it costs is a load that takes longer.)
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNiceness);
   while (!stopping_) {
+    ticked_ns_ = awake_ns();
     run_posted();
     act();
     if (!audit_) last_used_.turn(boot_ns(), alive());
@@ -374,10 +378,11 @@ void Loader::wait(std::int64_t until_ns) {
     until_ns = std::min(until_ns, last_used_.next_ns());
   }
   timespec timeout{};
-  const std::int64_t left_ns = more ? 0 : std::max<std::int64_t>(0, until_ns - boot_ns());
+  const std::int64_t left_ns =
+      more ? 0 : std::clamp<std::int64_t>(until_ns - boot_ns(), 0, kTickEvery);
   timeout.tv_sec = left_ns / kSecond;
   timeout.tv_nsec = left_ns % kSecond;
-  ppoll(fds.data(), count, until_ns == kNoDeadline && !more ? nullptr : &timeout, nullptr);
+  ppoll(fds.data(), count, &timeout, nullptr);
   if ((fds[0].revents & POLLIN) != 0) {
     std::uint64_t wakes = 0;
     [[maybe_unused]] const ssize_t got = read(wake_fd_, &wakes, sizeof wakes);

@@ -137,6 +137,9 @@ class Loader {
   void set_pepper_versions(const std::string& source, std::unordered_set<std::string> versions);
 
   [[nodiscard]] LoaderStatus status() const;
+  // When its thread last turned its loop (awake_ns()). It does so at least every second, unless one
+  // step takes long: the end of a load of millions of changes, a host name that does not resolve.
+  [[nodiscard]] std::int64_t ticked_ns() const { return ticked_ns_; }
   [[nodiscard]] const std::string& database() const { return database_.name; }
 
  private:
@@ -229,6 +232,7 @@ class Loader {
   bool ready_ = false;
   std::optional<Unready> unready_;
   std::atomic<bool> stopping_{false};
+  std::atomic<std::int64_t> ticked_ns_;
   std::atomic<std::uint64_t> next_sync_{1};
   int wake_fd_;
   std::thread thread_;

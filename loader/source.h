@@ -53,6 +53,7 @@ struct TableName {
   std::string schema;
   std::string table;
 
+  friend bool operator==(const TableName&, const TableName&) = default;
   // Reads `schema.table`; a part may stand in double quotes as in SQL. Nothing if it is not that.
   [[nodiscard]] static std::optional<TableName> parse(std::string_view text);
   [[nodiscard]] std::string quoted() const;   // for SQL
@@ -83,6 +84,7 @@ struct SourceConfig {
     const auto found = columns.find(role);
     return found == columns.end() ? nullptr : &found->second;
   }
+  friend bool operator==(const SourceConfig&, const SourceConfig&) = default;
 };
 
 // "external_credentials", "auth_api_key", "api_keys": everything but name and database. Nothing if

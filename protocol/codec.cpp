@@ -164,6 +164,13 @@ std::uint8_t* OutBuffer::grow(std::size_t count) {
   return at;
 }
 
+void OutBuffer::clear() {
+  size_ = 0;
+  if (capacity_ <= kKept) return;
+  bytes_.reset();
+  capacity_ = 0;
+}
+
 void OutBuffer::append(Bytes bytes) {
   if (!bytes.empty()) std::memcpy(grow(bytes.size()), bytes.data(), bytes.size());
 }

@@ -81,13 +81,16 @@ struct VerifyRequest {
 
 // ---- bytes on their way out
 
-// Grows by doubling and never shrinks: after the first large reply a connection allocates no more.
+// Grows by doubling, and keeps up to kKept bytes: usual replies allocate nothing, and a large one
+// leaves nothing behind that its connection would hold for ever.
 class OutBuffer {
  public:
   // `count` more bytes, not initialised; pointers from earlier calls become invalid.
   std::uint8_t* grow(std::size_t count);
   void append(Bytes bytes);
-  void clear() { size_ = 0; }
+  static constexpr std::size_t kKept = std::size_t{64} << 10;
+  void clear();
+  [[nodiscard]] std::size_t capacity() const { return capacity_; }
   [[nodiscard]] std::size_t size() const { return size_; }
   [[nodiscard]] std::uint8_t* data() { return bytes_.get(); }
   [[nodiscard]] Bytes bytes() const { return {bytes_.get(), size_}; }

@@ -97,14 +97,17 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     death_signal: str = "KILL",
+    limits: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a long-lived child. Its pid is the program's own: setpriv replaces itself by it.
+
+    `limits` are options of prlimit(1), such as "--nofile=64".
 
     It gets its own process group, so that Ctrl-C reaches only us (we then stop it in good order),
     and so that the kernel wakes it, should we die while it is stopped.
     """
     return subprocess.Popen(
-        _as_user(command, user, death_signal),
+        [*(["prlimit", *limits] if limits else []), *_as_user(command, user, death_signal)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -59,7 +59,8 @@ class Daemon:
     """One latchkeyd. `with Daemon(config) as daemon:` runs it from READY=1 to an orderly stop.
 
     `config` is a path or the text of a file. `env` adds to the environment, e.g.
-    CREDENTIALS_DIRECTORY. `uid` runs it as somebody else, `arguments` go on its command line.
+    CREDENTIALS_DIRECTORY. `uid` runs it as somebody else, `arguments` go on its command line,
+    `limits` are prlimit(1)'s.
     With `wait=False`, entering starts it but does not wait until it is ready.
     The orderly stop at the end of the block fails unless the exit code is 0, so that findings of
     the sanitizers are not lost.
@@ -73,8 +74,10 @@ class Daemon:
         arguments: Sequence[str] = (),
         uid: int | None = None,
         gid: int | None = None,
+        limits: Sequence[str] = (),
         wait: bool = True,
     ) -> None:
+        self._limits = list(limits)
         self._user = None if uid is None else User.of(uid, gid)
         self._arguments = list(arguments)
         self._wait = wait
@@ -116,7 +119,9 @@ class Daemon:
         self._ready_before_start = self._notify.lines.count("READY=1")
         command = [str(self._program), "--config", str(self.config_path), *self._arguments]
         with self.log_path.open("ab") as output:
-            self._process = child.spawn(command, output=output, user=self._user, env=self._env)
+            self._process = child.spawn(
+                command, output=output, user=self._user, env=self._env, limits=self._limits
+            )
         return self
 
     def wait_ready(self, deadline_s: float = 30.0) -> Daemon:

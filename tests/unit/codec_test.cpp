@@ -277,5 +277,19 @@ TEST(Codec, SurvivesDamagedMessages) {
   }
 }
 
+TEST(OutBufferTest, KeepsLittleOfALargeReply) {
+  OutBuffer out;
+  out.grow(1000);
+  const std::size_t usual = out.capacity();
+  out.clear();
+  EXPECT_EQ(out.size(), 0U);
+  EXPECT_EQ(out.capacity(), usual);
+  out.grow(OutBuffer::kKept + 1);
+  out.clear();
+  EXPECT_EQ(out.capacity(), 0U);
+  *out.grow(1) = 7;
+  EXPECT_EQ(out.bytes()[0], 7);
+}
+
 }  // namespace
 }  // namespace latchkey

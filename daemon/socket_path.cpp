@@ -1,0 +1,115 @@
+#include "daemon/socket_path.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+namespace latchkey {
+namespace {
+
+std::string error_text(int error) { return std::generic_category().message(error); }
+
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  return address;
+}
+
+int unix_socket() {
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), "socket");
+  return fd;
+}
+
+// Zero, or why it could not be connected to. Does not wait: a full backlog is somebody's, too.
+int try_connect(const std::string& path) {
+  const sockaddr_un address = address_of(path);
+  const int probe = unix_socket();
+  const int result =
+      connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+  close(probe);
+  return result;
+}
+
+}  // namespace
+
+SocketPath::SocketPath(std::string path, std::string setting)
+    : path_(std::move(path)), setting_(std::move(setting)) {
+  const std::string lock = path_ + ".lock";
+  lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (lock_fd_ < 0) {
+    throw std::runtime_error("cannot create " + lock + ": " + error_text(errno) +
+                             ". Does the folder exist, and may this user write there?");
+  }
+  try {
+    if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
+      throw std::runtime_error("another latchkeyd serves " + path_ +
+                               ". Stop it first, or set another `" + setting_ + "`.");
+    }
+    struct stat info {};
+    if (lstat(path_.c_str(), &info) != 0) return;
+    if (!S_ISSOCK(info.st_mode)) {
+      throw std::runtime_error(
+          path_ + " exists and is not a socket. Move it away, or set another `" + setting_ + "`.");
+    }
+    if (try_connect(path_) != ECONNREFUSED) {
+      throw std::runtime_error("some other program listens on " + path_ +
+                               ". Stop it first, or set another `" + setting_ + "`.");
+    }
+    unlink(path_.c_str());
+  } catch (...) {
+    close(lock_fd_);
+    throw;
+  }
+}
+
+SocketPath::~SocketPath() {
+  remove();
+  close(lock_fd_);
+}
+
+int SocketPath::listen(mode_t mode, std::optional<gid_t> group) {
+  const int fd = unix_socket();
+  try {
+    const sockaddr_un address = address_of(path_);
+    // Nobody but us until the mode is set: umask decides what bind() creates.
+    const mode_t old_mask = umask(0177);
+    const bool done = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    const int error = errno;
+    umask(old_mask);
+    if (!done) {
+      throw std::runtime_error("cannot listen on " + path_ + ": " + error_text(error) +
+                               ". Does its folder exist, and may this user write there?");
+    }
+    bound_ = true;
+    if (group && chown(path_.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+      throw std::runtime_error(
+          "cannot give " + path_ + " to the `group` of the configuration: " + error_text(errno) +
+          ". The daemon's user must be a member (systemd: SupplementaryGroups=).");
+    }
+    if (chmod(path_.c_str(), mode) != 0 || ::listen(fd, SOMAXCONN) != 0) {
+      throw std::runtime_error("cannot listen on " + path_ + ": " + error_text(errno) + ".");
+    }
+  } catch (...) {
+    close(fd);
+    throw;
+  }
+  return fd;
+}
+
+void SocketPath::remove() {
+  // Ours: the lock says that nobody else can have put another socket there.
+  if (std::exchange(bound_, false)) unlink(path_.c_str());
+}
+
+}  // namespace latchkey

@@ -1,0 +1,255 @@
+"""What a service manager gives the daemon, and is told by it (sd_notify(3), sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import seeds, wire
+from harness.postgres import PrivateCluster
+from harness.programs import Daemon, program
+from harness.ptrace import StoppedThread, thread_id
+from harness.wait import scaled, until
+from harness.wire import Raw
+from installation import Databases, Installation
+
+KEY = b"sk_good"
+
+
+@pytest.fixture
+def there(cluster: Any, databases: Databases) -> Iterator[Installation]:
+    made = Installation(cluster, databases.new("external_credentials"))
+    made.source("main", preset="external_credentials")
+    seeds.insert_external(made.conn, KEY.decode(), 42)
+    made.install()
+    yield made
+    made.close()
+
+
+# ---- the watchdog
+
+
+def feedings(daemon: Daemon) -> int:
+    return daemon.notifications.count("WATCHDOG=1")
+
+
+def test_the_watchdog_is_fed_only_while_every_thread_turns(there: Installation) -> None:
+    with Daemon(there.config, env={"WATCHDOG_USEC": "2000000"}) as daemon:
+        before = feedings(daemon)
+        until(lambda: feedings(daemon) > before + 2, 10, "it is fed again and again")
+        with StoppedThread(thread_id(daemon.pid, "worker 0")):
+            until(lambda: "worker 0 stuck" in daemon.log(), 10, "the log names who is stuck")
+            starved = feedings(daemon)
+            # It is looked at four times in the time after which it would be ended.
+            status = len(daemon.notifications)
+            with contextlib.suppress(AssertionError):
+                until(lambda: feedings(daemon) > starved, 1.5, "it would be fed")
+            assert feedings(daemon) == starved, daemon.notifications[status:]
+        until(lambda: feedings(daemon) > starved, 10, "it goes on, and is fed again")
+        assert "the service manager will end and start latchkeyd" in daemon.log()
+
+
+def test_a_database_that_hangs_starves_no_watchdog() -> None:
+    with PrivateCluster() as server:
+        with contextlib.closing(server.connect()) as conn, conn.cursor() as cursor:
+            cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD 'geheim'")
+        server.createdb("app")
+        with contextlib.closing(server.connect("app")) as conn:
+            seeds.create_schema(conn, "external_credentials")
+        site = Installation(server, "app")
+        site.source("main", preset="external_credentials")
+        site.freshness |= {"heartbeat": "100ms", "bound": "1s"}
+        site.install()
+        with Daemon(site.config, env={"WATCHDOG_USEC": "2000000"}) as daemon:
+            server.freeze()
+            try:
+                until(
+                    lambda: any("main stale for" in n or "main lost for" in n
+                                for n in daemon.notifications),
+                    20,
+                    "systemctl status says that answers are old",
+                )
+                before = feedings(daemon)
+                until(lambda: feedings(daemon) > before + 4, 10, "it is fed all the same")
+            finally:
+                server.thaw()
+            until(
+                lambda: daemon.notifications[-1] == "STATUS=Serving: 1 source fresh"
+                or "STATUS=Serving: 1 source fresh" in daemon.notifications[-3:],
+                20,
+                "it is fresh again, and says so",
+            )
+        site.close()
+
+
+# ---- a socket that is passed
+
+
+class Activated:
+    """A daemon that is given its listening socket, as latchkeyd.socket does it."""
+
+    def __init__(self, there: Installation) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(str(there.socket))
+        self.socket.listen(4096)
+        self._config = there.folder / "activated.toml"
+        self._config.write_text(there.config)
+        self._log = there.folder / "activated.log"
+
+    def start(self, sockets: int = 1) -> subprocess.Popen[bytes]:
+        command = (
+            f"LISTEN_PID=$$ LISTEN_FDS={sockets} exec"
+            f" {program('latchkeyd')} --config {self._config}"
+        )
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                ["bash", "-c", command], stderr=log, stdout=log,
+                preexec_fn=self._pass, close_fds=False,
+            )
+
+    def _pass(self) -> None:
+        os.dup2(self.socket.fileno(), 3)
+        os.dup2(self.socket.fileno(), 4)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+def test_whoever_calls_while_it_is_down_is_answered_when_it_is_up(there: Installation) -> None:
+    activated = Activated(there)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            early = [stack.enter_context(Raw(there.socket, 30)) for _ in range(50)]
+            for raw in early:
+                raw.send(wire.verify([KEY]))
+            daemon = activated.start()
+            for raw in early:
+                reply = raw.receive()
+                assert reply is not None and reply.verdicts == ["valid"]
+            daemon.terminate()
+            assert daemon.wait(scaled(20)) == 0
+            assert there.socket.exists(), "the socket is not ours to remove"
+    assert "serves 1 sources on the socket that the service manager passed" in activated.log()
+    activated.socket.close()
+
+
+def test_a_socket_that_cannot_be_used_is_named(there: Installation) -> None:
+    activated = Activated(there)
+    assert activated.start(sockets=2).wait(scaled(20)) == 1
+    assert "passes 2 sockets; latchkeyd takes one" in activated.log()
+    activated.socket.close()
+    activated.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    assert activated.start().wait(scaled(20)) == 1
+    assert "is no listening Unix stream socket" in activated.log()
+    activated.socket.close()
+
+
+# ---- the start
+
+
+def test_it_asks_for_patience_while_a_database_is_waited_for(there: Installation) -> None:
+    there.database["conninfo"] = str(there.database["conninfo"]).replace("dbname=", "dbname=no_")
+    there.freshness["start_timeout"] = "1s"
+    with Daemon(there.config, wait=False) as daemon:
+        assert daemon.wait_exit() == 1
+        assert "EXTEND_TIMEOUT_USEC=30000000" in daemon.notifications
+        assert "STATUS=Connecting to the databases" in daemon.notifications
+
+
+# ---- reload
+
+
+def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Installation) -> None:
+    with Daemon(there.config) as daemon, Raw(there.socket) as raw:
+        assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+        there.more = "[limits]\nconnections = 2\n[log]\nlevel = 'warning'"
+        there.listen["workers"] = 2
+        there.freshness["bound"] = "11s"
+        daemon.write_config(there.config)
+        daemon.sighup()
+        daemon.wait_notified("READY=1", 2)
+        assert "RELOADING=1" in daemon.notifications
+        until(lambda: "need a restart to take effect" in daemon.log(), 10, "the log says it")
+        assert "[listen] workers, [freshness] bound" in daemon.log()
+        with Raw(there.socket) as second, Raw(there.socket) as third:
+            assert second.ask(wire.verify([KEY])).verdicts == ["valid"]
+            refused = third.receive()
+            assert refused is not None and refused.error == "overloaded"
+        # Whatever is wrong with the next one, all stays as it is.
+        daemon.write_config(there.config.replace("connections = 2", "connections = 'many'"))
+        daemon.sighup()
+        daemon.wait_notified("READY=1", 3)
+        until(lambda: "reload failed, everything stays" in daemon.log(), 10, "the log says it")
+        assert "`connections` must be a whole number" in daemon.log()
+        assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+
+
+def test_a_storm_of_signals_changes_nothing(there: Installation) -> None:
+    """Fault 33: SIGHUP again and again, then SIGTERM among them."""
+    with Daemon(there.config) as daemon, Raw(there.socket) as raw:
+        for _ in range(300):
+            daemon.sighup()
+            assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+        for _ in range(20):
+            daemon.sighup()
+        # The block's end is an orderly stop, with exit code 0.
+
+
+# ---- memory, and the log
+
+
+def test_memory_is_locked_where_it_may_be(there: Installation) -> None:
+    """Fault 49."""
+
+    def locked_kib(daemon: Daemon) -> int:
+        lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmLck:")))
+
+    with Daemon(there.config) as daemon:
+        assert locked_kib(daemon) > 1000
+    (there.folder / "latchkey.sock.lock").unlink()  # which only its owner may open
+    there.password_file.chmod(0o644)
+    there.folder.chmod(0o777)
+    small = ["--memlock=65536:65536"]
+    with Daemon(there.config, uid=4001, limits=small) as daemon:
+        until(lambda: "LimitMEMLOCK=infinity" in daemon.log(), 10, "it says what is missing")
+        assert locked_kib(daemon) == 0
+    (there.folder / "latchkey.sock.lock").unlink()
+    there.more = "[memory]\nlock = false"
+    with Daemon(there.config, limits=small) as daemon:
+        assert "LimitMEMLOCK" not in daemon.log()
+        assert locked_kib(daemon) == 0
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(there: Installation) -> None:
+    """Fault 50: standard error is a full pipe."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    config = there.folder / "silent.toml"
+    config.write_text(there.config)
+    command = [str(program("latchkeyd")), "--config", str(config)]
+    daemon = subprocess.Popen(command, stderr=writer)
+    try:
+        until(there.socket.exists, 20, "it serves")
+        with Raw(there.socket) as raw:
+            for _ in range(50):
+                daemon.send_signal(1)
+                assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+        daemon.terminate()
+        assert daemon.wait(scaled(20)) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+        os.close(reader)
+        os.close(writer)

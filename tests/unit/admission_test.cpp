@@ -1,0 +1,154 @@
+// Who may take how much, and whose turn it is.
+#include "daemon/admission.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "daemon/guess_watch.h"
+#include "daemon/turns.h"
+
+namespace latchkey {
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+
+LimitOptions limits(std::size_t connections, std::size_t per_uid) {
+  LimitOptions some;
+  some.connections = connections;
+  some.connections_per_uid = per_uid;
+  some.reply_memory = 1000;
+  some.idle_timeout = std::chrono::seconds(600);
+  return some;
+}
+
+TEST(AdmissionTest, LimitsEachUidAndAllTogether) {
+  Admission admission(limits(5, 3));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(admission.enter(1), Admitted::kYes);
+  EXPECT_EQ(admission.enter(1), Admitted::kTooManyOfThisUid);
+  EXPECT_EQ(admission.enter(2), Admitted::kYes);
+  EXPECT_EQ(admission.enter(2), Admitted::kYes);
+  EXPECT_EQ(admission.enter(2), Admitted::kTooManyConnections);
+  EXPECT_EQ(admission.connections(), 5U);
+  admission.leave(1);
+  EXPECT_EQ(admission.enter(3), Admitted::kYes) << "what one leaves, another may take";
+  const auto callers = admission.callers();
+  ASSERT_EQ(callers.size(), 3U);
+  EXPECT_EQ(callers[0].first, 1U);
+  EXPECT_EQ(callers[0].second.connections, 2U);
+  EXPECT_EQ(callers[0].second.refused, 1U);
+}
+
+TEST(AdmissionTest, FollowsLimitsThatChange) {
+  Admission admission(limits(5, 5));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(admission.enter(1), Admitted::kYes);
+  admission.set_limits(limits(2, 2));
+  EXPECT_EQ(admission.enter(2), Admitted::kTooManyConnections) << "who is there stays";
+  for (int i = 0; i < 4; ++i) admission.leave(1);
+  EXPECT_EQ(admission.enter(2), Admitted::kYes);
+}
+
+TEST(AdmissionTest, LeavesEveryCallerHalfOfWhatOthersLeave) {
+  Admission admission(limits(10, 10));
+  EXPECT_TRUE(admission.hold(1, 500));
+  EXPECT_FALSE(admission.hold(1, 1));
+  EXPECT_TRUE(admission.hold(2, 250));
+  EXPECT_FALSE(admission.hold(2, 1));
+  EXPECT_TRUE(admission.hold(3, 125));
+  EXPECT_EQ(admission.waiting_bytes(), 875U);
+  admission.free(1, 500);
+  EXPECT_TRUE(admission.hold(2, 100));
+  EXPECT_EQ(admission.waiting_bytes(), 475U);
+}
+
+TEST(AdmissionTest, WaitsTheLessForIdleOnesTheFewerConnectionsAreLeft) {
+  Admission admission(limits(100, 100));
+  std::int64_t last = admission.idle_timeout_ns();
+  EXPECT_EQ(last, 600 * kSecond);
+  for (int i = 0; i < 50; ++i) (void)admission.enter(1);
+  EXPECT_EQ(admission.idle_timeout_ns(), 600 * kSecond) << "half of them: no hurry";
+  for (int i = 0; i < 50; ++i) {
+    (void)admission.enter(1);
+    EXPECT_LE(admission.idle_timeout_ns(), last);
+    last = admission.idle_timeout_ns();
+  }
+  EXPECT_EQ(last, 6 * kSecond);
+  LimitOptions hasty = limits(100, 100);
+  hasty.idle_timeout = std::chrono::milliseconds(500);
+  admission.set_limits(hasty);
+  EXPECT_EQ(admission.idle_timeout_ns(), kSecond / 2) << "never longer than configured";
+}
+
+TEST(AdmissionTest, ForgetsWhoIsGone) {
+  Admission admission(limits(10, 10));
+  for (uid_t uid = 0; uid < 3 * Admission::kCallersKept; ++uid) {
+    EXPECT_EQ(admission.enter(uid), Admitted::kYes);
+    (void)admission.count_unknown(uid, 1);
+    admission.leave(uid);
+  }
+  EXPECT_LE(admission.callers().size(), Admission::kCallersKept + 1);
+}
+
+TEST(TurnsTest, GivesEachCallerHisTurn) {
+  Turns<std::string> turns;
+  EXPECT_FALSE(turns.next());
+  for (const char* item : {"a1", "a2", "a3"}) turns.add(1, item);
+  turns.add(2, "b1");
+  std::vector<std::string> order = {*turns.next()};
+  turns.add(3, "c1");
+  turns.add(2, "b2");
+  while (const auto item = turns.next()) order.push_back(*item);
+  EXPECT_EQ(order, (std::vector<std::string>{"a1", "b1", "a2", "c1", "b2", "a3"}));
+  EXPECT_TRUE(turns.empty());
+}
+
+// ---- who guesses
+
+using Callers = std::vector<std::pair<uid_t, Admission::Caller>>;
+
+Callers asked(std::uint64_t first, std::uint64_t second) {
+  Callers callers(2);
+  callers[0].first = 1001;
+  callers[0].second.unknown = first;
+  callers[1].first = 1002;
+  callers[1].second.unknown = second;
+  return callers;
+}
+
+TEST(GuessWatchTest, NamesWhoIsAboveTheRateOnceAMinute) {
+  GuessWatch watch;
+  std::vector<std::string> named;
+  for (std::uint64_t second = 0; second <= 130; ++second) {
+    // One asks for 150 a second, the other for 99.
+    const auto found = watch.look(asked(150 * second, 99 * second), 100,
+                                  static_cast<std::int64_t>(1000 + second) * kSecond);
+    for (const auto& suspect : found) {
+      named.push_back(std::to_string(second) + ": " + std::to_string(suspect.uid) + " " +
+                      std::to_string(suspect.keys) + " in " +
+                      std::to_string(suspect.for_ns / kSecond));
+    }
+  }
+  EXPECT_EQ(named, (std::vector<std::string>{"10: 1001 1500 in 10", "70: 1001 1500 in 10",
+                                             "130: 1001 1500 in 10"}));
+}
+
+TEST(GuessWatchTest, IsSilentWhenToldTo) {
+  GuessWatch watch;
+  for (std::uint64_t second = 0; second < 30; ++second) {
+    EXPECT_TRUE(watch.look(asked(9000 * second, 0), 0, static_cast<std::int64_t>(second) * kSecond)
+                    .empty());
+  }
+}
+
+TEST(GuessWatchTest, BeginsAnewWithWhoWasForgotten) {
+  GuessWatch watch;
+  EXPECT_TRUE(watch.look(asked(1'000'000, 0), 100, kSecond).empty());
+  EXPECT_TRUE(watch.look({}, 100, 6 * kSecond).empty());
+  EXPECT_TRUE(watch.look(asked(900, 0), 100, 12 * kSecond).empty());
+  EXPECT_TRUE(watch.look(asked(1'000, 0), 100, 22 * kSecond).empty());
+  EXPECT_EQ(watch.look(asked(1'000 + 1'001, 0), 100, 32 * kSecond).size(), 1U);
+}
+
+}  // namespace
+}  // namespace latchkey
