@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -348,6 +349,10 @@ void Loader::act() {
     fail(error.what(), "", /*final=*/inspecting_);
   } catch (const PgError& error) {
     fail(error.what());
+  } catch (const std::bad_alloc&) {
+    fail("not enough memory for the keys",
+         ". A load takes about 150 bytes a key, and as much again for those that have changed. Give"
+         " latchkeyd more (systemd: MemoryMax=), or the host.");
   } catch (const std::exception& error) {
     // A row or a catalogue that we cannot make sense of. Keep what is known, try again later.
     fail(std::string("unexpected answer of the database: ") + error.what());
