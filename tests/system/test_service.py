@@ -213,7 +213,9 @@ def test_memory_is_locked_where_it_may_be(there: Installation) -> None:
         return int(next(line.split()[1] for line in lines if line.startswith("VmLck:")))
 
     with Daemon(there.config) as daemon:
-        assert locked_kib(daemon) > 1000
+        # The sanitizers' mlockall() does nothing, and says that it has.
+        if not os.environ.get("LATCHKEY_BUILD", "").endswith(("asan", "tsan")):
+            assert locked_kib(daemon) > 1000
     (there.folder / "latchkey.sock.lock").unlink()  # which only its owner may open
     there.password_file.chmod(0o644)
     there.folder.chmod(0o777)
