@@ -28,6 +28,11 @@ def build_folder() -> Path:
     return REPOSITORY / os.environ.get("LATCHKEY_BUILD", "build/release")
 
 
+def sanitized() -> bool:
+    """Are the programs a sanitizer's? Those keep freed memory, lock none, and need descriptors."""
+    return build_folder().name in ("asan", "tsan")
+
+
 def program(name: str, user: User | None = None) -> Path:
     """The path of a built program, of a copy if `user` could not reach the build folder."""
     built = build_folder() / "bin" / name

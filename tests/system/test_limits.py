@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import seeds, wire
-from harness.programs import Daemon
+from harness.programs import Daemon, sanitized
 from harness.wait import scaled, until
 from harness.wire import Raw
 from installation import Databases, Installation
@@ -129,7 +129,7 @@ def test_replies_that_nobody_takes_are_bounded(cluster: Any, databases: Database
         with connect(there, MODEST) as raw:
             for _ in range(100):
                 assert raw.ask(wire.verify([KEY] * 200)).verdicts == ["valid"] * 200
-        if "asan" not in os.environ.get("LATCHKEY_BUILD", ""):  # it keeps what was freed
+        if not sanitized():
             assert resident_mib(daemon.pid) < before + 40
 
 
@@ -149,6 +149,8 @@ def cpu_s(pid: int) -> float:
 
 def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databases) -> None:
     """Fault 36: none is left. Those who have one are answered, others refused, nobody hangs."""
+    if sanitized():
+        pytest.skip("UBSan's check of vptr opens a pipe, and calls it a fault if it cannot")
     with limited(cluster, databases, "") as (there, daemon), contextlib.ExitStack() as stack:
         old = stack.enter_context(connect(there, MODEST))
         assert old.ask(wire.verify([KEY])).verdicts == ["valid"]
