@@ -204,9 +204,11 @@ void Conversation::flush(OutBuffer& out, const ConversationContext& context,
 void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
                                 const ConversationContext& context) {
   context.stats->verdicts[finding.verdict].add();
+  if (finding.record != nullptr) {
+    context.stats->verdicts_by_source[finding.route][finding.verdict].add();
+  }
   if (finding.verdict == LATCHKEY_UNKNOWN) ++unknown_;
   if (finding.verdict == LATCHKEY_VALID) {
-    context.stats->accepted_by_source[finding.route].add();
     context.stats->accepted_by_pepper[context.verifier->digesters()[finding.digester].counter()]
         .add();
   }

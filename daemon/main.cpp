@@ -26,6 +26,8 @@
 
 #include "daemon/assembly.h"
 #include "daemon/guess_watch.h"
+#include "daemon/http.h"
+#include "daemon/metrics.h"
 #include "daemon/options.h"
 #include "daemon/reload.h"
 #include "daemon/server.h"
@@ -311,6 +313,9 @@ struct Running {
 // end of a load in which everything is new.
 constexpr std::int64_t kLoaderPatienceNs = 60'000'000'000;
 
+// Without a service manager's own, and for /livez.
+constexpr std::int64_t kWorkerPatienceNs = 5'000'000'000;
+
 // Whoever does not turn his loop any more, by name.
 std::vector<std::string> stuck(const Running& running, std::int64_t worker_patience_ns) {
   const std::int64_t now_ns = awake_ns();
@@ -357,7 +362,7 @@ class Watch {
   void feed_watchdog() {
     // Half of the time after which the service manager would end us.
     const std::int64_t patience_ns =
-        watchdog_ ? std::chrono::nanoseconds(*watchdog_).count() * 2 : 5'000'000'000;
+        watchdog_ ? std::chrono::nanoseconds(*watchdog_).count() * 2 : kWorkerPatienceNs;
     const auto names = stuck(running_, patience_ns);
     if (names.empty()) {
       if (watchdog_) notify_alive();
@@ -377,6 +382,24 @@ class Watch {
   ShownStatus shown_;
   GuessWatch guesses_;
 };
+
+// Monitoring's view of it; nothing if nobody is to have one.
+std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& running) {
+  if (!running.options.metrics.enabled()) return nullptr;
+  HttpHooks hooks;
+  hooks.metrics = [&running] {
+    std::shared_ptr<const Policy> held;
+    return metrics_text(running.status(held), read_process_facts());
+  };
+  hooks.stuck = [&running] { return stuck(running, kWorkerPatienceNs); };
+  hooks.unready = [&running] {
+    std::shared_ptr<const Policy> held;
+    return unanswered_sources(running.status(held));
+  };
+  auto http = std::make_unique<HttpServer>(io, running.options.metrics, std::move(hooks));
+  spdlog::info("metrics on {}", http->address());
+  return http;
+}
 
 // ---- the program
 
@@ -443,6 +466,8 @@ int run(const std::string& config_path, bool check) {
                                                  std::shared_ptr<const Policy> held;
                                                  return status_json(running.status(held), rights);
                                                }});
+  boost::asio::io_context control;
+  const std::unique_ptr<HttpServer> http = start_http(control, running);
   running.server->start(listening);
   // From here on callers are answered.
 
@@ -451,13 +476,16 @@ int run(const std::string& config_path, bool check) {
       listening ? "the socket that the service manager passed" : running.options.listen.socket);
   notify_ready();
 
-  boost::asio::io_context control;
   Watch watch(control, running);
   boost::asio::signal_set handled(control, SIGTERM, SIGINT, SIGHUP);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   std::function<void()> wait_signal = [&] {
     handled.async_wait([&](const boost::system::error_code& error, int signal) {
-      if (error || signal != SIGHUP) return watch.stop();
+      if (error || signal != SIGHUP) {
+        watch.stop();
+        if (http) http->stop();
+        return;
+      }
       notify_reloading();
       running.reload(config_path);
       notify_ready();

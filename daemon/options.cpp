@@ -5,6 +5,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <charconv>
 #include <fstream>
 #include <set>
@@ -36,30 +37,39 @@ std::string needed_name(Section& section, const char* example) {
 
 // ---- the sections
 
-void read_listen(Section& section, ListenOptions& listen) {
-  if (auto socket = section.text("socket")) {
-    if (!socket->starts_with('/') || socket->size() >= sizeof(sockaddr_un::sun_path)) {
-      section.refuse("`socket` must be an absolute path of at most 107 bytes.",
-                     section.find("socket"));
-    }
-    listen.socket = *socket;
-  }
+bool is_socket_path(const std::string& path) {
+  return path.starts_with('/') && path.size() < sizeof(sockaddr_un::sun_path);
+}
+
+// Who may connect to a Unix socket.
+void read_access(Section& section, mode_t& bits, std::optional<gid_t>& gid) {
   if (const auto mode = section.text("mode")) {
-    unsigned bits = 0;
+    unsigned octal = 0;
     const char* end = mode->data() + mode->size();
-    const auto [rest, error] = std::from_chars(mode->data(), end, bits, 8);
-    if (error != std::errc() || rest != end || bits > 0777) {
+    const auto [rest, error] = std::from_chars(mode->data(), end, octal, 8);
+    if (error != std::errc() || rest != end || octal > 0777) {
       section.refuse("`mode` must be octal permissions, such as \"0660\".", section.find("mode"));
     }
-    listen.mode = static_cast<mode_t>(bits);
+    bits = static_cast<mode_t>(octal);
   }
   if (const auto name = section.text("group")) {
     const group* entry = getgrnam(name->c_str());
     if (entry == nullptr) {
       section.refuse("there is no group \"" + *name + "\" on this host.", section.find("group"));
     }
-    listen.group = entry->gr_gid;
+    gid = entry->gr_gid;
   }
+}
+
+void read_listen(Section& section, ListenOptions& listen) {
+  if (auto socket = section.text("socket")) {
+    if (!is_socket_path(*socket)) {
+      section.refuse("`socket` must be an absolute path of at most 107 bytes.",
+                     section.find("socket"));
+    }
+    listen.socket = *socket;
+  }
+  read_access(section, listen.mode, listen.group);
   if (const auto workers = section.integer("workers", 1, 32)) {
     listen.workers = static_cast<unsigned>(*workers);
   }
@@ -68,6 +78,37 @@ void read_listen(Section& section, ListenOptions& listen) {
     section.refuse("`busy_poll` is too long: at most 10ms. It costs a whole processor meanwhile.",
                    section.find("busy_poll"));
   }
+}
+
+void read_metrics(Section& section, MetricsOptions& metrics) {
+  read_access(section, metrics.mode, metrics.group);
+  const auto listen = section.text("listen");
+  if (!listen) return;
+  if (is_socket_path(*listen)) {
+    metrics.socket = *listen;
+    return;
+  }
+  const std::size_t colon = listen->rfind(':');
+  const std::string port = colon == std::string::npos ? "" : listen->substr(colon + 1);
+  std::string host = listen->substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  boost::system::error_code no_address;
+  const auto address = boost::asio::ip::make_address(host, no_address);
+  const char* end = port.data() + port.size();
+  const auto [rest, error] = std::from_chars(port.data(), end, metrics.port);
+  if (no_address || error != std::errc() || rest != end) {
+    section.refuse(
+        "`listen` must be the path of a Unix socket, or a loopback address and a port, such as"
+        " \"127.0.0.1:9464\" or \"[::1]:9464\".",
+        section.find("listen"));
+  }
+  if (!address.is_loopback()) {
+    section.refuse(
+        "`listen` must be a loopback address: metrics tell, without asking who wants to"
+        " know, who calls how often. Put a proxy that asks in front of it.",
+        section.find("listen"));
+  }
+  metrics.address = host;
 }
 
 void read_limits(Section& section, LimitOptions& limits) {
@@ -492,6 +533,13 @@ Options Options::parse(std::string_view text, const std::string& path) {
         s, "level",
         {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}},
         options.log_level);
+  });
+  file.table("metrics", [&](Section& s) {
+    read_metrics(s, options.metrics);
+    if (options.metrics.socket == options.listen.socket) {
+      s.refuse("`listen` is the path that callers use, too. Each needs one of its own.",
+               s.find("listen"));
+    }
   });
   file.table("memory", [&](Section& s) {
     if (const auto lock = s.value<bool>("lock", "true or false")) options.lock_memory = *lock;

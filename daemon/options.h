@@ -35,6 +35,18 @@ struct ListenOptions {
   friend bool operator==(const ListenOptions&, const ListenOptions&) = default;
 };
 
+// Either a Unix socket or a loopback port; neither: no metrics.
+struct MetricsOptions {
+  std::string socket;
+  std::string address;  // an IP address
+  std::uint16_t port = 0;
+  mode_t mode = 0660;          // of the socket
+  std::optional<gid_t> group;  // likewise; none: the daemon's own
+
+  friend bool operator==(const MetricsOptions&, const MetricsOptions&) = default;
+  [[nodiscard]] bool enabled() const { return !socket.empty() || !address.empty(); }
+};
+
 struct LimitOptions {
   std::size_t connections = 4096;
   std::size_t connections_per_uid = 1024;
@@ -84,6 +96,7 @@ struct AllowOptions {
 
 struct Options {
   ListenOptions listen;
+  MetricsOptions metrics;
   LimitOptions limits;
   FreshnessOptions freshness;
   LastUsedOptions last_used;

@@ -40,6 +40,7 @@ ReloadPlan plan_reload(const Options& running, const Options& fresh) {
   differ.compare(running.listen.group, fresh.listen.group, "[listen] group");
   differ.compare(running.listen.workers, fresh.listen.workers, "[listen] workers");
   differ.compare(running.listen.busy_poll, fresh.listen.busy_poll, "[listen] busy_poll");
+  differ.compare(running.metrics, fresh.metrics, "[metrics]");
   differ.compare(running.lock_memory, fresh.lock_memory, "[memory] lock");
   differ.compare(running.freshness.heartbeat, fresh.freshness.heartbeat, "[freshness] heartbeat");
   differ.compare(running.freshness.bound, fresh.freshness.bound, "[freshness] bound");

@@ -8,8 +8,6 @@
 
 #include <sys/socket.h>
 
-#include "daemon/source_state.h"
-
 namespace latchkey {
 
 std::optional<std::chrono::microseconds> watchdog_period() {
@@ -50,28 +48,15 @@ void ShownStatus::show(const std::string& text) {
 }
 
 std::string status_line(const StatusInputs& inputs) {
-  const auto& limits = inputs.policy->verifier.limits();
   std::size_t fresh = 0;
   std::string others;
-  for (const Route& route : inputs.policy->verifier.routes()) {
-    const std::int64_t age_ns = route.keys->freshness.age_ns(inputs.now_boot_ns);
-    for (const LoaderStatus& loader : inputs.loaders) {
-      for (const SourceStatus& source : loader.sources) {
-        if (source.name != route.keys->name) continue;
-        const SourceStanding standing =
-            stand(age_ns, limits,
-                  {.state = loader.state,
-                   .for_ns = inputs.now_boot_ns - loader.since_boot_ns,
-                   .fresh_for_ns = inputs.now_boot_ns - source.fresh_since_boot_ns});
-        if (standing.state == SourceState::kFresh) {
-          ++fresh;
-          continue;
-        }
-        others += others.empty() ? "" : ", ";
-        others += source.name + " " + source_state_name(standing.state) + " for " +
-                  std::to_string(standing.for_ns / 1'000'000'000) + " s";
-      }
+  for (const SourceView& view : source_views(inputs)) {
+    if (view.standing.state == SourceState::kFresh) {
+      ++fresh;
+      continue;
     }
+    others += others.empty() ? "" : ", ";
+    others += standing_text(view);
   }
   const std::string all = std::to_string(fresh) + (fresh == 1 ? " source" : " sources") + " fresh";
   return "Serving: " + (others.empty() ? all : others + "; " + all);

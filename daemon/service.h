@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "daemon/status.h"
+#include "daemon/status_inputs.h"
 
 namespace latchkey {
 

@@ -52,6 +52,7 @@ void Session::read() {
           self->close();  // gone, or half-closed: everything it asked for has been answered
         } else {
           self->in_.commit(count);
+          self->received_ns_ = boot_ns();
           self->wait_turn(false);
         }
       });
@@ -121,6 +122,7 @@ void Session::written(Conversation::Next then) {
 
 void Session::sync() {
   enter(State::kSyncing);
+  received_ns_ = 0;  // how long that takes says nothing of us
   const std::int64_t since_ns = boot_ns();
   host_.sync(conversation_.sync(), [self = shared_from_this(), since_ns](bool in_force) {
     if (self->state_ == State::kClosed) return;
@@ -190,6 +192,9 @@ void Session::enter(State state) {
       if (!in_.mid_frame()) {
         frame_deadline_ns_ = 0;
         idle_since_ns_ = boot_ns();
+        if (received_ns_ != 0) {
+          host_.context().stats->answered_in.add(idle_since_ns_ - std::exchange(received_ns_, 0));
+        }
       } else if (frame_deadline_ns_ == 0) {
         // A frame has its time from its first byte on: one byte a second does not buy more.
         frame_deadline_ns_ = boot_ns() + stall_ns;

@@ -82,6 +82,7 @@ class Session : public std::enable_shared_from_this<Session> {
   State state_ = State::kReading;
   bool draining_ = false;
   std::size_t held_bytes_ = 0;          // of replies, as Admission counts them
+  std::int64_t received_ns_ = 0;        // what is being answered; 0: nothing
   std::int64_t idle_since_ns_ = 0;      // if it is reading and no frame has begun
   std::int64_t frame_deadline_ns_ = 0;  // of the frame that has begun; 0: none has
   std::int64_t deadline_ns_ = 0;

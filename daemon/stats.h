@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "keymap/histogram.h"
 #include "keymap/verdict.h"
 #include "latchkey/wire.h"
 
@@ -33,9 +34,16 @@ struct alignas(64) WorkerStats {
   Counter closed_hoarding;  // more replies waited for them than may
   Counter connections_opened;
   Counter connections_closed;
-  std::array<Counter, LATCHKEY_VERDICTS> verdicts;        // as found, whatever the caller was told
-  std::array<Counter, kSourcesMax> accepted_by_source;    // verdict `valid`
+  std::array<Counter, LATCHKEY_VERDICTS> verdicts;  // as found, whatever the caller was told
+  // Of these, those that a row of the source spoke for.
+  std::array<std::array<Counter, LATCHKEY_VERDICTS>, kSourcesMax> verdicts_by_source;
   std::array<Counter, kDigestersMax> accepted_by_pepper;  // by Digester::counter()
+  // From the moment that bytes were read until the replies to all of them were with the kernel.
+  Histogram<Counter> answered_in;
+
+  [[nodiscard]] const Counter& accepted(std::size_t source) const {
+    return verdicts_by_source[source][LATCHKEY_VALID];
+  }
 };
 
 // The acceptor's; its one writer is the worker that accepts.

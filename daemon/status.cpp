@@ -5,8 +5,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "daemon/source_state.h"
-
 namespace latchkey {
 namespace {
 
@@ -91,77 +89,78 @@ ordered_json findings(const SourceStatus& status) {
   return list;
 }
 
+ordered_json loads_by_reason(const SourceStatus& status) {
+  ordered_json reasons = ordered_json::object();
+  for (std::size_t i = 0; i < kLoadReasons; ++i) {
+    if (status.loads_by_reason[i] == 0) continue;
+    reasons[load_reason_name(static_cast<LoadReason>(i))] = status.loads_by_reason[i];
+  }
+  return reasons;
+}
+
+// What its loader knows.
+void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& source) {
+  const SourceStatus& status = *view.status;
+  source["database"] = view.loader->database;
+  source["keys"] = status.keys;
+  source["rows"] = status.rows;
+  source["keys_in_several_rows"] = status.ambiguous;
+  source["loads"] = status.loads;
+  source["loads_by_reason"] = loads_by_reason(status);
+  source["loading"] = status.loading;
+  source["load_rows"] = status.load_rows;
+  source["load_s"] = status.load_seconds;
+  if (status.load_seconds > 0) {
+    source["load_rows_per_s"] =
+        std::llround(static_cast<double>(status.load_rows) / status.load_seconds);
+  }
+  if (status.rows_expected >= 0) source["rows_expected"] = std::llround(status.rows_expected);
+  source["audits"] = status.audits;
+  source["audits_unsure"] = status.audits_unsure;
+  source["audits_failed"] = status.audits_failed;
+  source["audit_mismatches"] = status.audit_mismatches;
+  if (status.audited_boot_ns != 0) {
+    source["audited_ago_s"] = seconds(now_boot_ns - status.audited_boot_ns);
+    source["audit_s"] = status.audit_seconds;
+  }
+  source["suspended"] = status.suspended;
+  source["polled"] = status.polled;
+  source["rereads"] = status.rereads;
+  source["malformed_ids"] = status.malformed_ids;
+  source["memory_bytes"] = {{"records", status.memory.records},
+                            {"map", status.memory.map},
+                            {"index", status.memory.index},
+                            {"waiting", status.memory.waiting}};
+  source["waiting_records"] = status.memory.waiting_records;
+  ordered_json odd = ordered_json::object();
+  for (std::size_t i = 0; i < kOddities; ++i) {
+    if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];
+  }
+  source["odd_rows"] = odd;
+  for (const LintFinding& problem : status.problems) source["problems"].push_back(problem.text);
+  source["findings"] = findings(status);
+  if (status.last_used) {
+    source["last_used"] = {{"written", status.last_used->written},
+                           {"pending", status.last_used->pending},
+                           {"deferred", status.last_used->deferred},
+                           {"dropped", status.last_used->dropped},
+                           {"failures", status.last_used->failures}};
+  }
+}
+
 ordered_json sources(const StatusInputs& inputs) {
   ordered_json list = ordered_json::array();
-  const auto& routes = inputs.policy->verifier.routes();
-  for (std::size_t route = 0; route < routes.size(); ++route) {
-    const KeySet& keys = *routes[route].keys;
-    const std::int64_t age_ns = keys.freshness.age_ns(inputs.now_boot_ns);
-    ordered_json source = {{"name", keys.name},
-                           {"state", source_state(age_ns, inputs.policy->verifier.limits())}};
-    if (keys.freshness.ever_proven()) source["age_ms"] = age_ns / 1'000'000;
-    for (const LoaderStatus& loader : inputs.loaders) {
-      for (const SourceStatus& status : loader.sources) {
-        if (status.name != keys.name) continue;
-        const SourceStanding standing =
-            stand(age_ns, inputs.policy->verifier.limits(),
-                  {.state = loader.state,
-                   .for_ns = inputs.now_boot_ns - loader.since_boot_ns,
-                   .fresh_for_ns = inputs.now_boot_ns - status.fresh_since_boot_ns});
-        source["state"] = source_state_name(standing.state);
-        source["since_s"] = seconds(standing.for_ns);
-        source["database"] = loader.database;
-        source["keys"] = status.keys;
-        source["rows"] = status.rows;
-        source["keys_in_several_rows"] = status.ambiguous;
-        source["loads"] = status.loads;
-        source["loading"] = status.loading;
-        source["load_rows"] = status.load_rows;
-        source["load_s"] = status.load_seconds;
-        if (status.load_seconds > 0) {
-          source["load_rows_per_s"] =
-              std::llround(static_cast<double>(status.load_rows) / status.load_seconds);
-        }
-        if (status.rows_expected >= 0) source["rows_expected"] = std::llround(status.rows_expected);
-        source["audits"] = status.audits;
-        source["audits_unsure"] = status.audits_unsure;
-        source["audits_failed"] = status.audits_failed;
-        source["audit_mismatches"] = status.audit_mismatches;
-        if (status.audited_boot_ns != 0) {
-          source["audited_ago_s"] = seconds(inputs.now_boot_ns - status.audited_boot_ns);
-          source["audit_s"] = status.audit_seconds;
-        }
-        source["suspended"] = status.suspended;
-        source["polled"] = status.polled;
-        source["rereads"] = status.rereads;
-        source["malformed_ids"] = status.malformed_ids;
-        source["memory_bytes"] = {{"records", status.memory.records},
-                                  {"map", status.memory.map},
-                                  {"index", status.memory.index},
-                                  {"waiting", status.memory.waiting}};
-        source["waiting_records"] = status.memory.waiting_records;
-        ordered_json odd = ordered_json::object();
-        for (std::size_t i = 0; i < kOddities; ++i) {
-          if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];
-        }
-        source["odd_rows"] = odd;
-        for (const LintFinding& problem : status.problems)
-          source["problems"].push_back(problem.text);
-        source["findings"] = findings(status);
-        if (status.last_used) {
-          source["last_used"] = {{"written", status.last_used->written},
-                                 {"pending", status.last_used->pending},
-                                 {"deferred", status.last_used->deferred},
-                                 {"dropped", status.last_used->dropped},
-                                 {"failures", status.last_used->failures}};
-        }
-      }
-    }
-    source["accepted"] = sum(inputs, [route](const WorkerStats& worker) -> const Counter& {
-      return worker.accepted_by_source[route];
+  for (const SourceView& view : source_views(inputs)) {
+    ordered_json source = {{"name", view.status->name},
+                           {"state", source_state_name(view.standing.state)}};
+    if (view.route->keys->freshness.ever_proven()) source["age_ms"] = view.age_ns / 1'000'000;
+    source["since_s"] = seconds(view.standing.for_ns);
+    loaded(view, inputs.now_boot_ns, source);
+    source["accepted"] = sum(inputs, [&view](const WorkerStats& worker) -> const Counter& {
+      return worker.accepted(view.number);
     });
     ordered_json peppers = ordered_json::object(), jwt_secrets = ordered_json::object();
-    for (const std::size_t digester : routes[route].digesters) {
+    for (const std::size_t digester : view.route->digesters) {
       const Digester& known = inputs.policy->verifier.digesters()[digester];
       const std::string& version = known.pepper_version();
       if (version.empty()) continue;

@@ -83,6 +83,9 @@ struct Loader::Source {
   std::optional<LoadLint> lint;
   std::optional<OverlapWalk> overlap;
   std::int64_t load_since_ns = 0;
+  LoadReason load_reason = LoadReason::kConnected;
+  std::int64_t told_ns = 0;   // of the first change that nobody has begun to read; 0: none
+  std::int64_t asked_ns = 0;  // likewise, of those that are being read
   SourceStatus status;
   std::optional<std::size_t> last_used;  // its number there, if it is written back
 
@@ -323,7 +326,7 @@ void Loader::act() {
       } else if (const auto* barrier = std::get_if<Refresh::SendBarrier>(&action)) {
         send_barrier(barrier->number);
       } else if (const auto* load_action = std::get_if<Refresh::Load>(&action)) {
-        load(load_action->source);
+        load(load_action->source, load_action->reason);
       } else if (const auto* reread_action = std::get_if<Refresh::Reread>(&action)) {
         reread(reread_action->source, reread_action->ids);
       } else if (const auto* proof = std::get_if<Refresh::Prove>(&action)) {
@@ -607,7 +610,7 @@ void Loader::take_versions(std::string_view text) {
     const std::string version = versions.at(i).is_null() ? "" : versions.at(i).get<std::string>();
     if (version == source.facts.version || version == source.version_reloaded) continue;
     source.version_reloaded = version;
-    refresh_.reload(i);
+    refresh_.reload(i, LoadReason::kTableChanged);
   }
 }
 
@@ -657,7 +660,9 @@ void Loader::take_notification(const PgNotification& notification) {
         ++source.status.malformed_ids;
       }
     }
-    if (!ids.empty()) refresh_.notified(i, std::move(ids));
+    if (ids.empty()) continue;
+    if (source.told_ns == 0) source.told_ns = boot_ns();
+    refresh_.notified(i, std::move(ids));
   }
 }
 
@@ -698,8 +703,9 @@ CopyReader::Fields wire_row(const PgRows& rows, int index, std::size_t fields) {
 
 // Before each load the table is looked up again: a trigger that somebody dropped while we ran is
 // reported by the next audit, not by silence.
-void Loader::load(std::size_t index) {
+void Loader::load(std::size_t index, LoadReason reason) {
   Source& source = *sources_[index];
+  source.load_reason = reason;
   work_deadline_ns_ = boot_ns() + kStepDeadline;
   look_up_table(source, [this, index] {
     Source& looked_up = *sources_[index];
@@ -769,6 +775,7 @@ void Loader::copy(std::size_t index) {
   source.copy.emplace(source.decoder->fields().size());
   source.lint.emplace(source.settings.config, read_clocks().real_us);
   source.load_since_ns = boot_ns();
+  source.told_ns = source.asked_ns = 0;  // that is for rows that are read by id
   source.status.loading = true;
   source.status.load_rows = 0;
   source.status.rows_expected = source.facts.rows_estimated;
@@ -794,6 +801,7 @@ void Loader::load_done(std::size_t index) {
   source.status.load_seconds = seconds(now_ns - source.load_since_ns);
   source.status.oddities = source.lint->oddities();
   ++source.status.loads;
+  ++source.status.loads_by_reason[static_cast<std::size_t>(source.load_reason)];
   work_deadline_ns_ = kNoDeadline;
   spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone)",
                source.status.name, source.status.load_rows, source.status.load_seconds,
@@ -849,6 +857,7 @@ void Loader::set_findings(Source& source, std::vector<LintFinding> found) {
 
 void Loader::reread(std::size_t index, std::vector<std::string> ids) {
   Source& source = *sources_[index];
+  if (source.told_ns != 0) source.asked_ns = std::exchange(source.told_ns, 0);
   work_step_ = "reading changed rows of source \"" + source.status.name + "\"";
   source.status.rereads += ids.size();
   work_deadline_ns_ = boot_ns() + kStepDeadline;
@@ -858,9 +867,13 @@ void Loader::reread(std::size_t index, std::vector<std::string> ids) {
                .rows = [this, index, ids = std::move(ids)](
                            const PgRows& rows) { apply_reread(index, rows, ids); },
                .done =
-                   [this] {
+                   [this, &source] {
+                     const std::int64_t now_ns = boot_ns();
+                     if (source.asked_ns != 0) {
+                       source.status.change_delays.add(now_ns - std::exchange(source.asked_ns, 0));
+                     }
                      work_deadline_ns_ = kNoDeadline;
-                     refresh_.work_done(boot_ns());
+                     refresh_.work_done(now_ns);
                    },
                .refused = refusal_handler(index)});
 }
@@ -967,7 +980,7 @@ void Loader::compare(std::size_t index) {
         source.status.name, audit.differing(), source.settings.config.table.display(),
         audit.named().empty() ? "not known"
                               : printable(fmt::format("{}", fmt::join(audit.named(), ", "))));
-    refresh_.reload(index);
+    refresh_.reload(index, LoadReason::kAuditFound);
   }
   audit_.reset();
   refresh_.audit_done();

@@ -19,6 +19,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "keymap/histogram.h"
 #include "keymap/key_set.h"
 #include "loader/audit_lane.h"
 #include "loader/finding.h"
@@ -59,6 +60,9 @@ struct SourceStatus {
   bool suspended = false;     // its table cannot be read; `problems` says why
   bool polled = false;  // changes are not heard of, so the whole table is read again and again
   std::uint64_t loads = 0;
+  std::array<std::uint64_t, kLoadReasons> loads_by_reason{};
+  // From a notification's arrival until what it told of was in force, where rows were read by id.
+  Histogram<PlainCount> change_delays;
   bool loading = false;
   std::uint64_t load_rows = 0;  // of the load under way or the last one
   double load_seconds = 0;      // likewise
@@ -163,7 +167,7 @@ class Loader {
   void look_up_table(Source& source, std::function<void()> done);
   void send_barrier(std::uint64_t number);
   void barrier_query_done();
-  void load(std::size_t index);
+  void load(std::size_t index, LoadReason reason);
   void copy(std::size_t index);
   [[nodiscard]] std::function<void(const PgQueryError&)> refusal_handler(std::size_t index);
   void suspend(std::size_t index, std::vector<LintFinding> why);

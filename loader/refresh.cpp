@@ -7,6 +7,18 @@
 
 namespace latchkey {
 
+const char* load_reason_name(LoadReason reason) {
+  switch (reason) {
+    case LoadReason::kConnected: return "connected";
+    case LoadReason::kNotified: return "notified";
+    case LoadReason::kManyIds: return "many_ids";
+    case LoadReason::kTableChanged: return "table_changed";
+    case LoadReason::kAuditFound: return "audit_found";
+    case LoadReason::kTriedAgain: return "tried_again";
+  }
+  return "";
+}
+
 const char* state_name(Refresh::State state) {
   switch (state) {
     case Refresh::State::kConnecting: return "connecting";
@@ -31,7 +43,10 @@ void Refresh::listen_ready(std::int64_t now_ns) {
   plan_audit(now_ns);
   // Whatever happened while nobody listened counts as notified now.
   ++notified_;
-  for (Source& source : sources_) source.reload = source.urgent = true;
+  for (Source& source : sources_) {
+    source.reload = source.urgent = true;
+    source.reason = LoadReason::kConnected;
+  }
 }
 
 void Refresh::work_ready(std::int64_t) {
@@ -74,18 +89,25 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   for (std::string& id : ids) source.ids.insert(std::move(id));
   if (source.ids.size() > settings_.pending_ids_max) {
     source.ids.clear();
-    source.reload = true;
+    want_load(source, LoadReason::kManyIds);
   }
 }
 
 void Refresh::notified_all(std::size_t index) {
   ++notified_;
-  sources_.at(index).reload = true;
+  want_load(sources_.at(index), LoadReason::kNotified);
 }
 
-void Refresh::reload(std::size_t index) {
-  notified_all(index);
+void Refresh::reload(std::size_t index, LoadReason reason) {
+  ++notified_;
+  want_load(sources_.at(index), reason);
   sources_.at(index).urgent = true;
+}
+
+// The first reason is told.
+void Refresh::want_load(Source& source, LoadReason reason) {
+  if (!source.reload) source.reason = reason;
+  source.reload = true;
 }
 
 void Refresh::barrier_returned(std::uint64_t number) {
@@ -256,7 +278,9 @@ Refresh::Prove Refresh::prove(Proof proof) {
 // what was notified; the others do, and it will in a later round.
 bool Refresh::plan_round(std::int64_t now_ns) {
   for (std::size_t i = 0; i < sources_.size(); ++i) {
-    if (sources_[i].suspended && now_ns >= sources_[i].retry_ns) reload(i);
+    if (sources_[i].suspended && now_ns >= sources_[i].retry_ns) {
+      reload(i, LoadReason::kTriedAgain);
+    }
   }
   if (applied_ == notified_) return false;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
@@ -267,7 +291,7 @@ bool Refresh::plan_round(std::int64_t now_ns) {
       source.reload_was_urgent = source.urgent;
       source.reload = source.urgent = false;
       source.ids.clear();
-      round_.emplace_back(Load{i});
+      round_.emplace_back(Load{i, source.reason});
     }
     while (!source.ids.empty()) {
       Reread reread{i, {}};

@@ -60,6 +60,18 @@ struct RefreshSettings {
   std::size_t pending_ids_max = 100'000;  // of one source; more are cheaper as a reload
 };
 
+// Why a table is read as a whole.
+enum class LoadReason {
+  kConnected,     // whatever happened while nobody listened
+  kNotified,      // TRUNCATE, or somebody asked for it
+  kManyIds,       // more rows changed than it pays to ask for one by one
+  kTableChanged,  // its triggers, row level security, which relation it is
+  kAuditFound,    // something that nothing had told of
+  kTriedAgain,    // it could not be read, or nobody tells of its changes
+};
+constexpr std::size_t kLoadReasons = 6;
+[[nodiscard]] const char* load_reason_name(LoadReason reason);
+
 class Refresh {
  public:
   enum class State {
@@ -80,6 +92,7 @@ class Refresh {
   };
   struct Load {
     std::size_t source;
+    LoadReason reason = LoadReason::kConnected;
   };
   struct Reread {
     std::size_t source;
@@ -133,7 +146,7 @@ class Refresh {
   void sync_wanted(std::uint64_t sync);
   void sync_abandoned(std::uint64_t sync);
   // Load a source anew, for a reason of the loader's own.
-  void reload(std::size_t source);
+  void reload(std::size_t source, LoadReason reason);
 
   // The next thing to do; call again until it is Wait.
   [[nodiscard]] Action next(std::int64_t now_ns);
@@ -146,6 +159,7 @@ class Refresh {
   struct Source {
     std::set<std::string> ids;
     bool reload = true;
+    LoadReason reason = LoadReason::kConnected;
     bool urgent = true;             // the reload is our own decision: no gap applies
     bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
@@ -171,6 +185,7 @@ class Refresh {
     bool comparing = false;
   };
 
+  static void want_load(Source& source, LoadReason reason);
   [[nodiscard]] bool plan_round(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);

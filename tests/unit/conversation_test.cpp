@@ -229,7 +229,7 @@ TEST_F(ConversationTest, RepliesInTheOrderOfTheRequests) {
   EXPECT_EQ(stats_.requests.get(), 7U);
   EXPECT_EQ(stats_.verdicts[LATCHKEY_VALID].get(), 3U);
   EXPECT_EQ(stats_.verdicts[LATCHKEY_UNKNOWN].get(), 1U);
-  EXPECT_EQ(stats_.accepted_by_source[0].get(), 3U);
+  EXPECT_EQ(stats_.accepted(0).get(), 3U);
   EXPECT_EQ(stats_.protocol_errors.get(), 0U);
 }
 
@@ -487,7 +487,7 @@ TEST_F(ConversationTest, ExplainsOneKeyAmongOtherRequests) {
                   "4: pong", "5: error unknown_source", HasSubstr("\"verdict\":\"malformed\"")));
   EXPECT_EQ(stats_.explained.get(), 3U);
   EXPECT_EQ(stats_.requests.get(), 6U);
-  EXPECT_EQ(stats_.accepted_by_source[0].get(), 1U) << "to ask why is no use of a key";
+  EXPECT_EQ(stats_.accepted(0).get(), 1U) << "to ask why is no use of a key";
 }
 
 TEST_F(ConversationTest, ExplainsNothingToWhomReasonsAreNotAllowed) {

@@ -133,7 +133,7 @@ class World {
     mark_all(sources_[source]);
     if (ours) sources_[source].own_loads = 2;
     log((ours ? "reload " : "notified of all ") + std::to_string(source));
-    ours ? refresh_.reload(source) : refresh_.notified_all(source);
+    ours ? refresh_.reload(source, LoadReason::kAuditFound) : refresh_.notified_all(source);
   }
   void mark_all(Source& source) {
     ++moment_;

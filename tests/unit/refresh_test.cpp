@@ -356,7 +356,9 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
 TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
   Script script;
   script.notified_all(0).asks("load 0").is_done().notified_all(0).waits("1000");
-  script.happens("reload", [](Play& play) { play.refresh.reload(0); }).asks("load 0").is_done();
+  script.happens("reload", [](Play& play) { play.refresh.reload(0, LoadReason::kAuditFound); })
+      .asks("load 0")
+      .is_done();
   play(script);
 }
 
@@ -556,7 +558,7 @@ TEST_F(RefreshSuspended, AreLoadedAgainAfterAWhileAndThenProven) {
 
 TEST_F(RefreshSuspended, AreTriedLessOftenTheLongerALoadTakes) {
   drop_audits();
-  play_.refresh.reload(0);
+  play_.refresh.reload(0, LoadReason::kAuditFound);
   play(Script().asks("load 0").passes(1000));
   play(refused());
   play(Script().passes(3999));
@@ -567,7 +569,7 @@ TEST_F(RefreshSuspended, AreTriedLessOftenTheLongerALoadTakes) {
 
 TEST_F(RefreshSuspended, AreNotAudited) {
   drop_audits();
-  play_.refresh.reload(0);
+  play_.refresh.reload(0, LoadReason::kAuditFound);
   play(Script().asks("load 0"));
   play(refused());
   play(Script().passes(1200).asks("audit 1"));
@@ -577,7 +579,7 @@ TEST_F(RefreshSuspended, AreNotAudited) {
 
 TEST_F(RefreshSuspended, LetGoOfASyncThatIsAbandoned) {
   drop_audits();
-  play_.refresh.reload(0);
+  play_.refresh.reload(0, LoadReason::kAuditFound);
   play(Script().asks("load 0").sync_wanted(5).asks("barrier 2"));
   play(refused());
   play(Script().barrier_returns(2).asks("prove 1100"));
