@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,6 +33,14 @@ struct VerifySettings {
   bool metadata = false;
 };
 
+constexpr std::chrono::milliseconds kTopIntervalMin{100}, kTopIntervalMax{60'000};
+
+struct TopSettings {
+  std::chrono::milliseconds interval{1000};
+  std::uint64_t count = 0;  // of reports, as text; 0: until stopped
+  bool plain = false;       // text, on a terminal, too
+};
+
 struct MintSettings {
   std::string prefix;
   unsigned count = 1;
@@ -50,6 +59,7 @@ int run_why(const CommonSettings& common, const VerifySettings& why);
 int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout);
 int run_ping(const CommonSettings& common);
 int run_status(const CommonSettings& common);
+int run_top(const CommonSettings& common, const TopSettings& top);
 int run_mint(const CommonSettings& common, const MintSettings& mint);
 int run_sql(const SqlSettings& sql);
 

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 namespace latchkey {
@@ -109,6 +110,16 @@ Frame Connection::exchange(OutBuffer& request, std::uint64_t request_id, latchke
     receive(deadline);
   }
   throw NoAnswer("what answers on " + path_ + " does not speak latchkeyd's protocol");
+}
+
+nlohmann::ordered_json status_report(Connection& connection) {
+  OutBuffer request;
+  encode_status(request, 1);
+  const Frame reply = connection.exchange(request, 1, LATCHKEY_STATUS_REPLY);
+  auto report =
+      nlohmann::ordered_json::parse(as_text(reply.body), nullptr, /*allow_exceptions=*/false);
+  if (!report.is_object()) throw NoAnswer("the daemon's reply cannot be understood");
+  return report;
 }
 
 }  // namespace latchkey

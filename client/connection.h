@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <stdexcept>
 #include <string>
 
@@ -49,5 +50,8 @@ class Connection {
   int socket_;
   FrameBuffer in_{LATCHKEY_REPLY_BYTES_MAX};
 };
+
+// The reply to `status`, taken apart. Throws NoAnswer if it is no JSON object.
+[[nodiscard]] nlohmann::ordered_json status_report(Connection& connection);
 
 }  // namespace latchkey

@@ -65,6 +65,14 @@ int run(int argc, char** argv) {
   CLI::App* ping_command = app.add_subcommand("ping", "Does latchkeyd answer?");
   CLI::App* status_command = app.add_subcommand("status", "Freshness, sizes, counters");
 
+  TopSettings top;
+  std::string interval = "1s";
+  CLI::App* top_command = app.add_subcommand("top", "Live: rates, verdicts, ages, connections");
+  top_command->add_option("--interval", interval, "Time between reports, 100ms to 60s")
+      ->capture_default_str();
+  top_command->add_option("--count", top.count, "As text, so many reports");
+  top_command->add_flag("--plain", top.plain, "As text, on a terminal, too");
+
   MintSettings mint;
   CLI::App* mint_command = app.add_subcommand("mint", "Make new keys, with what to store");
   mint_command->add_option("--prefix", mint.prefix, "What the keys begin with")->required();
@@ -90,7 +98,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::RequiredError& error) {
     if (app.get_subcommands().empty()) {
       throw UsageError{
-          "no such command. Choose verify, why, sync, ping, status, mint or sql; --help tells"
+          "no such command. Choose verify, why, sync, ping, status, top, mint or sql; --help tells"
           " more."};
     }
     throw UsageError{std::string(error.what()) + ". --help tells what there is."};
@@ -109,6 +117,14 @@ int run(int argc, char** argv) {
   }
   if (ping_command->parsed()) return run_ping(common);
   if (status_command->parsed()) return run_status(common);
+  if (top_command->parsed()) {
+    top.interval =
+        std::chrono::duration_cast<std::chrono::milliseconds>(duration(interval, "--interval"));
+    if (top.interval < kTopIntervalMin || top.interval > kTopIntervalMax) {
+      throw UsageError{"--interval must be 100ms to 60s"};
+    }
+    return run_top(common, top);
+  }
   if (mint_command->parsed()) return run_mint(common, mint);
   return run_sql(sql);
 }

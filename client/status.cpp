@@ -8,6 +8,7 @@
 
 #include "client/commands.h"
 #include "client/connection.h"
+#include "client/report.h"
 #include "client/text.h"
 
 namespace latchkey {
@@ -29,12 +30,6 @@ std::string number_of(const ordered_json& object, const char* name) {
   return std::to_string(object.value(name, 0LL));
 }
 
-// Pads, or, where a name is longer than its column, keeps a space behind it.
-std::string column(std::string text, std::size_t width) {
-  text.resize(std::max(width, text.size() + 1), ' ');
-  return text;
-}
-
 // What it is, its name, its state, and since when it is in it.
 std::string heading(const char* what, const ordered_json& object, bool good) {
   std::string line = column(what, 9) + (good ? "  " : "! ") + column(text_of(object, "name"), 18) +
@@ -48,12 +43,15 @@ std::string age_of(const ordered_json& source) {
   return "age " + span_text(source.value("age_ms", 0.0) / 1000);
 }
 
-void print_title(const ordered_json& status) {
-  std::string title = "latchkeyd " + text_of(status, "version");
-  if (status.contains("pid")) title += ", pid " + number_of(status, "pid");
-  title += ", up " + span_text(status.value("uptime_s", 0.0));
-  if (status.contains("workers")) title += ", " + number_of(status, "workers") + " worker(s)";
-  std::cout << printable(title) << '\n';
+// Whether to read on.
+void print_summary(const ordered_json& status) {
+  std::cout << printable(report_title(status)) << '\n';
+  std::string summary;
+  for (const Trouble& trouble : report_troubles(status)) {
+    if (summary.find(trouble.what) != std::string::npos) continue;
+    summary += (summary.empty() ? "" : ", ") + trouble.what;
+  }
+  std::cout << (summary.empty() ? "Every source is fresh.\n" : wrapped("NOT IN ORDER: ", summary));
 }
 
 void print_problem(const std::string& text) {
@@ -149,10 +147,10 @@ void print_source(const ordered_json& source) {
   print_memory(source);
 }
 
-void print_counters(const char* title, const ordered_json& counters, bool zeros) {
+void print_counters(const char* title, const ordered_json& counters) {
   std::string text;
   for (const auto& [name, count] : counters.items()) {
-    if (zeros || count.get<long long>() > 0) {
+    if (count.get<long long>() > 0) {
       text += (text.empty() ? "" : ", ") + name + " " + std::to_string(count.get<long long>());
     }
   }
@@ -161,18 +159,18 @@ void print_counters(const char* title, const ordered_json& counters, bool zeros)
 }
 
 void print_status(const ordered_json& status) {
-  print_title(status);
+  print_summary(status);
   for (const ordered_json& database : status.value("databases", ordered_json::array())) {
     print_database(database);
   }
   for (const ordered_json& source : status.at("sources")) print_source(source);
   if (!status.contains("verdicts")) return;
-  print_counters("verdicts", status.at("verdicts"), false);
-  print_counters("callers", status.at("connections"), true);
+  print_counters("verdicts", status.at("verdicts"));
+  print_counters("callers", status.at("connections"));
   const ordered_json refused = {{"protocol errors", status.value("protocol_errors", 0LL)},
                                 {"why refused", status.value("refused_no_reasons", 0LL)}};
   if (std::ranges::any_of(refused, [](const ordered_json& count) { return count != 0; })) {
-    print_counters("refusals", refused, false);
+    print_counters("refusals", refused);
   }
 }
 
@@ -180,14 +178,9 @@ void print_status(const ordered_json& status) {
 
 int run_status(const CommonSettings& common) {
   Connection connection(common.socket, common.timeout);
-  OutBuffer request;
-  encode_status(request, 1);
-  const Frame reply = connection.exchange(request, 1, LATCHKEY_STATUS_REPLY);
-  const std::string_view text = as_text(reply.body);
-  const ordered_json status = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!status.is_object()) throw NoAnswer("the daemon's reply cannot be understood");
+  const ordered_json status = status_report(connection);
   if (common.json) {
-    std::cout << text << '\n';
+    std::cout << status.dump() << '\n';
   } else {
     print_status(status);
   }

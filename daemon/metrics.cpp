@@ -40,15 +40,14 @@ class Family {
     ClientMetric& metric = add(labels);
     metric.counter.value = metric.gauge.value = value;
   }
-  template <typename Count>
-  void add(const std::vector<const Histogram<Count>*>& parts, Labels labels = {}) {
+  void add(const Histogram<PlainCount>& counts, Labels labels = {}) {
     auto& histogram = add(labels).histogram;
-    for (std::size_t i = 0; i <= kHistogramBoundsNs.size(); ++i) {
-      for (const auto* part : parts) histogram.sample_count += part->buckets[i].get();
+    for (std::size_t i = 0; i < counts.buckets.size(); ++i) {
+      histogram.sample_count += counts.buckets[i].get();
       if (i == kHistogramBoundsNs.size()) break;  // the serializer adds the endless one
       histogram.bucket.push_back({histogram.sample_count, seconds(kHistogramBoundsNs[i])});
     }
-    for (const auto* part : parts) histogram.sample_sum += number(part->sum_ns.get()) / 1e9;
+    histogram.sample_sum = number(counts.sum_ns.get()) / 1e9;
   }
 
  private:
@@ -131,8 +130,8 @@ class Metrics {
       // Read one after the other while workers count on.
       verdicts.add(std::max(0.0, all - spoken), {{"source", ""}, {"verdict", verdict}});
     }
-    std::vector<const Histogram<Counter>*> answered;
-    for (const WorkerStats* worker : inputs_.workers) answered.push_back(&worker->answered_in);
+    Histogram<PlainCount> answered;
+    for (const WorkerStats* worker : inputs_.workers) answered.add(worker->answered_in);
     Family(all_, MetricType::Histogram, "latchkey_answer_duration_seconds",
            "From reading what a connection has sent, one request or many, until the replies to all"
            " of it are with the kernel. sync is left out.")
@@ -300,7 +299,7 @@ class Metrics {
                  "From a notification's arrival until what it told of was in force. What lies"
                  " between COMMIT and the arrival is not in it.");
     for (const SourceView& source : list) {
-      delay.add(std::vector{&source.status->change_delays}, {{"source", source.status->name}});
+      delay.add(source.status->change_delays, {{"source", source.status->name}});
     }
     Family audits = counter("latchkey_audits_total", "Comparisons of the whole table, by outcome.");
     for (const SourceView& source : list) {

@@ -60,6 +60,17 @@ std::uint64_t sum(const StatusInputs& inputs, Total total) {
   return value;
 }
 
+ordered_json answer_time(const StatusInputs& inputs) {
+  Histogram<PlainCount> all;
+  for (const WorkerStats* worker : inputs.workers) all.add(worker->answered_in);
+  ordered_json bounds = ordered_json::array(), counts = ordered_json::array();
+  for (const std::int64_t bound_ns : kHistogramBoundsNs) bounds.push_back(seconds(bound_ns));
+  for (const PlainCount& count : all.buckets) counts.push_back(count.get());
+  return {{"sum_s", static_cast<double>(all.sum_ns.get()) / 1e9},
+          {"le_s", bounds},  // one count more: of those that took longer
+          {"counts", counts}};
+}
+
 // The part that tells nothing of keys but how many and how fresh.
 ordered_json restricted_sources(const StatusInputs& inputs, SourceMask allowed) {
   ordered_json list = ordered_json::array();
@@ -210,6 +221,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
       {"sources", sources(inputs)},
       {"requests", total(&WorkerStats::requests)},
       {"verdicts", verdicts},
+      {"answer_time", answer_time(inputs)},
       {"protocol_errors", total(&WorkerStats::protocol_errors)},
       {"explained", total(&WorkerStats::explained)},
       {"refused_no_reasons", total(&WorkerStats::refused_no_reasons)},

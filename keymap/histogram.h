@@ -35,6 +35,11 @@ struct Histogram {
     buckets[bucket].add();
     sum_ns.add(ns > 0 ? static_cast<std::uint64_t>(ns) : 0);
   }
+  template <typename Other>
+  void add(const Histogram<Other>& other) {
+    for (std::size_t i = 0; i < buckets.size(); ++i) buckets[i].add(other.buckets[i].get());
+    sum_ns.add(other.sum_ns.get());
+  }
 };
 
 }  // namespace latchkey
