@@ -100,19 +100,28 @@ std::string read_password(const std::string& name) {
   return password;
 }
 
-std::vector<Pepper> read_peppers(const std::string& folder) {
+std::vector<Pepper> read_peppers(const std::string& name) {
+  // LoadCredential=NAME:FOLDER makes of each FILE in the folder a credential NAME_FILE
+  // (systemd.exec(5)).
+  const bool is_credential = fs::path(name).is_relative();
+  const fs::path folder =
+      is_credential ? credential(name, "peppers").parent_path() : fs::path(name);
+  const std::string prefix = is_credential ? name + "_" : "";
   std::error_code error;
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const auto ending = entry.path().extension();
+    if (!entry.path().filename().string().starts_with(prefix)) continue;
     if (ending == ".key" || ending == ".hex" || ending == ".b64") files.push_back(entry.path());
   }
   if (error) {
-    throw ConfigError("cannot read the folder of peppers " + folder + ": " + error.message() + ".");
+    throw ConfigError("cannot read the folder of peppers " + folder.string() + ": " +
+                      error.message() + ".");
   }
   if (files.empty()) {
-    throw ConfigError("the folder of peppers " + folder +
-                      " holds no *.key, *.hex or *.b64 file. Put one file a version there.");
+    throw ConfigError("the folder of peppers " + folder.string() + " holds no " + prefix +
+                      "*.key, *.hex or *.b64 file. Put one file a version there" +
+                      (is_credential ? " by LoadCredential=" + name + ":/the/folder." : "."));
   }
   std::ranges::sort(files, [](const fs::path& a, const fs::path& b) {
     return std::pair(version_number(a.stem()), a.stem()) >
@@ -120,15 +129,16 @@ std::vector<Pepper> read_peppers(const std::string& folder) {
   });
   std::vector<Pepper> peppers;
   for (const fs::path& file : files) {
-    Pepper pepper{file.stem().string() + ".key", decoded(file, read_file(file))};
+    Pepper pepper{file.stem().string().substr(prefix.size()) + ".key",
+                  decoded(file, read_file(file))};
     if (pepper.secret.empty()) throw ConfigError("the pepper " + file.string() + " is empty.");
     if (pepper.secret.size() < kPepperBytesAdvised) {
       spdlog::warn("the pepper {} has only {} bytes; 32 random bytes are advised", file.string(),
                    pepper.secret.size());
     }
     if (!peppers.empty() && peppers.back().version == pepper.version) {
-      throw ConfigError("two files in " + folder + " hold pepper version " + pepper.version +
-                        ". Keep one.");
+      throw ConfigError("two files in " + folder.string() + " hold pepper version " +
+                        pepper.version + ". Keep one.");
     }
     peppers.push_back(std::move(pepper));
   }

@@ -17,9 +17,10 @@ struct Pepper {
   std::string secret;   // wiped by whoever is done with it
 };
 
+// `name` is a folder, or, relative, what LoadCredential= made of one in $CREDENTIALS_DIRECTORY.
 // One file a version: NAME.key (raw bytes), NAME.hex or NAME.b64 (text), newest first (by the
 // number at the name's end). Throws ConfigError; a folder without any pepper is an error.
-[[nodiscard]] std::vector<Pepper> read_peppers(const std::string& folder);
+[[nodiscard]] std::vector<Pepper> read_peppers(const std::string& name);
 
 // A secret that JWTs are signed with: the file's bytes as they are, but NAME.hex and NAME.b64 hold
 // text. `path` as for read_password(). Wiped by whoever is done with it. Throws ConfigError; one

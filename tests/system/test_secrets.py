@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness import seeds
+from harness.programs import Daemon, check_config
 from installation import PASSWORD, Databases, Installation
 
 # Long enough that no chance puts it anywhere.
@@ -126,4 +127,27 @@ def test_no_core_file_and_no_stranger_may_look(cluster, databases: Databases) ->
         assert re.search(r"Max core file size +0 +0 ", limits)
         # What belongs to root although the process may not: the kernel's word for not dumpable.
         assert Path(f"/proc/{daemon.pid}/environ").stat().st_uid == 0
+    there.close()
+
+
+def test_peppers_come_from_the_credentials_directory(cluster, databases: Databases) -> None:
+    """As LoadCredential=peppers:FOLDER hands a folder over: a file peppers_NAME for each."""
+    there = Installation(cluster, databases.new("api_keys"))
+    pepper = seeds.Pepper("db_hmac_api_keys_token_hash_v1", secrets.token_bytes(32))
+    credentials = there.folder / "credentials"
+    credentials.mkdir(0o700)
+    (credentials / "peppers_db_hmac_api_keys_token_hash_v1.key").write_bytes(pepper.secret)
+    (credentials / "other_pepper.key").write_bytes(b"of something else, thirty-two by")
+    there.source("api_keys", preset="api_keys", peppers="peppers")
+    tenant = seeds.insert_tenant(there.conn, "Acme")
+    seeds.insert_api_key(there.conn, tenant, None, "a", "sk_hashed_0123456789", pepper)
+    there.install()
+    done = check_config(there.config).expect(2)
+    assert 'peppers "peppers" is relative' in done.stderr
+    done = check_config(there.config, env={"CREDENTIALS_DIRECTORY": str(there.folder)}).expect(2)
+    assert "holds no peppers_*.key" in done.stderr and "LoadCredential=peppers:" in done.stderr
+    with Daemon(there.config, env={"CREDENTIALS_DIRECTORY": str(credentials)}):
+        assert there.ask("sk_hashed_0123456789").names == ["valid"]
+        [source] = there.cli.status()["sources"]
+        assert source["accepted_by_pepper"] == {"db_hmac_api_keys_token_hash_v1.key": 1}
     there.close()
