@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <ctime>
 
 namespace latchkey {
@@ -35,6 +36,21 @@ std::string span_text(double seconds) {
   if (whole < 3600) return two(whole / 60, "m", whole % 60, "s");
   if (whole < 86400) return two(whole / 3600, "h", whole % 3600 / 60, "m");
   return two(whole / 86400, "d", whole % 86400 / 3600, "h");
+}
+
+std::string short_number(double value) {
+  constexpr std::array kUnits = {"", "k", "M", "G", "T"};
+  std::size_t unit = 0;
+  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  const bool whole =
+      unit == 0 && (value >= 99.5 || value == static_cast<double>(static_cast<long>(value)));
+  const int decimals = whole || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f%s", decimals, value, kUnits[unit]);
+  return text;
 }
 
 std::string wrapped(const std::string& start, std::string_view text, std::size_t indentation) {

@@ -15,6 +15,9 @@ namespace latchkey {
 // At most two units: 412ms, 3.2s, 5m12s, 3h12m, 4d2h.
 [[nodiscard]] std::string span_text(double seconds);
 
+// Three digits and a unit: 0, 7, 12.3k, 4.56M.
+[[nodiscard]] std::string short_number(double value);
+
 // Printable, broken at spaces before column 80. Lines but the first are indented so far, else to
 // where `text` begins. Ends with a line break.
 [[nodiscard]] std::string wrapped(const std::string& start, std::string_view text,

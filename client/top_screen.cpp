@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -272,21 +271,6 @@ std::optional<double> quantile_s(const std::vector<double>& le_s, const std::vec
     if (below >= share * all) return le_s[i];
   }
   return std::numeric_limits<double>::infinity();
-}
-
-std::string short_number(double value) {
-  constexpr std::array kUnits = {"", "k", "M", "G", "T"};
-  std::size_t unit = 0;
-  while (value >= 999.5 && unit + 1 < kUnits.size()) {
-    value /= 1000;
-    ++unit;
-  }
-  const bool whole =
-      unit == 0 && (value >= 99.5 || value == static_cast<double>(static_cast<long>(value)));
-  const int decimals = whole || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*f%s", decimals, value, kUnits[unit]);
-  return text;
 }
 
 }  // namespace latchkey

@@ -33,7 +33,4 @@ struct TopInputs {
 [[nodiscard]] std::optional<double> quantile_s(const std::vector<double>& le_s,
                                                const std::vector<double>& counts, double share);
 
-// Three digits and a unit: 0, 7, 12.3k, 4.56M.
-[[nodiscard]] std::string short_number(double value);
-
 }  // namespace latchkey

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/report.h"
+#include "client/text.h"
 
 namespace latchkey {
 namespace {

@@ -1,0 +1,109 @@
+"""What benchmarks over the socket have in common: a private PostgreSQL with the generated keys of
+latchkey-bench, a latchkeyd that serves them, and loads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/system")]
+
+from harness.child import User  # noqa: E402
+from harness.postgres import PrivateCluster  # noqa: E402
+from harness.programs import Daemon, program  # noqa: E402
+from installation import PASSWORD, Installation  # noqa: E402
+
+# As a real server is set up, but for durability: shared buffers that hold the table.
+POSTGRES = {"shared_buffers": "'1GB'", "max_wal_size": "'4GB'"}
+
+
+@contextlib.contextmanager
+def server() -> Iterator[PrivateCluster]:
+    """A PostgreSQL that knows the daemon's role."""
+    with PrivateCluster(settings=POSTGRES) as cluster:
+        with contextlib.closing(cluster.connect()) as conn, conn.cursor() as cursor:
+            cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD %s", (PASSWORD,))
+        yield cluster
+
+
+_PROCESSORS = sorted(os.sched_getaffinity(0))
+# The server under test has the first one to itself, everything else (PostgreSQL, clients, what
+# measures) keeps to the last.
+SERVER, CLIENTS = _PROCESSORS[0], _PROCESSORS[-1]
+os.sched_setaffinity(0, {CLIENTS})
+
+
+class Keys(Installation):
+    """The first `rows` generated keys, stored by their SHA-256 as one would."""
+
+    def __init__(self, cluster: PrivateCluster, rows: int) -> None:
+        name = f"keys_{rows}"
+        cluster.createdb(name)
+        super().__init__(cluster, name)
+        self.rows = rows
+        self.sql(
+            "CREATE UNLOGGED TABLE bench_key (id bigint, digest bytea, subject text, scopes text)"
+        )
+        self.sql("CREATE UNLOGGED TABLE bench_text (id bigserial, key text)")
+        with tempfile.TemporaryFile("w+") as file:
+            subprocess.run(
+                [str(program("latchkey-bench")), "keys", "--generate", str(rows)],
+                stdout=file,
+                check=True,
+            )
+            file.seek(0)
+            with self.conn.cursor() as cursor:
+                cursor.copy_expert("COPY bench_text (key) FROM STDIN", file)
+        self.sql(
+            "INSERT INTO bench_key SELECT id, sha256(key::bytea), 'user ' || id, 'read write'"
+            " FROM bench_text ORDER BY id"
+        )
+        self.sql("DROP TABLE bench_text")
+        self.sql("ALTER TABLE bench_key ADD PRIMARY KEY (id)")
+        self.sql("CREATE UNIQUE INDEX ON bench_key (digest)")
+        self.sql("ANALYZE bench_key")
+        self.source(
+            "keys", table="public.bench_key", scheme="sha256", encoding="raw", id="id",
+            key="digest", subject="subject", scopes="scopes",
+        )  # fmt: skip
+        self.freshness |= {"heartbeat": "1s", "bound": "5s"}
+        self.listen["mode"] = "0666"
+
+
+@contextlib.contextmanager
+def served(there: Installation) -> Iterator[Daemon]:
+    """Its daemon, all threads of it on the server's processor."""
+    there.install()
+    with Daemon(there.config) as daemon:
+        subprocess.run(
+            ["taskset", "--all-tasks", "--cpu-list", "--pid", str(SERVER), str(daemon.pid)],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        yield daemon
+
+
+class Failed(Exception):
+    """A load that came to no figures; the text is what it printed."""
+
+
+def load(*options: str, user: User | None = None, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One run of latchkey-bench; its report. A wrong answer ends the program."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [*before, str(program("latchkey-bench", user)), "run", "--quiet",
+                   "--json", str(report), *options]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 1:
+            sys.exit(done.stderr)
+        if done.returncode != 0:
+            raise Failed(done.stderr)
+        return dict(json.loads(report.read_text()))
