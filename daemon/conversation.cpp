@@ -126,7 +126,7 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
       scratch.questions.size() > BatchScratch::kQuestions - LATCHKEY_BATCH_KEYS_MAX ||
       scratch.scopes.size() > BatchScratch::kScopes - std::size_t{2} * LATCHKEY_SCOPES_MAX;
   if (full) flush(out, context, scratch);
-  return out.size() < kOutBytesMax && keys_ < kTurnKeys ? Next::kRead : Next::kWrite;
+  return out.size() < kOutBytesMax && keys_ < context.turn_keys ? Next::kRead : Next::kWrite;
 }
 
 // Which sources a request means. Nothing: it names one that does not exist. Whoever may not use all

@@ -33,6 +33,10 @@ struct ConversationContext {
 
   std::size_t worker = 0;  // its place in each UseLog
   UseClock use_clock;
+  // So many keys one caller is answered for before the others have their turn; a request is not cut
+  // in two.
+  static constexpr std::size_t kTurnKeysAlone = 512, kTurnKeysAmongOthers = 128;
+  std::size_t turn_keys = kTurnKeysAlone;
 };
 
 // Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
@@ -84,9 +88,8 @@ class Conversation {
   // How many unknown keys were asked for since the last call.
   [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
 
-  // Beyond these, replies are sent before more requests are answered, and others have their turn.
+  // Beyond it, and beyond the context's `turn_keys`, replies are sent before more is answered.
   static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
-  static constexpr std::size_t kTurnKeys = 512;
 
  private:
   [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const ConversationContext& context,

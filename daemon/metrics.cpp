@@ -133,8 +133,8 @@ class Metrics {
     Histogram<PlainCount> answered;
     for (const WorkerStats* worker : inputs_.workers) answered.add(worker->answered_in);
     Family(all_, MetricType::Histogram, "latchkey_answer_duration_seconds",
-           "From reading what a connection has sent, one request or many, until the replies to all"
-           " of it are with the kernel. sync is left out.")
+           "From noticing that a connection has sent something, one request or many, until the"
+           " replies to all of it are with the kernel. sync is left out.")
         .add(answered);
     Family peppers = counter("latchkey_accepted_by_secret_total",
                              "Keys accepted, by pepper version or JWT secret.");

@@ -30,8 +30,8 @@ constexpr auto kSweepEvery = std::chrono::milliseconds(250);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 // So many that are refused may take their time to read why. A flood of others is told and closed.
 constexpr std::size_t kRefusalsMax = 64;
-// What a worker says before it looks for what else has come: some tens of microseconds.
-constexpr std::size_t kServeBytes = std::size_t{32} << 10;
+// So long a worker gives turns before it looks for what else has come, and from whom.
+constexpr std::int64_t kServeNs = 10'000;
 // Of the kernel's memory for replies that are not read; it doubles the figure (socket(7)).
 constexpr int kSendBuffer = 32 << 10;
 // For databases, metrics, logs, secrets that are read anew, and what the libraries open.
@@ -123,6 +123,7 @@ class Server::Worker : public SessionHost {
     const auto rights = policy_->callers.rights_of(peer);
     const auto session = keep(std::move(socket), peer, rights.value_or(Rights{}));
     ++callers_[peer.uid];
+    set_turn_length();
     if (!rights) {
       session->refuse(LATCHKEY_NOT_ALLOWED);
     } else if (draining_) {
@@ -164,7 +165,7 @@ class Server::Worker : public SessionHost {
 
   void ready(Session& session, bool again) override {
     // A caller who is alone with this worker has nobody to wait for.
-    if (!again && callers_.size() <= 1 && turns_.empty()) {
+    if (!again && one_caller() && turns_.empty()) {
       session.turn();
       return;
     }
@@ -211,6 +212,7 @@ class Server::Worker : public SessionHost {
       admission_.leave(session.uid());
       const auto caller = callers_.find(session.uid());
       if (--caller->second == 0) callers_.erase(caller);
+      set_turn_length();
     }
     // Not now: the session is still on the stack.
     asio::post(io_, [this, key = &session] {
@@ -246,17 +248,24 @@ class Server::Worker : public SessionHost {
     return session;
   }
 
+  [[nodiscard]] bool one_caller() const { return callers_.size() <= 1; }
+  void set_turn_length() {
+    context_.turn_keys = one_caller() ? ConversationContext::kTurnKeysAlone
+                                      : ConversationContext::kTurnKeysAmongOthers;
+  }
+
   void serve_soon() {
     if (!std::exchange(serving_, true)) asio::post(io_, [this] { serve(); });
   }
 
   void serve() {
     serving_ = false;
-    for (std::size_t said = 0; said < kServeBytes;) {
+    const std::int64_t until_ns = awake_ns() + kServeNs;
+    do {
       const auto session = turns_.next();
       if (!session) return;
-      said += (*session)->turn();
-    }
+      (*session)->turn();
+    } while (awake_ns() < until_ns);
     if (!turns_.empty()) serve_soon();
   }
 

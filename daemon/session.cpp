@@ -40,22 +40,37 @@ void Session::refuse(latchkey_error code) {
   write(Conversation::Next::kClose);
 }
 
+// What has come is read when it is its caller's turn: to read what a thousand connections have sent
+// would make everybody else wait.
 void Session::read() {
+  socket_.async_wait(Socket::wait_read,
+                     [self = shared_from_this()](const boost::system::error_code& error) {
+                       if (self->state_ == State::kClosed) return;
+                       if (error && !self->draining_) return self->close();
+                       self->received_ns_ = boot_ns();
+                       self->unread_ = true;
+                       self->wait_turn(false);
+                     });
+}
+
+// Whether there is anything to answer.
+bool Session::receive() {
+  unread_ = false;
+  boost::system::error_code error;
   const auto room = in_.writable();
-  socket_.async_read_some(
-      asio::buffer(room.data(), room.size()),
-      [self = shared_from_this()](const boost::system::error_code& error, std::size_t count) {
-        if (self->state_ == State::kClosed) return;
-        if (error == asio::error::operation_aborted && self->draining_) {
-          self->read_last();
-        } else if (error) {
-          self->close();  // gone, or half-closed: everything it asked for has been answered
-        } else {
-          self->in_.commit(count);
-          self->received_ns_ = boot_ns();
-          self->wait_turn(false);
-        }
-      });
+  const std::size_t count = socket_.read_some(asio::buffer(room.data(), room.size()), error);
+  if (error == asio::error::would_block && !draining_) {
+    received_ns_ = 0;
+    enter(State::kReading);
+    read();
+    return false;
+  }
+  if (error || count == 0) {
+    close();  // gone, or half-closed: everything it asked for has been answered
+    return false;
+  }
+  in_.commit(count);
+  return true;
 }
 
 void Session::wait_turn(bool again) {
@@ -63,45 +78,50 @@ void Session::wait_turn(bool again) {
   host_.ready(*this, again);
 }
 
-std::size_t Session::turn() {
-  if (state_ == State::kClosed) return 0;
+void Session::turn() {
+  if (state_ == State::kClosed) return;
+  if (out_.size() > sent_ && held_bytes_ > 0) return write_on();
+  if (unread_ && !receive()) return;
   const auto next = conversation_.answer(in_, out_, host_.context(), host_.scratch());
   if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(peer_.uid, keys);
-  const std::size_t said = out_.size();
-  if (said > 0) {
-    frame_deadline_ns_ = 0;  // what has begun now is another frame
-    write(next);
-  } else {
-    written(next);
-  }
-  return said;
+  if (out_.size() == 0) return written(next);
+  frame_deadline_ns_ = 0;  // what has begun now is another frame
+  write(next);
 }
 
-// Most replies fit the socket's buffer at once.
 void Session::write(Conversation::Next then) {
+  then_ = then;
+  sent_ = 0;
+  write_on();
+}
+
+// Most replies fit the socket's buffer at once. What does not is written when it is its caller's
+// turn again and there is room: to copy for one who has asked for much takes time, too.
+void Session::write_on() {
   boost::system::error_code error;
-  const std::size_t sent = socket_.write_some(asio::buffer(out_.data(), out_.size()), error);
-  if (!error && sent == out_.size()) {
-    out_.clear();
-    return written(then);
-  }
+  sent_ += socket_.write_some(asio::buffer(out_.data() + sent_, out_.size() - sent_), error);
   if (error && error != asio::error::would_block) return close();
-  held_bytes_ = out_.capacity();
-  if (!host_.admission().hold(peer_.uid, held_bytes_)) {
-    held_bytes_ = 0;
-    host_.context().stats->closed_hoarding.add();
-    return close();
+  if (sent_ == out_.size()) {
+    release_held();
+    out_.clear();
+    write_deadline_ns_ = 0;
+    return written(then_);
+  }
+  if (held_bytes_ == 0) {
+    held_bytes_ = out_.capacity();
+    if (!host_.admission().hold(peer_.uid, held_bytes_)) {
+      held_bytes_ = 0;
+      host_.context().stats->closed_hoarding.add();
+      return close();
+    }
   }
   enter(State::kWriting);
-  asio::async_write(
-      socket_, asio::buffer(out_.data() + sent, out_.size() - sent),
-      [self = shared_from_this(), then](const boost::system::error_code& failed, std::size_t) {
-        if (self->state_ == State::kClosed) return;
-        if (failed) return self->close();
-        self->release_held();
-        self->out_.clear();
-        self->written(then);
-      });
+  socket_.async_wait(Socket::wait_write,
+                     [self = shared_from_this()](const boost::system::error_code& failed) {
+                       if (self->state_ == State::kClosed) return;
+                       if (failed) return self->close();
+                       self->wait_turn(false);
+                     });
 }
 
 void Session::release_held() {
@@ -111,7 +131,10 @@ void Session::release_held() {
 void Session::written(Conversation::Next then) {
   switch (then) {
     case Conversation::Next::kRead:
-      if (draining_) return read_last();
+      if (draining_) {
+        unread_ = true;
+        return wait_turn(true);  // a caller who goes on asking must not keep us here
+      }
       enter(State::kReading);
       return read();
     case Conversation::Next::kWrite: return wait_turn(true);
@@ -159,19 +182,8 @@ void Session::drain() {
   draining_ = true;
   if (state_ == State::kReading) {
     boost::system::error_code ignored;
-    socket_.cancel(ignored);  // read() goes on to read_last()
+    socket_.cancel(ignored);  // so read() takes what the kernel holds for us, and no more
   }
-}
-
-// Takes what the kernel holds for us, without waiting for more.
-void Session::read_last() {
-  boost::system::error_code error;
-  socket_.non_blocking(true, error);
-  const auto room = in_.writable();
-  const std::size_t count = socket_.read_some(asio::buffer(room.data(), room.size()), error);
-  if (error || count == 0) return close();
-  in_.commit(count);
-  wait_turn(true);  // a caller who goes on asking must not keep us here
 }
 
 void Session::close() {
@@ -202,7 +214,11 @@ void Session::enter(State state) {
       deadline_ns_ = frame_deadline_ns_;
       break;
     case State::kReady: deadline_ns_ = kNoDeadline; break;  // it is we who make it wait
-    case State::kWriting: deadline_ns_ = boot_ns() + stall_ns; break;
+    case State::kWriting:
+      // Likewise: to take a little now and then does not buy more.
+      if (write_deadline_ns_ == 0) write_deadline_ns_ = boot_ns() + stall_ns;
+      deadline_ns_ = write_deadline_ns_;
+      break;
     case State::kLingering:
       if (state_ != State::kLingering) deadline_ns_ = boot_ns() + kLingerNs;
       break;

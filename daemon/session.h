@@ -46,8 +46,8 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights);
 
   void start();
-  // Answers some of what has arrived. Returns about how many bytes that took to say.
-  std::size_t turn();
+  // Reads what has arrived, and answers some of it.
+  void turn();
   // Says why not, and closes.
   void refuse(latchkey_error code);
   // Answers what has arrived, then closes.
@@ -64,13 +64,14 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class State { kReading, kReady, kWriting, kSyncing, kLingering, kClosed };
 
   void read();
+  [[nodiscard]] bool receive();
   void wait_turn(bool again);
   void write(Conversation::Next then);
+  void write_on();
   void written(Conversation::Next then);
   void release_held();
   void sync();
   void linger();
-  void read_last();
   void enter(State state);
 
   Socket socket_;
@@ -81,10 +82,14 @@ class Session : public std::enable_shared_from_this<Session> {
   OutBuffer out_;
   State state_ = State::kReading;
   bool draining_ = false;
+  bool unread_ = false;                 // something has come that is still with the kernel
+  std::size_t sent_ = 0;                // of `out_`
+  Conversation::Next then_{};           // once all of it is sent
   std::size_t held_bytes_ = 0;          // of replies, as Admission counts them
-  std::int64_t received_ns_ = 0;        // what is being answered; 0: nothing
+  std::int64_t received_ns_ = 0;        // when what is being answered was noticed; 0: nothing
   std::int64_t idle_since_ns_ = 0;      // if it is reading and no frame has begun
   std::int64_t frame_deadline_ns_ = 0;  // of the frame that has begun; 0: none has
+  std::int64_t write_deadline_ns_ = 0;  // of replies that the socket did not take at once; 0: none
   std::int64_t deadline_ns_ = 0;
 };
 

@@ -207,7 +207,7 @@ int main_of(int argc, char** argv) {
 
   ReportOptions report;
   CLI::App* report_command = app.add_subcommand("report", "A page that compares runs");
-  report_command->add_option("files", report.files, "What `run --json` wrote")->required();
+  report_command->add_option("files", report.files, "Reports that `run` wrote as JSON")->required();
   report_command->add_option("--html", report.html, "The page")->required();
   report_command->add_option("--title", report.title, "Its title")->capture_default_str();
 

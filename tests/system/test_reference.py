@@ -50,6 +50,15 @@ def test_latchkey_1_names_each_command_and_option() -> None:
     assert common == options_of_help("latchkey")
 
 
+def test_latchkey_bench_1_names_each_command_and_option() -> None:
+    page = (MAN / "latchkey-bench.1.scd").read_text()
+    told = child.run([str(program("latchkey-bench")), "--help"]).expect(0).stdout
+    for command in re.findall(r"^  ([a-z]+) ", told.split("Subcommands:")[1], re.MULTILINE):
+        documented = set(OPTION.findall(section(page, command.upper())))
+        options = options_of_help("latchkey-bench", command)
+        assert options == documented, command
+
+
 def test_readme_names_each_command() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     told = child.run([str(program("latchkey")), "--help"]).expect(0).stdout

@@ -90,17 +90,44 @@ TEST(AdmissionTest, ForgetsWhoIsGone) {
   EXPECT_LE(admission.callers().size(), Admission::kCallersKept + 1);
 }
 
+std::vector<std::string> all(Turns<std::string>& turns) {
+  std::vector<std::string> order;
+  while (const auto item = turns.next()) order.push_back(*item);
+  return order;
+}
+
 TEST(TurnsTest, GivesEachCallerHisTurn) {
   Turns<std::string> turns;
   EXPECT_FALSE(turns.next());
   for (const char* item : {"a1", "a2", "a3"}) turns.add(1, item);
-  turns.add(2, "b1");
-  std::vector<std::string> order = {*turns.next()};
+  for (const char* item : {"b1", "b2"}) turns.add(2, item);
+  EXPECT_EQ(*turns.next(), "a1");
   turns.add(3, "c1");
-  turns.add(2, "b2");
-  while (const auto item = turns.next()) order.push_back(*item);
-  EXPECT_EQ(order, (std::vector<std::string>{"a1", "b1", "a2", "c1", "b2", "a3"}));
+  EXPECT_EQ(all(turns), (std::vector<std::string>{"a2", "b1", "a3", "c1", "b2"}));
   EXPECT_TRUE(turns.empty());
+}
+
+TEST(TurnsTest, LetsWhoHasJustComeGoFirst) {
+  Turns<std::string> turns;
+  for (int i = 0; i < 100; ++i) turns.add(1, "a");
+  EXPECT_EQ(*turns.next(), "a");
+  EXPECT_EQ(*turns.next(), "a");
+  turns.add(2, "b");
+  EXPECT_EQ(*turns.next(), "b");
+  EXPECT_EQ(*turns.next(), "a");
+}
+
+TEST(TurnsTest, LetsNobodyWaitForThoseWhoComeAgainAndAgain) {
+  Turns<std::string> turns;
+  for (int i = 0; i < 100; ++i) turns.add(1, "a");
+  EXPECT_EQ(*turns.next(), "a");
+  int served = 0;
+  for (uid_t uid = 2; uid < 102; ++uid) turns.add(uid, "other");
+  for (int i = 0; i < 100; ++i) {
+    served += *turns.next() == "a" ? 1 : 0;
+    turns.add(static_cast<uid_t>(1000 + i), "another");
+  }
+  EXPECT_EQ(served, 50) << "every other turn";
 }
 
 // ---- who guesses
