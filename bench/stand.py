@@ -34,10 +34,10 @@ def server() -> Iterator[PrivateCluster]:
         yield cluster
 
 
-_PROCESSORS = sorted(os.sched_getaffinity(0))
+PROCESSORS = sorted(os.sched_getaffinity(0))
 # The server under test has the first one to itself, everything else (PostgreSQL, clients, what
 # measures) keeps to the last.
-SERVER, CLIENTS = _PROCESSORS[0], _PROCESSORS[-1]
+SERVER, CLIENTS = PROCESSORS[0], PROCESSORS[-1]
 os.sched_setaffinity(0, {CLIENTS})
 
 

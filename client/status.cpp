@@ -168,7 +168,8 @@ void print_status(const ordered_json& status) {
   print_counters("verdicts", status.at("verdicts"));
   print_counters("callers", status.at("connections"));
   const ordered_json refused = {{"protocol errors", status.value("protocol_errors", 0LL)},
-                                {"why refused", status.value("refused_no_reasons", 0LL)}};
+                                {"why refused", status.value("refused_no_reasons", 0LL)},
+                                {"operations refused", status.value("refused_operations", 0LL)}};
   if (std::ranges::any_of(refused, [](const ordered_json& count) { return count != 0; })) {
     print_counters("refusals", refused);
   }

@@ -32,6 +32,17 @@ CallerRules::CallerRules(std::span<const AllowOptions> rules,
     Rule rule{option.uid, option.gid, everything_};
     rule.rights.reasons = option.reasons;
     rule.rights.metadata = option.metadata;
+    if (!option.operations.empty()) {
+      rule.rights.operations = 0;
+      for (const auto& [name, type] : {std::pair{"verify", LATCHKEY_VERIFY},
+                                       {"status", LATCHKEY_STATUS},
+                                       {"sync", LATCHKEY_SYNC},
+                                       {"why", LATCHKEY_WHY}}) {
+        if (std::ranges::find(option.operations, name) != option.operations.end()) {
+          rule.rights.operations |= operation(type);
+        }
+      }
+    }
     if (!option.sources.empty()) {
       rule.rights.all_sources = false;
       rule.rights.sources = 0;

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "daemon/options.h"
 #include "keymap/verdict.h"
+#include "latchkey/wire.h"
 
 namespace latchkey {
 
@@ -25,11 +27,18 @@ struct Peer {
 // Who stands at the other end of a connected Unix socket; nothing if the kernel will not say.
 [[nodiscard]] std::optional<Peer> peer_of(int socket);
 
+// Types of requests, each a bit. To ping is everybody's who is admitted.
+using Operations = std::uint32_t;
+[[nodiscard]] constexpr Operations operation(latchkey_type type) { return Operations{1} << type; }
+constexpr Operations kAllOperations = operation(LATCHKEY_VERIFY) | operation(LATCHKEY_STATUS) |
+                                      operation(LATCHKEY_SYNC) | operation(LATCHKEY_WHY);
+
 struct Rights {
   SourceMask sources = 0;
   bool all_sources = false;  // may also learn which names exist
   bool reasons = false;      // why a key is refused, and whose it is
   bool metadata = false;
+  Operations operations = kAllOperations;
 };
 
 class CallerRules {

@@ -59,6 +59,13 @@ Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
 
 Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
                                       const ConversationContext& context, BatchScratch& scratch) {
+  if (!may_ask(frame.header.type)) {
+    flush(out, context, scratch);
+    context.stats->refused_operations.add();
+    encode_error(out, frame.header.request_id, LATCHKEY_OPERATION_NOT_ALLOWED,
+                 error_sentence(LATCHKEY_OPERATION_NOT_ALLOWED));
+    return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+  }
   if (frame.header.type == LATCHKEY_VERIFY) return take_verify(frame, out, context, scratch);
   flush(out, context, scratch);
   switch (frame.header.type) {
@@ -87,6 +94,18 @@ Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
   }
   context.stats->requests.add();
   return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+}
+
+// What is no request at all is refused as such, whoever asks.
+bool Conversation::may_ask(std::uint8_t type) const {
+  switch (type) {
+    case LATCHKEY_VERIFY:
+    case LATCHKEY_STATUS:
+    case LATCHKEY_SYNC:
+    case LATCHKEY_WHY:
+      return (rights_.operations & operation(static_cast<latchkey_type>(type))) != 0;
+    default: return true;
+  }
 }
 
 Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,

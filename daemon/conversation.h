@@ -92,6 +92,7 @@ class Conversation {
   static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
 
  private:
+  [[nodiscard]] bool may_ask(std::uint8_t type) const;
   [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const ConversationContext& context,
                           BatchScratch& scratch);
   [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out,

@@ -111,6 +111,13 @@ class Metrics {
         .add(total([](const WorkerStats& w) -> const Counter& { return w.requests; }));
     counter("latchkey_protocol_errors_total", "Requests that could not be understood.")
         .add(total([](const WorkerStats& w) -> const Counter& { return w.protocol_errors; }));
+    Family refused =
+        counter("latchkey_requests_refused_total",
+                "Requests that the caller's [[allow]] rule does not permit, by reason.");
+    refused.add(total([](const WorkerStats& w) -> const Counter& { return w.refused_no_reasons; }),
+                {{"reason", "no_reasons"}});
+    refused.add(total([](const WorkerStats& w) -> const Counter& { return w.refused_operations; }),
+                {{"reason", "operation"}});
     Family verdicts = counter(
         "latchkey_verdicts_total",
         "Keys asked for, by verdict as found (not as told) and by the source whose row spoke; the"

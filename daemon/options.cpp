@@ -414,6 +414,20 @@ AllowOptions read_allow(Section& section) {
     }
     rule.sources = std::move(*sources);
   }
+  if (auto operations = section.texts("operations")) {
+    static const std::set<std::string> kKnown = {"verify", "why", "sync", "status"};
+    for (const std::string& operation : *operations) {
+      if (kKnown.contains(operation)) continue;
+      section.refuse(
+          "there is no operation \"" + operation + "\"." + did_you_mean(operation, kKnown),
+          section.find("operations"));
+    }
+    if (operations->empty()) {
+      section.refuse("`operations` is empty. Leave it out to allow all, or leave out the rule.",
+                     section.find("operations"));
+    }
+    rule.operations = std::move(*operations);
+  }
   rule.reasons = section.flag("reasons");
   rule.metadata = section.flag("metadata");
   return rule;

@@ -89,7 +89,8 @@ struct DatabaseOptions {
 struct AllowOptions {
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
-  std::vector<std::string> sources;  // empty: all
+  std::vector<std::string> sources = {};     // empty: all
+  std::vector<std::string> operations = {};  // verify, why, sync, status; empty: all
   bool reasons = false;
   bool metadata = false;
 };

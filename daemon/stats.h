@@ -29,6 +29,7 @@ struct alignas(64) WorkerStats {
   Counter protocol_errors;
   Counter explained;           // why
   Counter refused_no_reasons;  // why, asked by a caller who may not know
+  Counter refused_operations;  // asked by a caller whose rule has others
   Counter closed_idle;
   Counter closed_stalled;
   Counter closed_hoarding;  // more replies waited for them than may

@@ -225,6 +225,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
       {"protocol_errors", total(&WorkerStats::protocol_errors)},
       {"explained", total(&WorkerStats::explained)},
       {"refused_no_reasons", total(&WorkerStats::refused_no_reasons)},
+      {"refused_operations", total(&WorkerStats::refused_operations)},
       {"connections",
        {{"open", opened - closed},
         {"accepted", inputs.accepts->accepted.get()},

@@ -373,7 +373,7 @@ DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& tex
   const auto number = cursor.integer<std::uint16_t>();
   // A code of a later version becomes zero, which has no name either: an enum without a fixed type
   // (wire.h is C as well) must not hold just any number, and the text says what was meant.
-  code = number <= LATCHKEY_NO_REASONS ? static_cast<latchkey_error>(number) : latchkey_error{};
+  code = number < LATCHKEY_ERRORS_END ? static_cast<latchkey_error>(number) : latchkey_error{};
   text = cursor.text(cursor.integer<std::uint16_t>());
   return cursor.finish();
 }
@@ -417,6 +417,8 @@ const char* error_name(latchkey_error code) {
     case LATCHKEY_OVERLOADED: return "overloaded";
     case LATCHKEY_STOPPING: return "stopping";
     case LATCHKEY_NO_REASONS: return "no_reasons";
+    case LATCHKEY_OPERATION_NOT_ALLOWED: return "operation_not_allowed";
+    case LATCHKEY_ERRORS_END: break;
   }
   return "unknown_error";
 }
@@ -446,6 +448,10 @@ const char* error_sentence(latchkey_error code) {
     case LATCHKEY_NO_REASONS:
       return "this caller may not know reasons: its [[allow]] rule of the daemon lacks"
              " `reasons = true`";
+    case LATCHKEY_OPERATION_NOT_ALLOWED:
+      return "this caller may not ask that: its [[allow]] rule of the daemon has other "
+             "`operations`";
+    case LATCHKEY_ERRORS_END: break;
   }
   return "this error is not known to this version";
 }

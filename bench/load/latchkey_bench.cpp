@@ -204,6 +204,9 @@ int main_of(int argc, char** argv) {
   std::uint64_t count = 1;
   CLI::App* keys_command = app.add_subcommand("keys", "Print generated keys; row N holds the Nth");
   keys_command->add_option("--generate", count, "How many")->required();
+  bool values = false;
+  keys_command->add_flag("--values", values,
+                         "Behind each, after a space, the value that a key-value store is to hold");
 
   ReportOptions report;
   CLI::App* report_command = app.add_subcommand("report", "A page that compares runs");
@@ -229,7 +232,11 @@ int main_of(int argc, char** argv) {
     serve_echo(echo);
     return 0;
   }
-  for (std::uint64_t i = 0; i < count; ++i) std::cout << generated_key(i) << '\n';
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::cout << generated_key(i);
+    if (values) std::cout << ' ' << generated_value(i);
+    std::cout << '\n';
+  }
   return 0;
 }
 

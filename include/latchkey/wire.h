@@ -125,7 +125,9 @@ enum latchkey_error {
   LATCHKEY_TIMED_OUT = 14,   /* sync: not proven in time; nothing is known to be in force */
   LATCHKEY_OVERLOADED = 15,
   LATCHKEY_STOPPING = 16,
-  LATCHKEY_NO_REASONS = 17 /* why: this caller may not know reasons */
+  LATCHKEY_NO_REASONS = 17, /* why: this caller may not know reasons */
+  LATCHKEY_OPERATION_NOT_ALLOWED = 18,
+  LATCHKEY_ERRORS_END = 19 /* one more than the last of them */
 };
 
 #endif

@@ -27,7 +27,7 @@ ERRORS = dict(
     enumerate(
         "bad_version bad_type bad_length bad_reserved bad_flags bad_count bad_source bad_scope"
         " truncated trailing bad_timeout unknown_source not_allowed timed_out overloaded"
-        " stopping no_reasons".split(),
+        " stopping no_reasons operation_not_allowed".split(),
         start=1,
     )
 )

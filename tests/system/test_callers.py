@@ -11,7 +11,7 @@ from harness.wait import until
 from harness.wire import Raw
 from installation import Databases, Installation
 
-ALLOWED, RESTRICTED, CURIOUS, STRANGER, BY_GROUP = 4001, 4002, 4003, 4004, 4005
+ALLOWED, RESTRICTED, CURIOUS, STRANGER, BY_GROUP, CHECKER = 4001, 4002, 4003, 4004, 4005, 4006
 
 RULES = f"""
 [[allow]]
@@ -23,6 +23,9 @@ sources = ["other"]
 uid = {CURIOUS}
 reasons = true
 metadata = true
+[[allow]]
+uid = {CHECKER}
+operations = ["verify", "sync"]
 [[allow]]
 gid = 4100
 """
@@ -54,6 +57,19 @@ def test_a_caller_without_reasons_learns_only_that_a_key_is_no_good(served: Inst
     for answer in (gone, old):
         assert set(answer) == {"active", "verdict", "fresh", "age_ms"}
         assert answer["verdict"] == "unknown"
+
+
+def test_a_caller_asks_only_what_its_rule_allows(served: Installation) -> None:
+    before = served.cli.status()["refused_operations"]
+    assert served.cli.verify(["sk_good"], uid=CHECKER).names == ["valid"]
+    served.cli.sync(uid=CHECKER)
+    served.cli.ping(uid=CHECKER)
+    for refused in (
+        served.cli.why("sk_good", uid=CHECKER, expect=3),
+        served.cli._ask("status", uid=CHECKER).expect(3),
+    ):
+        assert "operation_not_allowed" in refused.stderr
+    assert served.cli.status()["refused_operations"] == before + 2
 
 
 def test_a_caller_with_reasons_is_told_them_and_whose_key_it_was(served: Installation) -> None:

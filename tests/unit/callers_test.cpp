@@ -67,6 +67,14 @@ TEST(CallerRules, GiveWhatARuleSaysAndNoMore) {
   EXPECT_FALSE(given->reasons);
   EXPECT_TRUE(given->metadata);
 
+  EXPECT_EQ(given->operations, kAllOperations);
+  rule.operations = {"verify", "sync"};
+  EXPECT_EQ(rights({rule}, peer(kAlice))->operations,
+            operation(LATCHKEY_VERIFY) | operation(LATCHKEY_SYNC));
+  rule.operations = {"why", "status"};
+  EXPECT_EQ(rights({rule}, peer(kAlice))->operations,
+            operation(LATCHKEY_WHY) | operation(LATCHKEY_STATUS));
+
   rule.sources = {"no such source"};
   EXPECT_EQ(rights({rule}, peer(kAlice))->sources, 0U);
 }

@@ -193,7 +193,7 @@ TEST(EncodeError, CutsALongText) {
 
 // The text still says what a code means that only a later daemon knows.
 TEST(DecodeError, TakesCodesOfLaterVersions) {
-  for (const unsigned code_sent : {0U, 18U, 31U, 32U, 999U, 65535U}) {
+  for (const unsigned code_sent : {0U, unsigned{LATCHKEY_ERRORS_END}, 31U, 32U, 999U, 65535U}) {
     std::uint8_t body[4 + 3] = {static_cast<std::uint8_t>(code_sent & 0xFF),
                                 static_cast<std::uint8_t>(code_sent >> 8),
                                 3,

@@ -490,6 +490,23 @@ TEST_F(ConversationTest, ExplainsOneKeyAmongOtherRequests) {
   EXPECT_EQ(stats_.accepted(0).get(), 1U) << "to ask why is no use of a key";
 }
 
+TEST_F(ConversationTest, AnswersOnlyWhatTheCallerMayAsk) {
+  Rights few = everything();
+  few.operations = operation(LATCHKEY_VERIFY);
+  const std::string talk = verify(1, {"good"}) + status(2) + why(3, "good") + sync(4, 1000) +
+                           verify(5, {"good"}) + ping(6);
+  EXPECT_THAT(replies_to(talk, few),
+              ElementsAre(StartsWith("1: valid"), "2: error operation_not_allowed",
+                          "3: error operation_not_allowed", "4: error operation_not_allowed",
+                          StartsWith("5: valid"), "6: pong"));
+  EXPECT_EQ(stats_.refused_operations.get(), 3U);
+  few.operations = operation(LATCHKEY_STATUS);
+  EXPECT_THAT(replies_to(verify(1, {"good"}) + ping(2), few),
+              ElementsAre("1: error operation_not_allowed", "2: pong"));
+  EXPECT_EQ(stats_.accepted(0).get(), 2U);
+  EXPECT_EQ(stats_.protocol_errors.get(), 0U);
+}
+
 TEST_F(ConversationTest, ExplainsNothingToWhomReasonsAreNotAllowed) {
   Rights curt = everything();
   curt.reasons = false;

@@ -240,8 +240,7 @@ inline void write_frame(OutBuffer& out, const std::vector<Field>& fields) {
     case LATCHKEY_SYNCED: return encode_synced(out, id, meaning.number("waited_us"));
     case LATCHKEY_STATUS_REPLY: return encode_status_reply(out, id, meaning.one("json"));
     case LATCHKEY_ERROR:
-      return encode_error(out, id,
-                          number_of(meaning.one("code"), error_name, LATCHKEY_NO_REASONS + 1),
+      return encode_error(out, id, number_of(meaning.one("code"), error_name, LATCHKEY_ERRORS_END),
                           meaning.one("text"));
   }
 }

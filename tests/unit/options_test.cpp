@@ -427,6 +427,14 @@ const std::vector<BadFile> kBadFiles = {
 
     // [[allow]]
     {"allow_nobody", after("[[allow]]\nreasons = true"), 10, {"uid, user, gid or group"}},
+    {"allow_odd_operation",
+     after("[[allow]]\nuid = 1\noperations = [\"verfy\"]"),
+     12,
+     {"no operation \"verfy\"", "`verify`"}},
+    {"allow_no_operation",
+     after("[[allow]]\nuid = 1\noperations = []"),
+     12,
+     {"`operations` is empty"}},
     {"allow_empty", after("[[allow]]"), 10, {"uid, user, gid or group"}},
     {"allow_negative", after("[[allow]]\nuid = -1"), 11, {"`uid`", "0 to"}},
     {"allow_minus_one", after("[[allow]]\nuid = 4294967295"), 11, {"`uid`", "4294967294"}},

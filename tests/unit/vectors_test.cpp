@@ -121,7 +121,7 @@ TEST(Vectors, CoverEveryTypeVerdictClaimAndDecodingError) {
   for (int i = 0; i < LATCHKEY_VERDICTS; ++i) {
     EXPECT_TRUE(seen.contains(verdict_name(static_cast<latchkey_verdict>(i)))) << i;
   }
-  for (int i = LATCHKEY_BAD_VERSION; i <= LATCHKEY_NO_REASONS; ++i) {
+  for (int i = LATCHKEY_BAD_VERSION; i < LATCHKEY_ERRORS_END; ++i) {
     const std::string name = error_name(static_cast<latchkey_error>(i));
     EXPECT_TRUE(seen.contains(name)) << name;
     EXPECT_TRUE(i > LATCHKEY_BAD_TIMEOUT || seen.contains("refused " + name)) << name;
