@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/system")]
 
 from harness.child import User  # noqa: E402
+from harness.generated import store_generated  # noqa: E402
 from harness.postgres import PrivateCluster  # noqa: E402
 from harness.programs import Daemon, program  # noqa: E402
 from installation import PASSWORD, Installation  # noqa: E402
@@ -49,25 +50,11 @@ class Keys(Installation):
         cluster.createdb(name)
         super().__init__(cluster, name)
         self.rows = rows
+        store_generated(self.conn, rows)
         self.sql(
-            "CREATE UNLOGGED TABLE bench_key (id bigint, digest bytea, subject text, scopes text)"
+            "ALTER TABLE bench_key ADD subject text GENERATED ALWAYS AS ('user ' || id::text) STORED,"
+            " ADD scopes text DEFAULT 'read write'"
         )
-        self.sql("CREATE UNLOGGED TABLE bench_text (id bigserial, key text)")
-        with tempfile.TemporaryFile("w+") as file:
-            subprocess.run(
-                [str(program("latchkey-bench")), "keys", "--generate", str(rows)],
-                stdout=file,
-                check=True,
-            )
-            file.seek(0)
-            with self.conn.cursor() as cursor:
-                cursor.copy_expert("COPY bench_text (key) FROM STDIN", file)
-        self.sql(
-            "INSERT INTO bench_key SELECT id, sha256(key::bytea), 'user ' || id, 'read write'"
-            " FROM bench_text ORDER BY id"
-        )
-        self.sql("DROP TABLE bench_text")
-        self.sql("ALTER TABLE bench_key ADD PRIMARY KEY (id)")
         self.sql("CREATE UNIQUE INDEX ON bench_key (digest)")
         self.sql("ANALYZE bench_key")
         self.source(

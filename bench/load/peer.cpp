@@ -108,6 +108,20 @@ class EchoPeer : public Peer {
   }
 };
 
+// ---- key-value stores: the length of a value, then the value and a line's end; or that there is
+// none
+
+std::size_t judge_value(Bytes bytes, const BenchKey& key, std::string_view hit,
+                        std::string_view miss) {
+  const std::string_view text = as_text(bytes), wanted = key.known ? hit : miss;
+  if (text.size() < wanted.size()) return 0;
+  if (!text.starts_with(wanted)) wrong(key, shown(bytes));
+  if (!key.known) return wanted.size();
+  if (text.size() < wanted.size() + 66) return 0;
+  if (text.substr(wanted.size(), 64) != generated_value(key.index)) wrong(key, shown(bytes));
+  return wanted.size() + 66;
+}
+
 // ---- Redis: GET (redis.io/docs/reference/protocol-spec)
 
 class RedisPeer : public Peer {
@@ -120,16 +134,7 @@ class RedisPeer : public Peer {
     append(out, "\r\n");
   }
   std::size_t judge(Bytes bytes, std::span<const BenchKey> keys) override {
-    const std::string_view text = as_text(bytes);
-    const std::string_view wanted = keys[0].known ? "$64\r\n" : "$-1\r\n";
-    if (text.size() < wanted.size()) return 0;
-    if (!text.starts_with(wanted)) wrong(keys[0], shown(bytes));
-    if (!keys[0].known) return wanted.size();
-    if (text.size() < wanted.size() + 66) return 0;
-    if (text.substr(wanted.size(), 64) != generated_value(keys[0].index)) {
-      wrong(keys[0], shown(bytes));
-    }
-    return wanted.size() + 66;
+    return judge_value(bytes, keys[0], "$64\r\n", "$-1\r\n");
   }
 };
 
@@ -143,16 +148,7 @@ class MemcachedPeer : public Peer {
     append(out, " v\r\n");
   }
   std::size_t judge(Bytes bytes, std::span<const BenchKey> keys) override {
-    const std::string_view text = as_text(bytes);
-    const std::string_view wanted = keys[0].known ? "VA 64\r\n" : "EN\r\n";
-    if (text.size() < wanted.size()) return 0;
-    if (!text.starts_with(wanted)) wrong(keys[0], shown(bytes));
-    if (!keys[0].known) return wanted.size();
-    if (text.size() < wanted.size() + 66) return 0;
-    if (text.substr(wanted.size(), 64) != generated_value(keys[0].index)) {
-      wrong(keys[0], shown(bytes));
-    }
-    return wanted.size() + 66;
+    return judge_value(bytes, keys[0], "VA 64\r\n", "EN\r\n");
   }
 };
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from harness import child
 from harness.child import Completed
+from harness.generated import store_generated
 from harness.programs import program
 from harness.wait import scaled, until
 from installation import Databases, Installation
@@ -24,18 +24,8 @@ ROWS = 2000
 @pytest.fixture(scope="module")
 def there(cluster: Any, databases: Databases) -> Iterator[Installation]:
     made = Installation(cluster, databases.new())
-    made.sql("CREATE TABLE bench_text (id bigserial, key text)")
-    with tempfile.TemporaryFile("w+") as file:
-        command = [str(program("latchkey-bench")), "keys", "--generate", str(ROWS)]
-        subprocess.run(command, stdout=file, check=True)
-        file.seek(0)
-        with made.conn.cursor() as cursor:
-            cursor.copy_expert("COPY bench_text (key) FROM STDIN", file)
-    made.sql(
-        "CREATE TABLE bench_key AS"
-        " SELECT id, sha256(key::bytea) AS digest, true AS good FROM bench_text ORDER BY id"
-    )
-    made.sql("ALTER TABLE bench_key ADD PRIMARY KEY (id), ALTER digest SET NOT NULL")
+    store_generated(made.conn, ROWS)
+    made.sql("ALTER TABLE bench_key ADD good boolean DEFAULT true")
     made.source(
         "keys", table="public.bench_key", scheme="sha256", id="id", key="digest", enabled="good"
     )
