@@ -1,9 +1,12 @@
-// latchkey top: the status again and again, with rates. On a terminal by ncurses; elsewhere, or
-// with
-// --plain, as text that scrolls.
+// latchkey top: the status again and again, with rates. On a terminal by ncurses; elsewhere, and
+// with --plain, as text that scrolls.
 
 #include <curses.h>
 #include <poll.h>
+#include <term.h>
+// Among other everyday words, it makes these its own.
+#undef columns
+#undef lines
 #include <unistd.h>
 
 #include <cerrno>
@@ -92,7 +95,11 @@ int run_plain(Reports& reports, const TopSettings& top) {
 class Terminal {
  public:
   Terminal() {
-    if (newterm(nullptr, stdout, stdin) == nullptr) {
+    // Asked before: a newterm() that fails leaves its memory behind.
+    int answer = 0;
+    const bool known = setupterm(nullptr, STDOUT_FILENO, &answer) == OK;
+    if (known) del_curterm(cur_term);
+    if (!known || newterm(nullptr, stdout, stdin) == nullptr) {
       throw UsageError{"this terminal cannot be drawn on (TERM=" +
                        std::string(std::getenv("TERM") != nullptr ? std::getenv("TERM") : "") +
                        "). --plain prints text that scrolls."};

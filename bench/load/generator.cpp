@@ -8,10 +8,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
-#include <cstring>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -132,7 +132,7 @@ class Connection {
   template <typename Answered>
   void receive(std::vector<std::uint8_t>& scratch, const Answered& answered) {
     // What a reply began with last time stands before what comes now.
-    std::memcpy(scratch.data(), rest_.data(), rest_.size());
+    std::ranges::copy(rest_, scratch.begin());
     const ssize_t count =
         recv(socket_, scratch.data() + rest_.size(), scratch.size() - rest_.size(), MSG_DONTWAIT);
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
