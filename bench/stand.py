@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,9 @@ def server() -> Iterator[PrivateCluster]:
             cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD %s", (PASSWORD,))
         yield cluster
 
+
+# Whoever ends a benchmark ends what it has started.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 PROCESSORS = sorted(os.sched_getaffinity(0))
 # The server under test has the first one to itself, everything else (PostgreSQL, clients, what
