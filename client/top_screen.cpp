@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "client/report.h"
 #include "client/text.h"
@@ -84,7 +85,10 @@ class Screen {
     add(report_title(now_), Look::kTitle);
     if (trouble.empty()) add("Every source is fresh.");
     for (const Trouble& one : trouble) {
-      add("! " + one.what + (one.more.empty() ? "" : ": " + one.more), Look::kTrouble);
+      // Whole: the cause often stands at the end.
+      std::istringstream text(
+          wrapped("! " + one.what + (one.more.empty() ? "" : ": "), one.more, 4));
+      for (std::string line; std::getline(text, line);) add(line, Look::kTrouble);
     }
   }
 

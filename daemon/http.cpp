@@ -10,6 +10,7 @@
 #include <boost/beast/http.hpp>
 #include <chrono>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <unordered_set>
 #include <utility>

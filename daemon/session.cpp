@@ -80,7 +80,7 @@ void Session::wait_turn(bool again) {
 
 void Session::turn() {
   if (state_ == State::kClosed) return;
-  if (out_.size() > sent_ && held_bytes_ > 0) return write_on();
+  if (held_bytes_ > 0) return write_on();  // what the socket did not take at once
   if (unread_ && !receive()) return;
   const auto next = conversation_.answer(in_, out_, host_.context(), host_.scratch());
   if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(peer_.uid, keys);

@@ -1,6 +1,5 @@
 #include "bench/load/generator.h"
 
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>

@@ -11,19 +11,15 @@
 #include "bench/load/echo.h"
 #include "bench/load/generator.h"
 #include "bench/load/report.h"
+#include "client/commands.h"
 #include "client/text.h"
 #include "daemon/duration.h"
 
 namespace latchkey {
 namespace {
 
+// The others are those of `latchkey`.
 constexpr int kExitWrongAnswer = 1;
-constexpr int kExitUsage = 2;
-constexpr int kExitNoAnswer = 3;
-
-struct UsageError {
-  std::string what;
-};
 
 struct RunOptions {
   LoadSettings load;

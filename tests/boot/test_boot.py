@@ -10,8 +10,6 @@ import re
 import time
 from pathlib import Path
 
-import pytest
-
 from harness.wait import scaled
 from machine import Machine
 
@@ -377,7 +375,3 @@ def test_removal_and_purge_leave_what_is_the_operators(machine: Machine) -> None
     machine.run("sh", "-c", "dpkg --install /mnt/latchkey_0.1.1_*.deb")
     assert machine.unit("latchkeyd.service", "UnitFileState") == "enabled", "as if for the first time"
     assert time.monotonic() - started < scaled(60)
-
-
-if __name__ == "__main__":
-    raise SystemExit(pytest.main([__file__]))

@@ -82,11 +82,6 @@ class Samples:
             if found == _full(name) and wanted <= told
         )
 
-    @property
-    def names(self) -> set[str]:
-        """Of all samples."""
-        return {name for name, _ in self.values}
-
 
 def scrape(path: Path) -> Samples:
     """All metrics of the daemon at this moment."""

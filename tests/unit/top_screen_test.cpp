@@ -135,6 +135,17 @@ TEST(TopScreen, PutsTroubleFirst) {
   EXPECT_EQ(lines.at(1).look, ScreenLine::Look::kTrouble);
 }
 
+TEST(TopScreen, TellsACauseToItsEnd) {
+  ordered_json now = report();
+  now["databases"][0]["state"] = "lost";
+  std::string cause;
+  for (int i = 0; i < 40; ++i) cause += "word" + std::to_string(i) + " ";
+  now["databases"][0]["last_error"] = cause + "the-very-end";
+  const auto lines = top_screen({.now = &now}, 100);
+  EXPECT_THAT(squeezed(lines), HasSubstr("the-very-end"));
+  EXPECT_EQ(lines.at(2).look, ScreenLine::Look::kTrouble);
+}
+
 TEST(TopScreen, IsNoWiderThanTheScreenAndPrintable) {
   ordered_json now = report();
   now["sources"][0]["state"] = "stale";
