@@ -55,6 +55,37 @@ def set_synchronous_standby(server: PrivateCluster, name: str) -> None:
     server.sql("SELECT pg_reload_conf()")
 
 
+@contextlib.contextmanager
+def commits_hang(site: Faulty) -> Iterator[None]:
+    """Commits wait for a standby that does not exist, from the block's start to its end.
+
+    Sessions see the setting before they obey it: what they obey is a flag that the checkpointer
+    sets once it has read the file. So commits are made until one is seen to wait.
+    """
+    waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    site.sql("CREATE TABLE probe (i int)")
+    probes: list[threading.Thread] = []
+
+    def commit() -> None:
+        with contextlib.closing(site.cluster.connect(site.dbname)) as conn:
+            conn.cursor().execute("INSERT INTO probe VALUES (1)")
+
+    def one_waits() -> bool:
+        if not probes or not probes[-1].is_alive():
+            probes.append(threading.Thread(target=commit))
+            probes[-1].start()
+        return bool(site.value(waits))
+
+    set_synchronous_standby(site.cluster, "nobody")
+    try:
+        until(one_waits, 10, "a commit waits for the standby")
+        yield
+    finally:
+        set_synchronous_standby(site.cluster, "")
+        for probe in probes:
+            probe.join()
+
+
 def test_commits_that_wait_for_a_dead_standby_make_answers_stale(site: Faulty) -> None:
     """Fault 18: the first change that hangs keeps back every notification, heartbeats too.
 
@@ -64,18 +95,14 @@ def test_commits_that_wait_for_a_dead_standby_make_answers_stale(site: Faulty) -
     tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
-        set_synchronous_standby(site.cluster, "nobody")
         hanging = threading.Thread(target=site.revoke, args=tokens)
-        try:
-            until(lambda: "nobody" in site.value("SHOW synchronous_standby_names"), 5, "it is set")
+        with commits_hang(site):
             hanging.start()
             witness.wait_stale(5 * BOUND_S)
             until(lambda: site.state() == "lost", 10, "it is noticed")
             assert "heartbeat" in site.database_status()["last_error"]
             assert witness.verdict(steady[0]) == "valid", "answers go on, with their age"
             assert hanging.is_alive()
-        finally:
-            set_synchronous_standby(site.cluster, "")
         hanging.join()
         witness.revoked(*tokens)
 
