@@ -1,4 +1,4 @@
-"""What the system tests share: one PostgreSQL server, and a template of each schema to copy."""
+"""What the tests of whole programs share: one PostgreSQL server, and a template of each schema to copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+_HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE), str(_HERE / "system")]
 
 # The names of some tests hold a time; all processes of a run that is spread over several must agree
 # on it. This one is there before they are.

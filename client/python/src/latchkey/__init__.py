@@ -1,0 +1,40 @@
+"""Asks the latchkeyd of this host whether the holder of an API key may in.
+
+    from latchkey import Client
+
+    with Client() as latchkey:
+        answer = latchkey.verify(key)
+        if answer:
+            let_in(answer.subject)
+
+Only a true answer is a yes. Where there is none, there is a LatchkeyError.
+"""
+
+from ._aio import AsyncClient
+from ._client import Client
+from ._errors import (
+    ConnectionClosed,
+    InvalidRequest,
+    LatchkeyError,
+    ProtocolError,
+    Refused,
+    TimedOut,
+    Unreachable,
+)
+from ._socket import DEFAULT_SOCKET
+from ._wire import Answer, Verdict
+
+__all__ = [
+    "DEFAULT_SOCKET",
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "ConnectionClosed",
+    "InvalidRequest",
+    "LatchkeyError",
+    "ProtocolError",
+    "Refused",
+    "TimedOut",
+    "Unreachable",
+    "Verdict",
+]

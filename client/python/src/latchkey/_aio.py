@@ -1,0 +1,304 @@
+"""The client for asyncio: all calls share one connection, pipelined."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import _request as request
+from . import _wire as wire
+from ._errors import ConnectionClosed, InvalidRequest, LatchkeyError, Refused, TimedOut
+from ._socket import Backoff, connect, socket_path
+
+T = TypeVar("T")
+
+_READ_BYTES = 65536
+
+
+@dataclass(slots=True)
+class _Pending:
+    question: request.Request[Any]
+    request_id: int
+    future: asyncio.Future[Any]
+
+
+class _Stream:
+    """One connection; replies come in the order of the requests. It does its own I/O, since a
+    transport may keep what is written for as long as it likes, and keys are to be wiped."""
+
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._pending: deque[_Pending] = deque()
+        self._in, self._out = bytearray(), bytearray()
+        self._last_id = 0
+        self._loop = loop
+        self._socket = connect(path)
+        self.usable = True
+        loop.add_reader(self._socket, self._readable)
+
+    def ask(self, question: request.Request[T]) -> asyncio.Future[T]:
+        """Its future may be cancelled; the reply is then skipped."""
+        self._last_id += 1
+        frame = question.encode(self._last_id)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._pending.append(_Pending(question, self._last_id, future))
+        waits = bool(self._out)
+        self._out += frame
+        wire.wipe(frame)
+        if not waits:
+            self._writable()
+        return future
+
+    def end(self, error: LatchkeyError) -> None:
+        """What is under way fails."""
+        if self.usable:
+            self.usable = False
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()
+            wire.wipe(self._out)
+        while self._pending:
+            self._fail(self._pending.popleft().future, error)
+
+    def abandon(self) -> None:
+        """Close it without its loop, which is another process's or ran to its end."""
+        self.usable = False
+        self._socket.close()
+
+    def expire(self, future: asyncio.Future[Any]) -> None:
+        """The deadline of one has passed. With it goes the connection: all that came after it would
+        wait for its reply, too."""
+        self._fail(future, TimedOut("latchkeyd did not answer in time"))
+        self.end(ConnectionClosed("given up: latchkeyd did not answer an earlier request in time"))
+
+    @staticmethod
+    def _fail(future: asyncio.Future[Any], error: LatchkeyError) -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    # ---- bytes
+
+    def _writable(self) -> None:
+        try:
+            sent = self._socket.send(self._out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent = len(self._out)  # nobody takes it; the reader sees the end, and perhaps why
+        self._out[:sent] = bytes(sent)
+        del self._out[:sent]
+        if self._out:
+            self._loop.add_writer(self._socket, self._writable)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            part = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""
+        if not part:
+            self.end(ConnectionClosed("latchkeyd closed the connection before it answered"))
+            return
+        self._in += part
+        try:
+            while self.usable and (frame := wire.cut(self._in)) is not None:
+                self._reply(frame)
+        except wire.WireError as error:
+            self.end(request.not_latchkeyd(error))
+
+    def _reply(self, frame: wire.Frame) -> None:
+        if frame.type == wire.ERROR and frame.request_id == 0:
+            # Said of the connection, not of a request.
+            name, text = wire.decode_error(frame.body)
+            self.end(Refused(name, text, unasked=True))
+            return
+        if not self._pending:
+            raise wire.WireError("bad_type")
+        pending = self._pending.popleft()
+        try:
+            value = pending.question.result(frame, pending.request_id)
+            if not pending.future.done():
+                pending.future.set_result(value)
+        except Refused as error:
+            self._fail(pending.future, error)
+            if error.ends_connection:
+                self.end(ConnectionClosed("latchkeyd closed after it refused another request"))
+        except LatchkeyError as error:
+            self._fail(pending.future, error)
+            self.end(error)
+
+
+class AsyncClient:
+    """Asks one daemon from the tasks of one event loop at a time.
+
+    `path` and `timeout` are those of Client. A call that is cancelled costs the others nothing. When
+    a deadline passes, the connection is given up; other calls that wait for it ask again.
+    Every method raises a LatchkeyError if there is no answer.
+    """
+
+    #: Requests under way at once; further ones wait their turn.
+    PENDING_MAX = 4096
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, timeout: float = 1.0
+    ) -> None:
+        self.path = socket_path(path)
+        self.timeout = timeout
+        self._closed = False
+        self._process = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stream: _Stream | None = None
+        self._backoff = Backoff()
+        self._turns = asyncio.Semaphore(self.PENDING_MAX)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the connection: what is under way fails. The client cannot be used any more."""
+        self._closed = True
+        if self._stream is not None and self._stream.usable:
+            self._stream.end(ConnectionClosed("the client is closed"))
+
+    # ---- questions
+
+    async def verify(
+        self,
+        key: str | bytes,
+        *,
+        source: str | None = None,
+        all_scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
+        max_age: float | None = None,
+        claims: bool = True,
+        metadata: bool = False,
+    ) -> wire.Answer:
+        """See Client.verify."""
+        asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
+        answers = await self._ask(request.verify(asked, [wire.as_bytes(key)]), self.timeout)
+        return answers[0]
+
+    async def verify_many(
+        self,
+        keys: Iterable[str | bytes],
+        *,
+        source: str | None = None,
+        all_scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
+        max_age: float | None = None,
+        claims: bool = True,
+        metadata: bool = False,
+    ) -> list[wire.Answer]:
+        """See Client.verify_many."""
+        asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
+        batches = wire.batches(asked, [wire.as_bytes(key) for key in keys])
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        answers: list[wire.Answer] = []
+        for batch in batches:
+            left = deadline - asyncio.get_running_loop().time()
+            found = await self._ask(request.verify(asked, batch), left)
+            answers += found
+        return answers
+
+    async def ping(self) -> None:
+        """See Client.ping."""
+        await self._ask(request.ping(), self.timeout)
+
+    async def sync(self, timeout: float = 10.0) -> float:
+        """See Client.sync. It has a connection to itself: replies behind it would wait for it."""
+        question = request.sync(timeout)
+        alone = AsyncClient(self.path, timeout=self.timeout)
+        try:
+            return await alone._ask(question, self.timeout + timeout)
+        finally:
+            await alone.aclose()
+
+    async def status(self) -> dict[str, Any]:
+        """See Client.status."""
+        return await self._ask(request.status(), self.timeout)
+
+    async def why(
+        self,
+        key: str | bytes,
+        *,
+        source: str | None = None,
+        all_scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
+        max_age: float | None = None,
+    ) -> dict[str, Any]:
+        """See Client.why."""
+        asked = wire.question(source, all_scopes, any_scopes, max_age, False, False)
+        return await self._ask(request.why(asked, wire.as_bytes(key)), self.timeout)
+
+    # ---- asking until there is an answer, or the deadline has passed
+
+    async def _ask(self, question: request.Request[T], timeout: float) -> T:
+        loop = self._settle_here()
+        deadline = loop.time() + timeout
+        turns = self._turns
+        await _acquire(turns, timeout)
+        try:
+            while True:
+                try:
+                    found = await self._ask_once(question, loop, deadline)
+                    self._backoff.reset()
+                    return found
+                except LatchkeyError as error:
+                    left = deadline - loop.time()
+                    if not error.may_pass or left <= 0 or self._closed:
+                        raise
+                await asyncio.sleep(min(self._backoff.next(), left))
+        finally:
+            turns.release()
+
+    def _settle_here(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise InvalidRequest("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._process != os.getpid():
+            # Two processes on one connection would take each other's answers; and what belongs to
+            # another loop cannot be waited for in this one.
+            if self._stream is not None and self._stream.usable:
+                self._stream.abandon()
+            self._stream = None
+            self._turns = asyncio.Semaphore(self.PENDING_MAX)
+            self._loop, self._process = loop, os.getpid()
+        return loop
+
+    async def _ask_once(
+        self, question: request.Request[T], loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> T:
+        if self._stream is None or not self._stream.usable:
+            self._stream = _Stream(self.path, loop)
+        stream = self._stream
+        future = stream.ask(question)
+        timer = loop.call_at(deadline, stream.expire, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+
+async def _acquire(turns: asyncio.Semaphore, timeout: float) -> None:
+    if not turns.locked():
+        await turns.acquire()
+        return
+    try:
+        await asyncio.wait_for(turns.acquire(), timeout)
+    except asyncio.TimeoutError:
+        raise TimedOut(f"{AsyncClient.PENDING_MAX} other requests were under way") from None

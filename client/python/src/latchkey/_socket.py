@@ -1,0 +1,71 @@
+"""Where the daemon listens, and what it means if it cannot be reached there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+
+from ._errors import InvalidRequest, Unreachable
+
+DEFAULT_SOCKET = "/run/latchkey/latchkey.sock"
+
+_PATH_BYTES_MAX = 107
+
+# What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect()
+# does not wait for room in a full backlog: it fails with EAGAIN, and no poll can wait for it.
+_MAY_PASS = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET)
+
+_HINTS = {
+    errno.ENOENT: " Is latchkeyd running, and is this its socket?",
+    errno.ECONNREFUSED: " latchkeyd is not running.",
+    errno.EACCES: " This user may not open it: see latchkeyd's `mode` and `group`.",
+    errno.EAGAIN: " Too many wait to be connected.",
+}
+
+
+def socket_path(path: str | os.PathLike[str] | None) -> str:
+    """`path`, or else $LATCHKEY_SOCKET, or else the default."""
+    found = os.fspath(path) if path is not None else os.environ.get("LATCHKEY_SOCKET", "")
+    found = found or DEFAULT_SOCKET
+    if len(os.fsencode(found)) > _PATH_BYTES_MAX:
+        raise InvalidRequest(f"a socket's path has at most {_PATH_BYTES_MAX} bytes: {found}")
+    return found
+
+
+def connect(path: str) -> socket.socket:
+    """A connected, non-blocking socket at once, or Unreachable."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.connect(path)
+    except OSError as error:
+        made.close()
+        code = error.errno or 0
+        text = f"cannot connect to {path}: {os.strerror(code)}.{_HINTS.get(code, '')}"
+        raise Unreachable(text, may_pass=code in _MAY_PASS) from None
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+class Backoff:
+    """How long to wait before the next attempt: 2 ms, doubling to 250 ms, half of it by chance, so
+    that not all processes of a host come back at once."""
+
+    _FIRST_S, _MAX_S = 0.002, 0.25
+
+    def __init__(self) -> None:
+        self._delay = self._FIRST_S
+
+    def reset(self) -> None:
+        """It has worked."""
+        self._delay = self._FIRST_S
+
+    def next(self) -> float:
+        """Seconds."""
+        delay = self._delay * random.uniform(0.5, 1)
+        self._delay = min(2 * self._delay, self._MAX_S)
+        return delay

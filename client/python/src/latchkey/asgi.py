@@ -1,0 +1,115 @@
+"""Middleware for ASGI applications (FastAPI, Starlette, Quart, Django): no request without a key.
+
+    app.add_middleware(LatchkeyMiddleware, all_scopes=["read"])
+
+The Answer is then in scope["latchkey"]; in FastAPI and Starlette that is request.scope["latchkey"].
+Replies to those who may not in are JSON with the status codes of RFC 6750 §3.1: 401 without a good
+key, 403 where the key lacks a scope, 503 where it cannot be known.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import Any
+
+from ._aio import AsyncClient
+from ._errors import LatchkeyError
+from ._wire import Answer
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+_log = logging.getLogger("latchkey")
+
+
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. None: neither is there."""
+    found = None
+    for name, value in headers:
+        name = name.lower()
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            found = value.strip()
+    return found
+
+
+class LatchkeyMiddleware:
+    """Lets HTTP requests and WebSockets through whose key is valid and holds the scopes."""
+
+    def __init__(
+        self,
+        app: _App,
+        client: AsyncClient | None = None,
+        *,
+        all_scopes: Sequence[str] = (),
+        any_scopes: Sequence[str] = (),
+        source: str | None = None,
+        max_age: float | None = None,
+        public_paths: Sequence[str] = (),
+    ) -> None:
+        """`public_paths` need no key. The other terms are those of Client.verify."""
+        self._app = app
+        self._client = client or AsyncClient()
+        self._terms: dict[str, Any] = {
+            "all_scopes": all_scopes,
+            "any_scopes": any_scopes,
+            "source": source,
+            "max_age": max_age,
+        }
+        self._public = frozenset(public_paths)
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] == "lifespan" or scope.get("path") in self._public:
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            # Before it is accepted, the server makes a 403 of it.
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await _reply(send, *refusal)
+
+    async def _refusal(self, scope: _Scope) -> tuple[int, str, bytes] | None:
+        """Status, error and a header's value; None: let it through."""
+        key = presented_key(scope["headers"])
+        if key is None:
+            return 401, "missing_key", b"Bearer"
+        try:
+            answer = await self._client.verify(key, **self._terms)
+        except LatchkeyError as error:
+            _log.error("no answer (%s): %s", error.failure, error)
+            return 503, "unavailable", b"1"
+        scope["latchkey"] = answer
+        return _judge(answer)
+
+
+def _judge(answer: Answer) -> tuple[int, str, bytes] | None:
+    if answer:
+        return None
+    if answer.verdict == "insufficient_scope":
+        return 403, "insufficient_scope", b'Bearer error="insufficient_scope"'
+    if answer.verdict in ("unavailable", "forbidden"):
+        # Our own fault, and no reason for the holder of the key to throw it away.
+        _log.error("no answer: latchkeyd says %s", answer.verdict)
+        return 503, "unavailable", b"1"
+    # Which no it is, is not a stranger's business.
+    return 401, "invalid_token", b'Bearer error="invalid_token"'
+
+
+async def _reply(send: _Send, status: int, error: str, value: bytes) -> None:
+    body = json.dumps({"error": error}).encode()
+    name = b"retry-after" if status == 503 else b"www-authenticate"
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (name, value),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

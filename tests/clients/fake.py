@@ -1,0 +1,93 @@
+"""Servers that are no latchkeyd, or one that misbehaves."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import wire
+from harness.wait import scaled
+
+#: What to do with one connection, which is closed afterwards.
+Behaviour = Callable[[socket.socket], None]
+
+
+class Fake:
+    """Listens on `path` and treats each connection as told, one after the other."""
+
+    def __init__(self, path: Path, behaviour: Behaviour, backlog: int = 16) -> None:
+        self._behaviour = behaviour
+        self._ended = False
+        self.connections = 0
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(backlog)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Fake:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(scaled(30))
+        self._listener.close()
+        assert not self._thread.is_alive(), "the fake server hangs"
+
+    def _serve(self) -> None:
+        while not self._ended:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                connection.settimeout(scaled(20))
+                with contextlib.suppress(OSError):
+                    self._behaviour(connection)
+
+
+def read_request(connection: socket.socket) -> tuple[int, int] | None:
+    """Type and request id of the next request; None: there is none."""
+    data = b""
+    while len(data) < wire.HEADER_BYTES:
+        part = connection.recv(wire.HEADER_BYTES - len(data))
+        if not part:
+            return None
+        data += part
+    _, type_, _, length, request_id = struct.unpack("<BBHIQ", data)
+    left = length - wire.HEADER_BYTES
+    while left:
+        left -= len(connection.recv(left))
+    return type_, request_id
+
+
+def verified(request_id: int, *verdicts: int) -> bytes:
+    """A reply of fresh verdicts without claims."""
+    body = struct.pack("<HH", len(verdicts), 0)
+    for verdict in verdicts:
+        body += struct.pack("<BBHI", verdict, 1, 0, 0)
+    return wire.frame(wire.VERIFIED, request_id, body)
+
+
+def error(request_id: int, code: str, text: str = "go away") -> bytes:
+    """An error frame."""
+    number = next(number for number, name in wire.ERRORS.items() if name == code)
+    body = struct.pack("<HH", number, len(text)) + text.encode()
+    return wire.frame(wire.ERROR, request_id, body)
+
+
+def answering(reply: Callable[[int], bytes]) -> Behaviour:
+    """Sends reply(request id) to each request."""
+
+    def behave(connection: socket.socket) -> None:
+        while (request := read_request(connection)) is not None:
+            connection.sendall(reply(request[1]))
+
+    return behave

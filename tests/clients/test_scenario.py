@@ -1,0 +1,360 @@
+"""What every client must do, against a real daemon and against servers that are none.
+
+The commands go to a driver, a small program for each client (README.md); its answers and failures
+have the same names everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from drivers import NAMES, Driver
+from fake import Fake, answering, error, read_request, verified
+from harness import wire
+from harness.folder import TemporaryFolder
+from harness.programs import Daemon
+from harness.wait import scaled, until
+from installation import Databases, Keys
+
+STRANGER = "no_such_key"
+
+
+class Here:
+    """A daemon over a table of keys in every state."""
+
+    def __init__(self, keys: Keys, daemon: Daemon) -> None:
+        self.keys = keys
+        self.daemon = daemon
+        self.ids = {
+            name: keys.issue(f"key_{name}", scopes=["read", "write"], **facts)
+            for name, facts in {
+                "valid": {},
+                "revoked": {"status": "revoked"},
+                "expired": {"expires_at": timedelta(days=-1)},
+                "timed": {"expires_at": timedelta(days=30)},
+            }.items()
+        }
+        self.keys.cli.sync("30s")
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Path]:
+    """For what a driver is built into, and for the sockets of servers that are none."""
+    folder = TemporaryFolder()
+    yield folder.path
+    folder.close()
+
+
+@pytest.fixture(scope="module")
+def here(cluster, databases: Databases) -> Iterator[Here]:
+    keys = Keys(cluster, databases.new("api_keys"))
+    with keys.serve() as daemon:
+        yield Here(keys, daemon)
+    keys.close()
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def driver(name: str, here: Here, scratch: Path) -> Iterator[Driver]:
+    with Driver(name, here.keys.socket, scratch) as made:
+        yield made
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def path(scratch: Path) -> Path:
+    """Where a server that is none may listen."""
+    return scratch / f"fake{next(_numbers)}.sock"
+
+
+# ---- answers
+
+
+def test_a_valid_key_and_whose_it_is(driver: Driver, here: Here) -> None:
+    (answer,) = driver.verify("key_timed")["answers"]
+    assert answer.pop("age_ms") < scaled(10_000)
+    expires = here.keys.value(
+        "SELECT floor(extract(epoch FROM expires_at))::bigint FROM api_keys WHERE id = %s",
+        here.ids["timed"],
+    )
+    assert answer == {
+        "verdict": "valid",
+        "fresh": True,
+        "source": "api_keys",
+        "key_id": str(here.ids["timed"]),
+        "sub": str(here.keys.user),
+        "tenant": str(here.keys.tenant),
+        "scope": "read write",
+        "exp": expires,
+    }
+    assert "exp" not in driver.verify("key_valid")["answers"][0]
+
+
+def test_each_refusal_has_its_verdict(driver: Driver) -> None:
+    assert driver.verdicts("key_revoked") == ["revoked"]
+    assert driver.verdicts("key_expired") == ["expired"]
+    assert driver.verdicts(STRANGER) == ["unknown"]
+    assert driver.verdicts("") == ["malformed"]
+    assert driver.verdicts("x" * 4096) == ["unknown"]
+    assert driver.verdicts("x" * 4097) == ["malformed"]
+    assert driver.verdicts("x" * 100_000) == ["malformed"]
+
+
+def test_scopes(driver: Driver) -> None:
+    assert driver.verdicts("key_valid", all_scopes=["read", "write"]) == ["valid"]
+    assert driver.verdicts("key_valid", all_scopes=["read", "admin"]) == ["insufficient_scope"]
+    assert driver.verdicts("key_valid", any_scopes=["admin", "write"]) == ["valid"]
+    assert driver.verdicts("key_valid", any_scopes=["admin", "root"]) == ["insufficient_scope"]
+    both = {"all_scopes": ["read"], "any_scopes": ["root"]}
+    assert driver.verdicts("key_valid", **both) == ["insufficient_scope"]
+
+
+def test_many_keys_get_their_answers_in_order(driver: Driver) -> None:
+    few = driver.verdicts("key_valid", STRANGER, "key_revoked", "", "key_expired")
+    assert few == ["valid", "unknown", "revoked", "malformed", "expired"]
+    # More than a request may hold by number, and then by bytes.
+    keys = ["key_valid", "key_revoked", STRANGER] * 300
+    assert driver.verdicts(*keys) == ["valid", "revoked", "unknown"] * 300
+    keys = ["x" * 4000, "key_valid"] * 100
+    assert driver.verdicts(*keys) == ["unknown", "valid"] * 100
+
+
+def test_a_maximum_age_of_nothing_is_never_met(driver: Driver) -> None:
+    assert driver.verdicts("key_valid", max_age="0") == ["unavailable"]
+    assert driver.verdicts("key_valid", max_age=str(60_000)) == ["valid"]
+    assert driver.verdicts("key_valid", max_age="any") == ["valid"]
+
+
+def test_a_revocation_is_in_force_after_a_sync(driver: Driver, here: Here, name: str) -> None:
+    token = f"key_to_revoke_{name}"
+    row = here.keys.issue(token)
+    assert driver.run("sync", 10000, 10000)["waited_us"] > 0
+    assert driver.verdicts(token) == ["valid"]
+    here.keys.sql("UPDATE api_keys SET status = 'revoked' WHERE id = %s", row)
+    assert "waited_us" in driver.run("sync", 10000, 10000)
+    assert driver.verdicts(token) == ["revoked"]
+
+
+def test_status_why_and_ping(driver: Driver, here: Here) -> None:
+    assert driver.run("ping", 10000) == {}
+    status = driver.run("status", 10000)["json"]
+    assert [source["name"] for source in status["sources"]] == ["api_keys"]
+    why = driver.run("why", 10000, "any", "-", "admin", "-", "key_revoked")["json"]
+    assert (why["verdict"], why["key_id"]) == ("revoked", str(here.ids["revoked"]))
+    failing = [reason["condition"] for reason in why["rows"][0]["failing"]]
+    assert failing == ["revoked", "insufficient_scope"]
+
+
+# ---- failures that are the caller's
+
+
+def test_what_makes_no_sense_is_not_sent(driver: Driver, here: Here) -> None:
+    def bad_frames() -> object:
+        return here.keys.cli.status()["bad_frames"]
+
+    before = bad_frames()
+    for terms in (
+        {"source": "no such source"},
+        {"source": "x" * 64},
+        {"all_scopes": ["two words"]},
+        {"any_scopes": ["x" * 256]},
+        {"all_scopes": ["s"] * 33},
+    ):
+        for keys in (["key_valid"], ["key_valid", STRANGER]):
+            result = driver.verify(*keys, **terms)
+            assert result.get("failure") == "argument", (terms, result)
+            assert result["text"]
+    assert driver.run("sync", 1000, 0)["failure"] == "argument"
+    assert driver.run("sync", 1000, 60_001)["failure"] == "argument"
+    assert driver.verdicts("key_valid") == ["valid"]
+    assert bad_frames() == before
+
+
+def test_a_refused_request_costs_only_itself(driver: Driver) -> None:
+    result = driver.verify("key_valid", source="nobody")
+    assert (result["failure"], result["refusal"]) == ("refused", "unknown_source")
+    assert "nobody" in result["text"]
+    assert driver.verdicts("key_valid", source="api_keys") == ["valid"]
+
+
+# ---- a daemon that is not there, or does not answer
+
+
+def timed(driver: Driver, timeout_ms: int) -> tuple[dict[str, object], float]:
+    """What becomes of a question, and after how many seconds."""
+    started = time.monotonic()
+    result = driver.verify("key_valid", timeout_ms=timeout_ms)
+    return result, time.monotonic() - started
+
+
+def assert_honoured(took_s: float, timeout_ms: int) -> None:
+    """Not before its time, and not for ever. How exact it is, is no test's business."""
+    assert took_s > 0.9 * timeout_ms / 1000
+    assert took_s < timeout_ms / 1000 + scaled(3)
+
+
+def test_no_daemon_at_all(name: str, path: Path, scratch: Path) -> None:
+    with Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, 300)
+    assert result["failure"] == "connect"
+    assert str(path) in str(result["text"]) and "running" in str(result["text"])
+    assert_honoured(took_s, 300)
+
+
+def test_a_daemon_that_is_restarted_in_the_middle(driver: Driver, here: Here) -> None:
+    assert driver.verdicts("key_valid") == ["valid"]
+    here.daemon.restart()
+    assert driver.verdicts("key_valid") == ["valid"]  # what it knew as its connection is gone
+    here.daemon.stop()
+    try:
+        result, took_s = timed(driver, 300)
+        assert result["failure"] == "connect"
+        assert_honoured(took_s, 300)
+        driver.start("verify", int(scaled(60_000)), "any", "-", "-", "-", "key_revoked")
+        driver.start("verify", 10_000, "any", "-", "-", "-", *["key_valid", STRANGER] * 200)
+    finally:
+        here.daemon.start().wait_ready()
+    assert driver.result()["answers"][0]["verdict"] == "revoked"
+    assert len(driver.result()["answers"]) == 400
+
+
+def test_a_daemon_that_hangs(driver: Driver, here: Here) -> None:
+    assert driver.verdicts("key_revoked") == ["revoked"]
+    here.daemon.freeze()
+    try:
+        result, took_s = timed(driver, 300)
+    finally:
+        here.daemon.thaw()
+    assert result["failure"] == "timeout"
+    assert_honoured(took_s, 300)
+    # The late answer to that question must not become the one to the next.
+    assert driver.verdicts("key_revoked") == ["revoked"]
+    assert driver.verdicts("key_valid") == ["valid"]
+
+
+def test_a_full_backlog_is_waited_for(name: str, path: Path, scratch: Path) -> None:
+    fake = Fake(path, answering(lambda request_id: verified(request_id, 0)), backlog=0)
+    waiting = []
+    while True:  # until there is no more room: then connect() gives EAGAIN
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        one.setblocking(False)
+        waiting.append(one)
+        try:
+            one.connect(str(path))
+        except BlockingIOError:
+            break
+    with Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, 300)
+        assert result["failure"] == "connect", result
+        assert_honoured(took_s, 300)
+        driver.start("verify", int(scaled(20_000)), "any", "-", "-", "-", "key")
+        with fake:
+            for one in waiting:
+                one.close()
+            assert driver.result()["answers"][0]["verdict"] == "valid"
+
+
+# ---- servers that are no latchkeyd
+
+GARBAGE = {
+    "another protocol": lambda _: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    "zeros": lambda _: bytes(64),
+    "another request's reply": lambda request_id: verified(request_id + 1, 0),
+    "another kind of reply": lambda request_id: wire.frame(wire.PONG, request_id),
+    "a request": lambda request_id: wire.frame(wire.PING, request_id),
+    "too many answers": lambda request_id: verified(request_id, 0, 0),
+    "too few answers": verified,
+    "a verdict that does not exist": lambda request_id: verified(request_id, 11),
+    "a later version": lambda request_id: b"\2" + verified(request_id, 0)[1:],
+    "an endless reply": lambda request_id: wire.frame(
+        wire.VERIFIED, request_id, length=0xFFFFFFFF
+    ),
+    "a cut answer": lambda request_id: wire.frame(wire.VERIFIED, request_id, b"\1\0\0\0\0"),
+    "a trailing byte": lambda request_id: wire.frame(
+        wire.VERIFIED, request_id, verified(request_id, 0)[16:] + b"\0"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_is_named_at_once(name: str, path: Path, scratch: Path, kind: str) -> None:
+    with Fake(path, answering(GARBAGE[kind])), Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, int(scaled(20_000)))
+        assert result["failure"] == "protocol", result
+        assert "latchkeyd" in str(result["text"])
+        assert took_s < scaled(10)
+
+
+def test_a_reply_may_come_byte_by_byte(name: str, path: Path, scratch: Path) -> None:
+    def dribble(connection: socket.socket) -> None:
+        while (request := read_request(connection)) is not None:
+            for octet in verified(request[1], 0, 3):
+                connection.sendall(bytes((octet,)))
+
+    with Fake(path, dribble), Driver(name, path, scratch) as driver:
+        assert driver.verdicts("one", "two") == ["valid", "revoked"]
+
+
+def test_a_server_that_never_answers(name: str, path: Path, scratch: Path) -> None:
+    def listen_only(connection: socket.socket) -> None:
+        while read_request(connection) is not None:
+            pass
+
+    with Fake(path, listen_only), Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, 300)
+        assert result["failure"] == "timeout"
+        assert_honoured(took_s, 300)
+
+
+def test_half_a_reply_is_no_reply(name: str, path: Path, scratch: Path) -> None:
+    def half(connection: socket.socket) -> None:
+        request = read_request(connection)
+        if request is not None:
+            connection.sendall(verified(request[1], 0)[:-1])
+
+    with Fake(path, half) as fake, Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, 300)
+        assert result["failure"] in ("closed", "connect"), result
+        assert "closed" in str(result["text"])
+        assert_honoured(took_s, 300)
+        # It asked again, and not without pause.
+        assert 2 <= fake.connections < 50
+
+
+def test_who_may_not_ask_is_told_at_once(name: str, path: Path, scratch: Path) -> None:
+    def turn_away(connection: socket.socket) -> None:
+        connection.sendall(error(0, "not_allowed", "no [[allow]] rule\nadmits you"))
+
+    with Fake(path, turn_away) as fake, Driver(name, path, scratch) as driver:
+        result, took_s = timed(driver, int(scaled(20_000)))
+        assert (result["failure"], result["refusal"]) == ("refused", "not_allowed")
+        assert "admits you" in str(result["text"])
+        assert "\n" not in str(result["text"])  # it may end up in a log
+        assert took_s < scaled(10)
+        assert fake.connections == 1
+
+
+def test_an_overload_is_waited_for(name: str, path: Path, scratch: Path) -> None:
+    def busy_at_first(connection: socket.socket) -> None:
+        if fake.connections <= 3:
+            connection.sendall(error(0, "overloaded"))
+        else:
+            answering(lambda request_id: verified(request_id, 0))(connection)
+
+    with Fake(path, busy_at_first) as fake, Driver(name, path, scratch) as driver:
+        assert driver.verdicts("key") == ["valid"]
+        assert fake.connections == 4
