@@ -24,6 +24,7 @@ class Fake:
         self._ended = False
         self.connections = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connection = self._listener  # until there is one
         self._listener.bind(str(path))
         self._listener.listen(backlog)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -34,8 +35,9 @@ class Fake:
 
     def __exit__(self, *_: object) -> None:
         self._ended = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        for open_ in (self._listener, self._connection):
+            with contextlib.suppress(OSError):
+                open_.shutdown(socket.SHUT_RDWR)
         self._thread.join(scaled(30))
         self._listener.close()
         assert not self._thread.is_alive(), "the fake server hangs"
@@ -43,11 +45,11 @@ class Fake:
     def _serve(self) -> None:
         while not self._ended:
             try:
-                connection, _ = self._listener.accept()
+                self._connection, _ = self._listener.accept()
             except OSError:
                 return
             self.connections += 1
-            with connection:
+            with self._connection as connection:
                 connection.settimeout(scaled(20))
                 with contextlib.suppress(OSError):
                     self._behaviour(connection)

@@ -259,10 +259,12 @@ class AsyncClient:
                     self._backoff.reset()
                     return found
                 except LatchkeyError as error:
-                    left = deadline - loop.time()
-                    if not error.may_pass or left <= 0 or self._closed:
+                    if not error.may_pass or self._closed:
                         raise
-                await asyncio.sleep(min(self._backoff.next(), left))
+                    delay, left = self._backoff.next(), deadline - loop.time()
+                    await asyncio.sleep(min(delay, left))
+                    if delay >= left:
+                        raise
         finally:
             turns.release()
 

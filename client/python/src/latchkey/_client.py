@@ -188,12 +188,14 @@ class Client:
             try:
                 return self._ask_once(question, deadline)
             except LatchkeyError as error:
-                left = deadline - time.monotonic()
-                if not error.may_pass or left <= 0:
+                if not error.may_pass:
                     raise
-            # What ended one connection has most likely ended all.
-            self._forget_idle()
-            time.sleep(min(backoff.next(), left))
+                # What ended one connection has most likely ended all.
+                self._forget_idle()
+                delay, left = backoff.next(), deadline - time.monotonic()
+                time.sleep(max(min(delay, left), 0))
+                if delay >= left:
+                    raise
 
     def _ask_once(self, question: request.Request[T], deadline: float) -> T:
         connection = self._take()

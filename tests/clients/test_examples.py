@@ -1,0 +1,120 @@
+"""Each example runs and does what its file says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.programs import REPOSITORY
+from harness.wait import scaled, until
+from served import Here
+
+PYTHON = REPOSITORY / "client/python"
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Web:
+    """A web application that an example makes."""
+
+    def __init__(self, port: int) -> None:
+        self._base = f"http://127.0.0.1:{port}"
+
+    def ask(
+        self, path: str, key: str | None = None, *, method: str = "GET", header: str = "bearer"
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers (small letters) and JSON body."""
+        headers = {}
+        if key is not None:
+            named = ("Authorization", f"Bearer {key}") if header == "bearer" else (header, key)
+            headers = dict([named])
+        request = urllib.request.Request(self._base + path, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=scaled(20)) as reply:
+                return reply.status, _small(reply.headers), json.load(reply)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code, _small(refusal.headers), json.load(refusal)
+
+
+def _small(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], port: int, socket_path: Path, log: Path, **environment: str
+) -> Iterator[Web]:
+    """The application from its first answer on until the block ends."""
+    env = os.environ | {"LATCHKEY_SOCKET": str(socket_path), "PORT": str(port)} | environment
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+
+    def up() -> bool:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    try:
+        until(up, 60, "the example listens")
+        yield Web(port)
+    finally:
+        process.terminate()
+        process.wait(scaled(20))
+
+
+def check_web(web: Web, here: Here) -> None:
+    """What the examples in all languages have in common."""
+    assert web.ask("/health")[0] == 200
+
+    me = {"subject": str(here.keys.user), "tenant": str(here.keys.tenant)}
+    for header in ("bearer", "X-API-Key"):
+        status, _, body = web.ask("/me", "key_valid", header=header)
+        assert status == 200
+        assert body == me | {"scopes": ["read", "write"]}
+
+    status, headers, body = web.ask("/me")
+    assert (status, headers["www-authenticate"], body) == (401, "Bearer", {"error": "missing_key"})
+    for key in ("key_revoked", "key_expired", "no_such_key", "x" * 5000):
+        status, headers, body = web.ask("/me", key)
+        assert (status, body) == (401, {"error": "invalid_token"}), key
+        assert headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+    assert web.ask("/things", "key_valid", method="POST")[2] == {"created_by": me["subject"]}
+    assert web.ask("/things", "key_reader", method="POST")[0] == 403
+
+    here.daemon.stop()
+    try:
+        status, headers, body = web.ask("/me", "key_valid")
+        assert (status, headers["retry-after"], body) == (503, "1", {"error": "unavailable"})
+    finally:
+        here.daemon.start().wait_ready()
+    assert web.ask("/me", "key_valid")[0] == 200
+
+
+def test_fastapi(here: Here, scratch: Path) -> None:
+    port = free_port()
+    command = ["/usr/bin/python3", "-m", "uvicorn", "--port", str(port)]
+    command += ["--app-dir", str(PYTHON / "examples"), "fastapi_app:app"]
+    log = scratch / "fastapi.log"
+    environment = {"PYTHONPATH": str(PYTHON / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    with running(command, port, here.keys.socket, log, **environment) as web:
+        check_web(web, here)
+    assert "no answer (connect): cannot connect to" in log.read_text()
+    assert "key_valid" not in log.read_text()

@@ -1,0 +1,183 @@
+"""What only the Python client has to show: threads, forks, tasks, installation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fake import Fake, answering, read_request, verified
+from harness.programs import REPOSITORY
+from harness.wait import scaled
+from latchkey import AsyncClient, Client, ConnectionClosed, InvalidRequest, LatchkeyError, TimedOut
+from served import Here
+
+VERDICT_OF = {"key_valid": "valid", "key_revoked": "revoked", "key_expired": "expired"}
+
+
+def test_threads_share_a_client(here: Here) -> None:
+    wrong: list[str] = []
+
+    def ask(client: Client, key: str) -> None:
+        for _ in range(200):
+            found = client.verify(key).verdict
+            if found != VERDICT_OF[key]:
+                wrong.append(f"{key}: {found}")
+
+    with Client(here.keys.socket, timeout=30) as client:
+        threads = [
+            threading.Thread(target=ask, args=(client, key)) for key in [*VERDICT_OF] * 4
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(scaled(60))
+    assert not wrong
+
+
+def test_after_a_fork_the_child_has_a_connection_of_its_own(here: Here) -> None:
+    client = Client(here.keys.socket, timeout=30)
+    assert client.verify("key_valid")
+    child = os.fork()
+    if child == 0:
+        try:
+            right = all(client.verify("key_revoked").verdict == "revoked" for _ in range(500))
+            os._exit(0 if right else 1)
+        except BaseException:
+            os._exit(2)
+    for _ in range(500):
+        assert client.verify("key_valid")
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    client.close()
+
+
+def test_a_closed_client_says_so(here: Here) -> None:
+    client = Client(here.keys.socket)
+    assert client.verify("key_valid")
+    client.close()
+    with pytest.raises(InvalidRequest, match="closed"):
+        client.verify("key_valid")
+
+
+def test_no_error_holds_the_key(path: Path) -> None:
+    for client in (Client(path, timeout=0.05),):
+        with pytest.raises(LatchkeyError) as caught:
+            client.verify("sk_secret")
+        assert "sk_secret" not in repr(caught.value)
+
+
+def test_many_tasks_share_a_connection(here: Here) -> None:
+    async def ask_all() -> None:
+        async with AsyncClient(here.keys.socket, timeout=30) as client:
+            keys = [*VERDICT_OF] * 2000  # more than may be under way at once
+            answers = await asyncio.gather(*(client.verify(key) for key in keys))
+            assert [answer.verdict for answer in answers] == [VERDICT_OF[key] for key in keys]
+
+    before = here.keys.cli.status()["connections"]["accepted"]
+    asyncio.run(ask_all())
+    after = here.keys.cli.status()["connections"]["accepted"]
+    assert after - before == 2  # this and the one of `latchkey status`
+
+
+def test_a_cancelled_call_costs_the_others_nothing(path: Path) -> None:
+    async def ask() -> None:
+        async with AsyncClient(path, timeout=30) as client:
+            calls = [asyncio.create_task(client.verify("key")) for _ in range(3)]
+            while fake.connections == 0:
+                await asyncio.sleep(0.01)
+            calls[1].cancel()
+            go_on.set()
+            done = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(one).__name__ for one in done] == ["Answer", "CancelledError", "Answer"]
+
+    go_on = threading.Event()
+
+    def late(connection):  # type: ignore[no-untyped-def]
+        assert go_on.wait(scaled(20))
+        answering(lambda request_id: verified(request_id, 0))(connection)
+
+    with Fake(path, late) as fake:
+        asyncio.run(ask())
+        assert fake.connections == 1
+
+
+def test_one_deadline_that_passes_lets_the_others_ask_again(path: Path) -> None:
+    def deaf_at_first(connection):  # type: ignore[no-untyped-def]
+        if fake.connections == 1:
+            while read_request(connection) is not None:
+                pass
+        answering(lambda request_id: verified(request_id, 0))(connection)
+
+    async def ask() -> None:
+        async with AsyncClient(path, timeout=0.3) as client:
+            hasty = asyncio.create_task(client.verify("key"))
+            await asyncio.sleep(0)
+            client.timeout = 30
+            patient = asyncio.create_task(client.verify("key"))
+            with pytest.raises(TimedOut):
+                await hasty
+            assert await patient
+
+    with Fake(path, deaf_at_first) as fake:
+        asyncio.run(ask())
+
+
+def test_a_client_outlives_its_loop(here: Here) -> None:
+    client = AsyncClient(here.keys.socket, timeout=30)
+
+    async def ask() -> bool:
+        return bool(await client.verify("key_valid"))
+
+    assert asyncio.run(ask())
+    assert asyncio.run(ask())
+
+    async def close() -> None:
+        await client.aclose()
+
+    asyncio.run(close())
+
+
+def test_what_is_under_way_ends_with_the_client(path: Path) -> None:
+    def deaf(connection):  # type: ignore[no-untyped-def]
+        while read_request(connection) is not None:
+            pass
+
+    async def ask() -> None:
+        client = AsyncClient(path, timeout=30)
+        call = asyncio.create_task(client.verify("key"))
+        while fake.connections == 0:
+            await asyncio.sleep(0.01)
+        await client.aclose()
+        with pytest.raises(ConnectionClosed):
+            await call
+
+    started = time.monotonic()
+    with Fake(path, deaf) as fake:
+        asyncio.run(ask())
+    assert time.monotonic() - started < scaled(10)
+
+
+def test_it_installs_with_pip_and_nothing_else(scratch: Path, here: Here) -> None:
+    source = scratch / "python"
+    shutil.copytree(REPOSITORY / "client/python", source)  # pip leaves traces in its source
+    target = scratch / "site"
+    pip = ["/usr/bin/python3", "-m", "pip", "install", "-q", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", target, source], check=True, timeout=scaled(120))
+    assert (target / "latchkey/py.typed").is_file()
+    done = subprocess.run(
+        ["/usr/bin/python3", str(source / "examples/verify.py")],
+        env={"PYTHONPATH": str(target), "LATCHKEY_SOCKET": str(here.keys.socket)},
+        input="key_valid\n",
+        capture_output=True,
+        text=True,
+        timeout=scaled(30),
+        check=True,
+    )
+    assert done.stdout == f"in, as {here.keys.user}\n"
