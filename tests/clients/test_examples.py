@@ -118,3 +118,14 @@ def test_fastapi(here: Here, scratch: Path) -> None:
         check_web(web, here)
     assert "no answer (connect): cannot connect to" in log.read_text()
     assert "key_valid" not in log.read_text()
+
+
+def test_go(here: Here, scratch: Path) -> None:
+    built = scratch / "go_server"
+    build = ["go", "build", "-o", str(built), "./examples/server"]
+    subprocess.run(build, cwd=REPOSITORY / "client/go", check=True, timeout=300)
+    log = scratch / "go.log"
+    with running([str(built)], free_port(), here.keys.socket, log) as web:
+        check_web(web, here)
+    assert "no answer: cannot connect to" in log.read_text()
+    assert "key_valid" not in log.read_text()
