@@ -78,7 +78,7 @@ def verified(request_id: int, *verdicts: int) -> bytes:
     return wire.frame(wire.VERIFIED, request_id, body)
 
 
-def error(request_id: int, code: str, text: str = "go away") -> bytes:
+def error(request_id: int, code: str, text: str) -> bytes:
     """An error frame."""
     number = next(number for number, name in wire.ERRORS.items() if name == code)
     body = struct.pack("<HH", number, len(text)) + text.encode()
@@ -93,3 +93,11 @@ def answering(reply: Callable[[int], bytes]) -> Behaviour:
             connection.sendall(reply(request[1]))
 
     return behave
+
+
+def turn_away(connection: socket.socket, code: str, text: str) -> None:
+    """As PROTOCOL.md says: an error unasked, then no more; what is still sent is not looked at."""
+    connection.sendall(error(0, code, text))
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(65536):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import urllib.error
@@ -128,4 +129,24 @@ def test_go(here: Here, scratch: Path) -> None:
     with running([str(built)], free_port(), here.keys.socket, log) as web:
         check_web(web, here)
     assert "no answer: cannot connect to" in log.read_text()
+    assert "key_valid" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def node(scratch: Path) -> Path:
+    """The Node client and its examples, installed as the README says."""
+    there = scratch / "node"
+    shutil.copytree(REPOSITORY / "client/node", there)
+    install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+    subprocess.run(install, cwd=there / "examples", check=True, timeout=300)
+    return there / "examples"
+
+
+@pytest.mark.parametrize("framework", ["express", "fastify"])
+def test_node(here: Here, scratch: Path, node: Path, framework: str) -> None:
+    command = ["node", str(node / f"{framework}_app.js")]
+    log = scratch / f"{framework}.log"
+    with running(command, free_port(), here.keys.socket, log) as web:
+        check_web(web, here)
+    assert "no answer (connect): cannot connect to" in log.read_text()
     assert "key_valid" not in log.read_text()

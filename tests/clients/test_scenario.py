@@ -15,7 +15,7 @@ import pytest
 
 from served import Here
 from drivers import NAMES, Driver
-from fake import Fake, answering, error, read_request, verified
+from fake import Fake, answering, read_request, turn_away, verified
 from harness import wire
 from harness.wait import scaled
 
@@ -288,10 +288,10 @@ def test_half_a_reply_is_no_reply(name: str, path: Path, scratch: Path) -> None:
 
 
 def test_who_may_not_ask_is_told_at_once(name: str, path: Path, scratch: Path) -> None:
-    def turn_away(connection: socket.socket) -> None:
-        connection.sendall(error(0, "not_allowed", "no [[allow]] rule\nadmits you"))
+    def stranger(connection: socket.socket) -> None:
+        turn_away(connection, "not_allowed", "no [[allow]] rule\nadmits you")
 
-    with Fake(path, turn_away) as fake, Driver(name, path, scratch) as driver:
+    with Fake(path, stranger) as fake, Driver(name, path, scratch) as driver:
         result, took_s = timed(driver, int(scaled(20_000)))
         assert (result["failure"], result["refusal"]) == ("refused", "not_allowed")
         assert "admits you" in str(result["text"])
@@ -303,7 +303,7 @@ def test_who_may_not_ask_is_told_at_once(name: str, path: Path, scratch: Path) -
 def test_an_overload_is_waited_for(name: str, path: Path, scratch: Path) -> None:
     def busy_at_first(connection: socket.socket) -> None:
         if fake.connections <= 3:
-            connection.sendall(error(0, "overloaded"))
+            turn_away(connection, "overloaded", "too many connections")
         else:
             answering(lambda request_id: verified(request_id, 0))(connection)
 

@@ -1,0 +1,14 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Answer, Client, Terms } from "./index.js";
+
+export interface Options extends Terms {
+  client?: Client;
+  /** Where failures are told; console.error unless it is said otherwise. */
+  log?: (text: string) => void;
+}
+
+export function latchkey(options?: Options): (
+  request: IncomingMessage & { latchkey?: Answer },
+  response: ServerResponse,
+  next: (error?: unknown) => void,
+) => void;

@@ -1,0 +1,24 @@
+// Middleware for Express and whatever takes (request, response, next).
+"use strict";
+
+const { judge } = require("./lib/auth.js");
+
+/** app.use(latchkey({ allScopes: ["read"] })); the answer is then request.latchkey. */
+function latchkey(options) {
+  const decide = judge(options);
+  return (request, response, next) => {
+    decide(request.headers).then(({ answer, status, error, header }) => {
+      if (answer) {
+        request.latchkey = answer;
+        next();
+        return;
+      }
+      response.statusCode = status;
+      response.setHeader(...header);
+      response.setHeader("Content-Type", "application/json");
+      response.end(JSON.stringify({ error }));
+    }).catch(next);
+  };
+}
+
+module.exports = { latchkey };

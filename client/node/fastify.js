@@ -1,0 +1,19 @@
+// A hook for Fastify.
+"use strict";
+
+const { judge } = require("./lib/auth.js");
+
+/** fastify.addHook("onRequest", latchkey({ allScopes: ["read"] })); then it is request.latchkey. */
+function latchkey(options) {
+  const decide = judge(options);
+  return async (request, reply) => {
+    const { answer, status, error, header } = await decide(request.headers);
+    if (answer) {
+      request.latchkey = answer;
+      return undefined;
+    }
+    return reply.code(status).header(...header).send({ error });
+  };
+}
+
+module.exports = { latchkey };
