@@ -150,3 +150,17 @@ def test_node(here: Here, scratch: Path, node: Path, framework: str) -> None:
         check_web(web, here)
     assert "no answer (connect): cannot connect to" in log.read_text()
     assert "key_valid" not in log.read_text()
+
+
+def test_node_types(node: Path) -> None:
+    compiler = ["node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "verify.ts"]
+    compiler += ["--module", "node16", "--moduleResolution", "node16", "--target", "es2022"]
+    done = subprocess.run(compiler, cwd=node, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    # The types must be able to say no, too.
+    (node / "wrong.ts").write_text(
+        'import { Client } from "latchkey";\nnew Client().verify("k", { allscopes: ["x"] });\n'
+    )
+    compiler[compiler.index("verify.ts")] = "wrong.ts"
+    done = subprocess.run(compiler, cwd=node, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "allscopes" in done.stdout, done.stdout
