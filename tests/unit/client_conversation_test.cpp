@@ -1,0 +1,289 @@
+// liblatchkey without a socket: replies in order, and what becomes of requests when the connection
+// is lost, a deadline passes, or what answers makes no sense. The bytes are moved by hand.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "client/c/conversation.h"
+}
+#include "latchkey/client.h"
+
+namespace latchkey {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+std::string little(std::uint64_t value, int bytes) {
+  std::string text;
+  for (int i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i));
+  return text;
+}
+
+std::string frame(int type, std::uint64_t id, const std::string& body = "") {
+  return little(1, 1) + little(static_cast<std::uint64_t>(type), 1) + little(0, 2) +
+         little(16 + body.size(), 4) + little(id, 8) + body;
+}
+
+std::string verified(std::uint64_t id, int verdict) {
+  return frame(
+      LATCHKEY_VERIFIED, id,
+      little(1, 4) + little(static_cast<std::uint64_t>(verdict), 1) + little(1, 1) + little(0, 6));
+}
+
+std::string error(std::uint64_t id, int code, const std::string& text) {
+  return frame(LATCHKEY_ERROR, id,
+               little(static_cast<std::uint64_t>(code), 2) + little(text.size(), 2) + text);
+}
+
+class ClientConversation : public testing::Test {
+ protected:
+  ClientConversation() { EXPECT_NE(client_, nullptr); }
+  ~ClientConversation() override { latchkey_close(client_); }
+
+  // Each is known by the number that is its context.
+  int ask(int number, const std::string& key = "key") {
+    const latchkey_key bytes{key.data(), key.size()};
+    return latchkey_start_verify(client_, nullptr, &bytes, 1,
+                                 &contexts_.at(static_cast<std::size_t>(number)));
+  }
+
+  std::string drain(std::size_t room = 1 << 20) {
+    std::string bytes(room, '\0');
+    bytes.resize(latchkey_drain(client_, bytes.data(), room));
+    return bytes;
+  }
+
+  void feed(const std::string& bytes) {
+    ASSERT_EQ(latchkey_feed(client_, bytes.data(), bytes.size()), 0);
+  }
+
+  // "0 valid", "1 closed", ... of all replies that are there.
+  std::vector<std::string> taken() {
+    std::vector<std::string> all;
+    latchkey_reply reply;
+    while (latchkey_take(client_, &reply) != 0) {
+      std::string what = std::to_string(static_cast<int*>(reply.context) - contexts_.data()) + " ";
+      if (reply.failure == 0 && reply.type == LATCHKEY_VERIFY) {
+        what += latchkey_verdict_name(reply.answers[0].verdict);
+      } else {
+        what += latchkey_failure_name(reply.failure);
+        if (reply.refusal != 0) what += std::string(" ") + latchkey_refusal_name(reply.refusal);
+      }
+      if (reply.failure != 0) {
+        text_ = reply.text;
+        // Whoever looks only at the verdict must not find a yes.
+        if (reply.type == LATCHKEY_VERIFY) {
+          EXPECT_EQ(reply.answers[0].verdict, LATCHKEY_UNAVAILABLE);
+        }
+      }
+      all.push_back(what);
+    }
+    return all;
+  }
+
+  latchkey_client* client_ = latchkey_open("/nowhere");
+  std::vector<int> contexts_ = std::vector<int>(LATCHKEY_PENDING_MAX + 2);
+  std::string text_;
+};
+
+TEST_F(ClientConversation, RepliesComeInTheOrderOfTheRequestsHoweverTheirBytesArrive) {
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(ask(i), 0);
+  EXPECT_EQ(latchkey_pending(client_), 3U);
+  EXPECT_EQ(drain().size(), 3U * (16 + 12 + 2 + 3));
+  const std::string replies = verified(1, 0) + verified(2, 3) + verified(3, 1);
+  std::vector<std::string> all;
+  for (const char byte : replies) {
+    feed(std::string(1, byte));
+    for (const auto& reply : taken()) all.push_back(reply);
+  }
+  EXPECT_THAT(all, ElementsAre("0 valid", "1 revoked", "2 unknown"));
+  EXPECT_EQ(latchkey_pending(client_), 0U);
+}
+
+TEST_F(ClientConversation, WhatIsSentIsGoneAndASmallBufferTakesItInParts) {
+  ask(0, "secret");
+  std::string sent;
+  for (std::string part = drain(5); !part.empty(); part = drain(5)) sent += part;
+  EXPECT_THAT(sent, HasSubstr("secret"));
+  EXPECT_THAT(drain(), IsEmpty());
+  feed(verified(1, 0));
+  EXPECT_THAT(taken(), ElementsAre("0 valid"));
+}
+
+TEST_F(ClientConversation, ALostConnectionCostsWhatWasUnderWayAndNotWhatItHasAnswered) {
+  for (int i = 0; i < 3; ++i) ask(i);
+  drain();
+  feed(verified(1, 0) + verified(2, 0).substr(0, 20));
+  latchkey_lost(client_);
+  EXPECT_EQ(latchkey_broken(client_), 1);
+  EXPECT_THAT(drain(), IsEmpty());  // a new connection begins when the old one's replies are taken
+  ask(3);
+  EXPECT_THAT(taken(), ElementsAre("0 valid", "1 closed", "2 closed"));
+  EXPECT_THAT(text_, HasSubstr("closed"));
+  EXPECT_EQ(drain().size(), 33U);
+  feed(verified(4, 1));
+  EXPECT_THAT(taken(), ElementsAre("3 unknown"));
+}
+
+TEST_F(ClientConversation, WhatWasNotSentYetWaitsForTheNextConnection) {
+  ask(0);
+  latchkey_lost(client_);
+  EXPECT_THAT(taken(), IsEmpty());
+  EXPECT_EQ(drain().size(), 33U);
+  feed(verified(1, 0));
+  EXPECT_THAT(taken(), ElementsAre("0 valid"));
+}
+
+TEST_F(ClientConversation, ARefusedRequestCostsOnlyItself) {
+  for (int i = 0; i < 2; ++i) ask(i);
+  drain();
+  feed(error(1, LATCHKEY_UNKNOWN_SOURCE, "no such source") + verified(2, 0));
+  EXPECT_THAT(taken(), ElementsAre("0 refused unknown_source", "1 valid"));
+  EXPECT_EQ(latchkey_broken(client_), 0);
+}
+
+TEST_F(ClientConversation, ARefusedConnectionCostsAll) {
+  for (int i = 0; i < 2; ++i) ask(i);
+  drain();
+  feed(error(0, LATCHKEY_NOT_ALLOWED, "no rule\nadmits you"));
+  EXPECT_THAT(taken(), ElementsAre("0 refused not_allowed", "1 refused not_allowed"));
+  EXPECT_THAT(text_, HasSubstr("no rule?admits you"));
+  EXPECT_EQ(latchkey_broken(client_), 1);
+}
+
+TEST_F(ClientConversation, NonsenseEndsTheConnection) {
+  const std::string nonsense[] = {
+      "HTTP/1.1 400 Bad Request\r\n\r\n",
+      verified(2, 0),                   // of another request
+      frame(LATCHKEY_PONG, 1),          // to another one
+      frame(LATCHKEY_PING, 1),          // no reply
+      frame(LATCHKEY_VERIFIED, 1, ""),  // cut
+      verified(1, LATCHKEY_VERDICTS),   // no verdict
+  };
+  std::uint64_t id = 1;
+  for (const std::string& bytes : nonsense) {
+    latchkey_client* fresh = latchkey_open("/nowhere");
+    std::swap(client_, fresh);
+    latchkey_close(fresh);
+    ask(0);
+    ask(1);
+    drain();
+    feed(bytes);
+    feed(verified(id, 0));  // nothing after it counts
+    EXPECT_THAT(taken(), ElementsAre("0 protocol", "1 protocol")) << bytes;
+    EXPECT_EQ(latchkey_broken(client_), 1);
+  }
+}
+
+TEST_F(ClientConversation, NonsenseThatNobodyAskedForEndsTheConnection) {
+  feed(verified(1, 0));
+  EXPECT_THAT(taken(), IsEmpty());
+  EXPECT_EQ(latchkey_broken(client_), 1);
+}
+
+TEST_F(ClientConversation, TooMuchUnderWayIsRefusedAndChangesNothing) {
+  for (int i = 0; i < LATCHKEY_PENDING_MAX; ++i) {
+    ASSERT_EQ(ask(i), 0);
+    drain();
+  }
+  EXPECT_EQ(ask(LATCHKEY_PENDING_MAX), LATCHKEY_FAILED_FULL);
+  EXPECT_EQ(latchkey_pending(client_), std::size_t{LATCHKEY_PENDING_MAX});
+  feed(verified(1, 0));
+  EXPECT_THAT(taken(), ElementsAre("0 valid"));
+  EXPECT_EQ(ask(LATCHKEY_PENDING_MAX), 0);
+}
+
+TEST_F(ClientConversation, TooMuchUnsentIsRefused) {
+  const std::string key(LATCHKEY_KEY_BYTES_MAX, 'k');
+  int asked = 0;
+  while (ask(asked, key) == 0) ++asked;
+  EXPECT_EQ(asked, (LATCHKEY_UNSENT_BYTES_MAX + 4125) / 4126);
+}
+
+TEST_F(ClientConversation, AnEndlessStreamIsNotKept) {
+  ask(0);
+  drain();
+  const std::string part(1 << 16, '\1');
+  int fed = 0;
+  while (latchkey_feed(client_, part.data(), part.size()) == 0) ++fed;
+  EXPECT_LE(fed, 18);  // LATCHKEY_REPLY_BYTES_MAX and a part more
+  EXPECT_THAT(taken(), ElementsAre("0 protocol"));
+}
+
+TEST_F(ClientConversation, WhatCannotBeAskedIsNotSent) {
+  const latchkey_key key{"key", 3};
+  EXPECT_EQ(latchkey_start_verify(client_, nullptr, &key, 0, nullptr), LATCHKEY_FAILED_ARGUMENT);
+  EXPECT_EQ(latchkey_start_verify(client_, nullptr, nullptr, 1, nullptr), LATCHKEY_FAILED_ARGUMENT);
+  latchkey_question question = {};  // zeros: somebody forgot LATCHKEY_QUESTION_INIT
+  EXPECT_EQ(latchkey_start_verify(client_, &question, &key, 1, nullptr), LATCHKEY_FAILED_ARGUMENT);
+  EXPECT_EQ(latchkey_start_sync(client_, 0, nullptr), LATCHKEY_FAILED_ARGUMENT);
+  EXPECT_EQ(latchkey_start_sync(client_, 60001, nullptr), LATCHKEY_FAILED_ARGUMENT);
+  EXPECT_THAT(drain(), IsEmpty());
+  EXPECT_EQ(latchkey_due_ms(client_), -1);
+  latchkey_answer answer;
+  ask(0);  // a call that waits would take its reply
+  EXPECT_EQ(latchkey_verify(client_, "key", 3, nullptr, &answer), LATCHKEY_FAILED_ARGUMENT);
+  EXPECT_EQ(answer.verdict, LATCHKEY_UNAVAILABLE);
+}
+
+// ---- deadlines, whose clock is an argument here
+
+class ClientDeadline : public testing::Test {
+ protected:
+  ClientDeadline() {
+    talk_.soonest_ms = UINT64_MAX;
+    talk_.answers = answers_;
+  }
+  ~ClientDeadline() override {
+    talk_.answers = nullptr;
+    lk_conversation_free(&talk_);
+  }
+
+  void start(std::uint64_t deadline_ms) {
+    const lk_request ping = {LATCHKEY_PING, LATCHKEY_QUESTION_INIT, nullptr, 0, 0};
+    ASSERT_EQ(lk_start(&talk_, &ping, deadline_ms, nullptr), 0);
+  }
+  std::vector<int> failures() {
+    std::vector<int> all;
+    latchkey_reply reply;
+    while (lk_take(&talk_, &reply)) all.push_back(reply.failure);
+    return all;
+  }
+
+  latchkey_answer answers_[1];
+  lk_conversation talk_ = {};
+};
+
+TEST_F(ClientDeadline, PassesForTheOneAndCostsTheOthersTheConnection) {
+  start(200);
+  start(100);
+  start(300);
+  EXPECT_FALSE(lk_expired(&talk_, 99));
+  EXPECT_TRUE(lk_expired(&talk_, 100));
+  lk_fail(&talk_, LATCHKEY_FAILED_TIMEOUT, 100);
+  EXPECT_THAT(failures(),
+              ElementsAre(LATCHKEY_FAILED_CLOSED, LATCHKEY_FAILED_TIMEOUT, LATCHKEY_FAILED_CLOSED));
+  EXPECT_FALSE(lk_expired(&talk_, 1000));
+  EXPECT_TRUE(lk_renew(&talk_));
+}
+
+TEST_F(ClientDeadline, OfARequestThatIsAnsweredDoesNotPass) {
+  start(100);
+  start(200);
+  lk_sent(&talk_, lk_buffer_size(&talk_.out));
+  const std::string pong = frame(LATCHKEY_PONG, 1);
+  std::uint8_t* to = lk_buffer_reserve(&talk_.in, pong.size());
+  std::copy(pong.begin(), pong.end(), to);
+  talk_.in.end += pong.size();
+  EXPECT_THAT(failures(), ElementsAre(0));
+  EXPECT_FALSE(lk_expired(&talk_, 150));
+  EXPECT_TRUE(lk_expired(&talk_, 200));
+}
+
+}  // namespace
+}  // namespace latchkey
