@@ -239,7 +239,11 @@ short latchkey_events(const latchkey_client* lk) {
 
 int latchkey_due_ms(const latchkey_client* lk) {
   if (lk->talk.count == 0) return -1;
-  const bool to_connect = lk->fd < 0 && lk->retry_at_ms < lk->talk.soonest_ms;
+  /* Else who polls before taking what an earlier step has brought, waits for what is there. */
+  if (lk_ready(&lk->talk)) return 0;
+  /* What is in flight without a descriptor is on a transport of the caller's. */
+  const bool apart = lk->fd < 0 && (!lk->talk.in_flight || lk->talk.lost);
+  const bool to_connect = apart && lk->retry_at_ms < lk->talk.soonest_ms;
   const uint64_t due = to_connect ? lk->retry_at_ms : lk->talk.soonest_ms;
   const uint64_t now_ms = lk_now_ms();
   if (due <= now_ms) return 0;

@@ -233,6 +233,16 @@ bool lk_take(lk_conversation* talk, latchkey_reply* reply) {
   return true;
 }
 
+bool lk_ready(const lk_conversation* talk) {
+  if (talk->count == 0) return false;
+  const lk_pending* first = pending_at(talk, 0);
+  if (first->failure != 0 || (talk->lost && first->request_id <= talk->lost_id)) return true;
+  const size_t size = lk_buffer_size(&talk->in);
+  lk_header header;
+  if (size < LATCHKEY_HEADER_BYTES) return false;
+  return lk_decode_header(lk_buffer_front(&talk->in), &header) != 0 || size >= header.length;
+}
+
 void lk_conversation_free(lk_conversation* talk) {
   lk_buffer_free(&talk->out);
   lk_buffer_free(&talk->in);

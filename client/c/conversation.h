@@ -39,6 +39,9 @@ void lk_sent(lk_conversation* talk, size_t bytes);
  * sense fail everything and set `lost`: the connection has to end. */
 bool lk_take(lk_conversation* talk, latchkey_reply* reply);
 
+/* Would lk_take() find a reply? */
+bool lk_ready(const lk_conversation* talk);
+
 /* The connection has ended. What has arrived is still to be taken; the rest fails as `closed`. If
  * nothing of it had been sent, it waits for the next connection instead. */
 void lk_lose(lk_conversation* talk);

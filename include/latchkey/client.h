@@ -211,8 +211,9 @@ int latchkey_fd(const latchkey_client* lk);
 /* poll(2)'s POLLIN and POLLOUT: what latchkey_step() waits for. */
 short latchkey_events(const latchkey_client* lk);
 
-/* Milliseconds until latchkey_step() has something to do although nothing arrives: the next try to
- * connect, or the next deadline. -1: nothing is due. For poll(2)'s timeout. */
+/* Milliseconds until there is something to do although nothing arrives: 0 if a reply can be taken,
+ * else the next try to connect or the next deadline is latchkey_step()'s. -1: nothing is due. For
+ * poll(2)'s timeout. */
 int latchkey_due_ms(const latchkey_client* lk);
 
 /* ---- with a transport of one's own (io_uring, a test): instead of latchkey_step() */

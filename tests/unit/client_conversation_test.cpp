@@ -105,6 +105,25 @@ TEST_F(ClientConversation, RepliesComeInTheOrderOfTheRequestsHoweverTheirBytesAr
   EXPECT_EQ(latchkey_pending(client_), 0U);
 }
 
+TEST_F(ClientConversation, AReplyThatCanBeTakenIsDueAtOnce) {
+  EXPECT_EQ(latchkey_due_ms(client_), -1);
+  latchkey_set_timeout(client_, 60000);
+  ask(0);
+  drain();
+  ask(1);
+  drain();
+  feed(verified(1, 0).substr(0, 20));
+  EXPECT_GT(latchkey_due_ms(client_), 0);
+  feed(verified(1, 0).substr(20));
+  EXPECT_EQ(latchkey_due_ms(client_), 0);
+  EXPECT_THAT(taken(), ElementsAre("0 valid"));
+  EXPECT_GT(latchkey_due_ms(client_), 1000);
+  latchkey_lost(client_);
+  EXPECT_EQ(latchkey_due_ms(client_), 0);
+  EXPECT_THAT(taken(), ElementsAre("1 closed"));
+  EXPECT_EQ(latchkey_due_ms(client_), -1);
+}
+
 TEST_F(ClientConversation, WhatIsSentIsGoneAndASmallBufferTakesItInParts) {
   ask(0, "secret");
   std::string sent;

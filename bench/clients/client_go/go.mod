@@ -1,0 +1,7 @@
+module client
+
+go 1.19
+
+require latchkey v0.0.0
+
+replace latchkey => ../../../client/go
