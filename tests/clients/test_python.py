@@ -16,6 +16,7 @@ from fake import Fake, answering, read_request, verified
 from harness.programs import REPOSITORY
 from harness.wait import scaled
 from latchkey import AsyncClient, Client, ConnectionClosed, InvalidRequest, LatchkeyError, TimedOut
+from latchkey.asgi import LatchkeyMiddleware
 from served import Here
 
 VERDICT_OF = {"key_valid": "valid", "key_revoked": "revoked", "key_expired": "expired"}
@@ -64,6 +65,14 @@ def test_a_closed_client_says_so(here: Here) -> None:
     client.close()
     with pytest.raises(InvalidRequest, match="closed"):
         client.verify("key_valid")
+
+
+def test_middleware_with_a_demand_that_cannot_be_asked_does_not_start() -> None:
+    async def application(*_: object) -> None:
+        raise AssertionError("not to be reached")
+
+    with pytest.raises(InvalidRequest):
+        LatchkeyMiddleware(application, all_scopes=["two words"])
 
 
 def test_no_error_holds_the_key(path: Path) -> None:

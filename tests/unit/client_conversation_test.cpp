@@ -304,5 +304,23 @@ TEST_F(ClientDeadline, OfARequestThatIsAnsweredDoesNotPass) {
   EXPECT_TRUE(lk_expired(&talk_, 200));
 }
 
+TEST_F(ClientDeadline, KeysThatAreSentAreNotInTheBufferAnyMore) {
+  const std::string secret = "sk_live_42";
+  const latchkey_key key{secret.data(), secret.size()};
+  const lk_request request = {LATCHKEY_VERIFY, LATCHKEY_QUESTION_INIT, &key, 1, 0};
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(lk_start(&talk_, &request, 1000, nullptr), 0);
+  const auto held = [this] {
+    return std::string(reinterpret_cast<const char*>(talk_.out.data), talk_.out.room);
+  };
+  EXPECT_THAT(held(), HasSubstr(secret));
+  while (lk_buffer_size(&talk_.out) != 0) {
+    lk_sent(&talk_, std::min<std::size_t>(lk_buffer_size(&talk_.out), 1000));
+  }
+  EXPECT_THAT(held(), testing::Not(HasSubstr("sk_live")));
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(lk_start(&talk_, &request, 1000, nullptr), 0);
+  lk_fail(&talk_, LATCHKEY_FAILED_TIMEOUT, 1000);  // and what was never sent
+  EXPECT_THAT(held(), testing::Not(HasSubstr("sk_live")));
+}
+
 }  // namespace
 }  // namespace latchkey

@@ -2,6 +2,7 @@
 "use strict";
 
 const { Client, LatchkeyError } = require("../index.js");
+const wire = require("./wire.js");
 
 /** The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. */
 function presentedKey(headers) {
@@ -18,6 +19,7 @@ const refusal = (status, error, challenge) => ({ status, error, header: ["WWW-Au
 
 /** From {client, log, ...terms} to headers => {answer} or {status, error, header}. */
 function judge({ client = new Client(), log = console.error, ...terms } = {}) {
+  wire.question(terms); // what cannot be asked is told when the program starts, not at each request
   return async (headers) => {
     const key = presentedKey(headers);
     if (key === undefined) return refusal(401, "missing_key", "Bearer");

@@ -8,7 +8,7 @@ const { tmpdir } = require("node:os");
 const { join } = require("node:path");
 const { after, before, beforeEach, test } = require("node:test");
 const { Client, LatchkeyError } = require("../index.js");
-const { presentedKey } = require("../lib/auth.js");
+const { judge, presentedKey } = require("../lib/auth.js");
 
 let folder, path, number = 0;
 before(() => { folder = mkdtempSync(join(tmpdir(), "latchkey-node-")); });
@@ -79,6 +79,7 @@ test("a misspelt demand is no demand that is met", async () => {
   await assert.rejects(client.verify("key", { allscopes: ["admin"] }), { failure: "argument" });
   await assert.rejects(client.verify("key", { allScopes: "admin" }), { failure: "argument" });
   await assert.rejects(client.verify(undefined), { failure: "argument" });
+  assert.throws(() => judge({ client, anyscopes: ["admin"] }), { failure: "argument" });
 });
 
 test("no error holds the key", async () => {

@@ -16,7 +16,7 @@ from typing import Any
 
 from ._aio import AsyncClient
 from ._errors import LatchkeyError
-from ._wire import Answer
+from ._wire import Answer, question
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -62,6 +62,8 @@ class LatchkeyMiddleware:
             "max_age": max_age,
         }
         self._public = frozenset(public_paths)
+        # What cannot be asked is told when the program starts, not at each request.
+        question(source, all_scopes, any_scopes, max_age, True, False)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan" or scope.get("path") in self._public:
