@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from ._errors import InvalidRequest
 
@@ -39,19 +39,7 @@ SYNC_TIMEOUT_MS_MAX: Final = 60000
 MAX_AGE_ANY: Final = 0xFFFFFFFF
 AGE_UNKNOWN: Final = 0xFFFFFFFF
 
-VERDICTS: Final[tuple[Verdict, ...]] = (
-    "valid",
-    "unknown",
-    "malformed",
-    "revoked",
-    "disabled",
-    "deleted",
-    "expired",
-    "not_yet_valid",
-    "insufficient_scope",
-    "forbidden",
-    "unavailable",
-)
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 REFUSALS: Final = (
     "none bad_version bad_type bad_length bad_reserved bad_flags bad_count bad_source bad_scope"
     " truncated trailing bad_timeout unknown_source not_allowed timed_out overloaded stopping"
