@@ -1,4 +1,4 @@
-"""No key in memory, no secret in anything that is written."""
+"""No key and no pepper in memory, no secret in anything that is written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from harness import seeds
 from harness.programs import Daemon, check_config
+from harness.wait import until
 from installation import PASSWORD, Databases, Installation
 
 # Long enough that no chance puts it anywhere.
@@ -116,6 +118,36 @@ def test_no_key_stays_in_memory_and_no_secret_is_written(cluster, databases: Dat
     }
     for name, text in written.items():
         assert found_in([text], wanted) == set(), name
+    there.close()
+
+
+def test_no_pepper_stays_in_memory(cluster, databases: Databases) -> None:
+    """The daemon keeps what HMAC makes of a pepper before it sees a key, and not the pepper."""
+    there = Installation(cluster, databases.new("api_keys"))
+    there.source("api_keys", preset="api_keys", peppers=str(there.peppers))
+    tenant = seeds.insert_tenant(there.conn, "Acme")
+    wanted: dict[str, bytes] = {}
+
+    def add(name: str, form: Literal["key", "hex", "b64"]) -> None:
+        # Random in all its bytes: a part of 16 is enough to tell that a copy lies there.
+        pepper = seeds.Pepper(name, secrets.token_bytes(48))
+        written = pepper.write_to(there.peppers, form).read_bytes().strip()
+        for part, text in {"raw": pepper.secret, "as written": written}.items():
+            wanted[f"{name}, {part}, begins"] = text[:16]
+            wanted[f"{name}, {part}, ends"] = text[-16:]
+        seeds.insert_api_key(there.conn, tenant, None, name, f"sk_{name}", pepper)
+
+    for form in ("key", "hex", "b64"):
+        add(f"version_{form}", form)
+    with there.serve() as daemon:
+        assert there.ask("sk_version_key", "sk_version_hex", "sk_version_b64").names == ["valid"] * 3
+        assert found_in(memory_of(daemon.pid), wanted) == set()
+        # Rotated while it runs: read again, and one more.
+        add("version_later", "hex")
+        daemon.sighup()
+        until(lambda: there.ask("sk_version_later").names == ["valid"], 20, "the pepper is taken over")
+        assert found_in(memory_of(daemon.pid), {"control": b"version_later"}) == {"control"}
+        assert found_in(memory_of(daemon.pid), wanted) == set()
     there.close()
 
 
