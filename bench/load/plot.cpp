@@ -10,7 +10,7 @@ namespace latchkey {
 namespace {
 
 constexpr double kWidth = 760, kHeight = 320;
-constexpr double kLeft = 76, kRight = 16, kTop = 40, kBottom = 52;
+constexpr double kLeft = 76, kRight = 28, kTop = 40, kBottom = 52;
 
 struct Scale {
   double first, last, from, to;
@@ -96,7 +96,7 @@ std::string line_plot(const std::string& title, const Axis& x, const Axis& y,
     const double at = across.of(tick.at);
     svg << "<line class='grid' x1='" << at << "' x2='" << at << "' y1='" << kTop << "' y2='"
         << kHeight - kBottom << "'/><text class='tick' text-anchor='middle' x='" << at << "' y='"
-        << kHeight - kBottom + 18 << "'>" << escaped(tick.label) << "</text>";
+        << kHeight - kBottom + 20 << "'>" << escaped(tick.label) << "</text>";
   }
   svg << "<text class='axis' text-anchor='middle' x='" << (kLeft + kWidth - kRight) / 2 << "' y='"
       << kHeight - 10 << "'>" << escaped(x.label)
