@@ -18,6 +18,7 @@
 #include <iostream>
 
 #include "bench/change_bench.h"
+#include "bench/embedded.h"
 #include "bench/structures.h"
 
 namespace latchkey::bench {
@@ -373,6 +374,17 @@ void register_structure(const std::string& name, std::int64_t size, bool smoke) 
   }
 }
 
+// Which nothing changes, and one thread asks.
+template <typename Structure>
+void register_embedded(const std::string& name, std::int64_t size) {
+  for (const std::int64_t batch : {1, 32, 64}) {
+    benchmark::RegisterBenchmark(("embedded/hit/" + name).c_str(), look_up<Structure, true>)
+        ->Args({size, batch});
+    benchmark::RegisterBenchmark(("embedded/miss/" + name).c_str(), look_up<Structure, false>)
+        ->Args({size, batch});
+  }
+}
+
 template <typename Structure>
 void register_peer_changes(const std::string& name, std::int64_t size, std::int64_t iterations) {
   const auto limit = [&](benchmark::internal::Benchmark* made, std::int64_t times) {
@@ -421,6 +433,9 @@ void register_all(std::int64_t size, bool smoke) {
   register_structure<Locked<StdMap>>("unordered_map+shared_mutex", size, smoke);
   register_structure<Locked<RobinMap>>("robin_map+shared_mutex", size, smoke);
   register_structure<Copied>("robin_map+atomic_shared_ptr", size, smoke);
+  register_embedded<Ours>("latchkey", size);
+  register_embedded<Sqlite>("sqlite", size);
+  register_embedded<Lmdb>("lmdb", size);
   benchmark::RegisterBenchmark("change/latchkey", change)->Args({size});
   benchmark::RegisterBenchmark("come_and_go/latchkey", come_and_go)
       ->Args({size})

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,13 @@ class Keys(Installation):
 
 
 @contextlib.contextmanager
-def served(there: Installation) -> Iterator[Daemon]:
-    """Its daemon, all threads of it on the server's processor."""
+def served(there: Installation, processors: Sequence[int] = (SERVER,)) -> Iterator[Daemon]:
+    """Its daemon, all threads of it on the server's processor, or on others."""
     there.install()
     with Daemon(there.config) as daemon:
+        allowed = ",".join(map(str, processors))
         subprocess.run(
-            ["taskset", "--all-tasks", "--cpu-list", "--pid", str(SERVER), str(daemon.pid)],
+            ["taskset", "--all-tasks", "--cpu-list", "--pid", allowed, str(daemon.pid)],
             stdout=subprocess.DEVNULL,
             check=True,
         )
