@@ -405,17 +405,18 @@ std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& run
 
 int run(const std::string& config_path, bool check) {
   Options options = Options::load(config_path);
+  // Signals come to this thread's io_context and to no other: block them before threads exist, that
+  // of the log included. One that did not block them would take a SIGHUP that comes before there is
+  // a handler, and with it the daemon's end. (A check ends at once, as any command does.)
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  if (!check) pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
   start_log(options.log_level);
   keep_memory_private();
   if (options.lock_memory && !check) lock_memory();
   const std::optional<int> listening = check ? std::nullopt : passed_socket();
-
-  // Signals come to this thread's io_context and to no other: block them before threads exist.
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
 
   Running running(std::move(options));
   // A check reports what the loaders find by itself.

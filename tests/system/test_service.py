@@ -202,6 +202,29 @@ def test_a_storm_of_signals_changes_nothing(there: Installation) -> None:
         # The block's end is an orderly stop, with exit code 0.
 
 
+def test_signals_that_come_while_it_loads_wait_for_their_handlers(there: Installation) -> None:
+    """A reload that is asked for before it is ready is done afterwards; a stop, at once and orderly."""
+    there.conn.autocommit = False
+    try:
+        for stop in (False, True):
+            there.sql("LOCK TABLE external_credentials IN ACCESS EXCLUSIVE MODE")
+            with Daemon(there.config, wait=False) as daemon:
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                until(lambda: there.value(waiting) > 0, 20, "it waits for the table")
+                if stop:
+                    assert daemon.stop() == 0
+                else:
+                    for _ in range(10):
+                        daemon.sighup()
+                    there.conn.rollback()
+                    daemon.wait_ready()
+                    daemon.wait_notified("READY=1", 2)  # reloaded
+            there.conn.rollback()
+    finally:
+        there.conn.rollback()
+        there.conn.autocommit = True
+
+
 # ---- memory, and the log
 
 
