@@ -10,7 +10,7 @@ namespace latchkey {
 namespace {
 
 constexpr double kWidth = 760, kHeight = 320;
-constexpr double kLeft = 76, kRight = 28, kTop = 40, kBottom = 52;
+constexpr double kLeft = 76, kRight = 44, kTop = 40, kBottom = 52;
 
 struct Scale {
   double first, last, from, to;
