@@ -193,8 +193,16 @@ class Daemon:
         self._started().send_signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """SIGSTOP: from its own point of view, time jumps."""
+        """SIGSTOP: from its own point of view, time jumps. Returns once every thread stands."""
         self._started().send_signal(signal.SIGSTOP)
+        # The signal is on its way for a moment, in which a worker may still answer.
+        tasks = Path(f"/proc/{self.pid}/task")
+
+        def stands() -> bool:
+            states = [stat.read_text().rpartition(")")[2].split()[0] for stat in tasks.glob("*/stat")]
+            return all(state in "tT" for state in states)
+
+        until(stands, 10, "every thread of latchkeyd stands")
 
     def thaw(self) -> None:
         """SIGCONT; harmless if it is not frozen."""
