@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
@@ -18,22 +17,15 @@ sys.path[:0] = [str(_HERE), str(_HERE / "system")]
 # on it. This one is there before they are.
 os.environ.setdefault("LATCHKEY_TESTS_NOW", str(int(time.time())))
 
-from harness import seeds  # noqa: E402
 from harness.postgres import PrivateCluster  # noqa: E402
-from installation import Databases  # noqa: E402
+from installation import Databases, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PrivateCluster]:
     """The server that all tests share. Whoever stops or hangs one makes one of their own."""
     with PrivateCluster() as server:
-        with contextlib.closing(server.connect()) as conn, conn.cursor() as cursor:
-            # One password for all databases: the role belongs to the server.
-            cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD 'geheim'")
-        for name in seeds.ALL_SCHEMAS:
-            server.createdb(f"template_{name}")
-            with contextlib.closing(server.connect(f"template_{name}")) as conn:
-                seeds.create_schema(conn, name)
+        prepare(server)
         yield server
 
 

@@ -17,8 +17,8 @@ from harness.wait import scaled
 
 CLIENTS = REPOSITORY / "client"
 
-# Without what only the driver's own language needs, a client must do: it has no dependencies.
-_PYTHON = {"PYTHONPATH": str(CLIENTS / "python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
+#: For programs that import the Python client from the tree, and leave no traces there.
+PYTHON = {"PYTHONPATH": str(CLIENTS / "python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 #: Those that a sanitizer's build has to do with; all of them otherwise.
 NAMES = ["c", "cpp"] if sanitized() else ["c", "cpp", "python", "python-asyncio", "go", "node"]
@@ -46,7 +46,7 @@ class Driver:
     """One client with one handle, for as long as the block lasts."""
 
     def __init__(self, name: str, socket: Path, scratch: Path) -> None:
-        environment = os.environ | _PYTHON | {"LATCHKEY_SOCKET": str(socket)}
+        environment = os.environ | PYTHON | {"LATCHKEY_SOCKET": str(socket)}
         self._process = subprocess.Popen(
             _command(name, scratch), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )

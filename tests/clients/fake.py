@@ -55,19 +55,26 @@ class Fake:
                     self._behaviour(connection)
 
 
-def read_request(connection: socket.socket) -> tuple[int, int] | None:
-    """Type and request id of the next request; None: there is none."""
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    """None: the client has gone before."""
     data = b""
-    while len(data) < wire.HEADER_BYTES:
-        part = connection.recv(wire.HEADER_BYTES - len(data))
+    while len(data) < count:
+        part = connection.recv(count - len(data))
         if not part:
             return None
         data += part
-    _, type_, _, length, request_id = struct.unpack("<BBHIQ", data)
-    left = length - wire.HEADER_BYTES
-    while left:
-        left -= len(connection.recv(left))
-    return type_, request_id
+    return data
+
+
+def read_request(connection: socket.socket) -> int | None:
+    """The id of the next request; None: there is none."""
+    header = _exactly(connection, wire.HEADER_BYTES)
+    if header is None:
+        return None
+    _, _, _, length, request_id = struct.unpack("<BBHIQ", header)
+    if _exactly(connection, length - wire.HEADER_BYTES) is None:
+        return None
+    return int(request_id)
 
 
 def verified(request_id: int, *verdicts: int) -> bytes:
@@ -89,8 +96,8 @@ def answering(reply: Callable[[int], bytes]) -> Behaviour:
     """Sends reply(request id) to each request."""
 
     def behave(connection: socket.socket) -> None:
-        while (request := read_request(connection)) is not None:
-            connection.sendall(reply(request[1]))
+        while (request_id := read_request(connection)) is not None:
+            connection.sendall(reply(request_id))
 
     return behave
 

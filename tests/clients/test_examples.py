@@ -16,12 +16,9 @@ from typing import Any
 
 import pytest
 
-from harness.programs import REPOSITORY
+from drivers import CLIENTS, PYTHON
 from harness.wait import scaled, until
 from served import Here
-
-PYTHON = REPOSITORY / "client/python"
-
 
 def free_port() -> int:
     """A TCP port of the loopback that nobody uses just now."""
@@ -112,10 +109,9 @@ def check_web(web: Web, here: Here) -> None:
 def test_fastapi(here: Here, scratch: Path) -> None:
     port = free_port()
     command = ["/usr/bin/python3", "-m", "uvicorn", "--port", str(port)]
-    command += ["--app-dir", str(PYTHON / "examples"), "fastapi_app:app"]
+    command += ["--app-dir", str(CLIENTS / "python/examples"), "fastapi_app:app"]
     log = scratch / "fastapi.log"
-    environment = {"PYTHONPATH": str(PYTHON / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    with running(command, port, here.keys.socket, log, **environment) as web:
+    with running(command, port, here.keys.socket, log, **PYTHON) as web:
         check_web(web, here)
     assert "no answer (connect): cannot connect to" in log.read_text()
     assert "key_valid" not in log.read_text()
@@ -124,7 +120,7 @@ def test_fastapi(here: Here, scratch: Path) -> None:
 def test_go(here: Here, scratch: Path) -> None:
     built = scratch / "go_server"
     build = ["go", "build", "-o", str(built), "./examples/server"]
-    subprocess.run(build, cwd=REPOSITORY / "client/go", check=True, timeout=300)
+    subprocess.run(build, cwd=CLIENTS / "go", check=True, timeout=300)
     log = scratch / "go.log"
     with running([str(built)], free_port(), here.keys.socket, log) as web:
         check_web(web, here)
@@ -136,7 +132,7 @@ def test_go(here: Here, scratch: Path) -> None:
 def node(scratch: Path) -> Path:
     """The Node client and its examples, installed as the README says."""
     there = scratch / "node"
-    shutil.copytree(REPOSITORY / "client/node", there)
+    shutil.copytree(CLIENTS / "node", there)
     install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
     subprocess.run(install, cwd=there / "examples", check=True, timeout=300)
     return there / "examples"

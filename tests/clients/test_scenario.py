@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from served import Here
 from drivers import NAMES, Driver
 from fake import Fake, answering, read_request, turn_away, verified
 from harness import wire
 from harness.wait import scaled
+from served import Here
 
 STRANGER = "no_such_key"
 
@@ -253,8 +253,8 @@ def test_garbage_is_named_at_once(name: str, path: Path, scratch: Path, kind: st
 
 def test_a_reply_may_come_byte_by_byte(name: str, path: Path, scratch: Path) -> None:
     def dribble(connection: socket.socket) -> None:
-        while (request := read_request(connection)) is not None:
-            for octet in verified(request[1], 0, 3):
+        while (request_id := read_request(connection)) is not None:
+            for octet in verified(request_id, 0, 3):
                 connection.sendall(bytes((octet,)))
 
     with Fake(path, dribble), Driver(name, path, scratch) as driver:
@@ -274,9 +274,9 @@ def test_a_server_that_never_answers(name: str, path: Path, scratch: Path) -> No
 
 def test_half_a_reply_is_no_reply(name: str, path: Path, scratch: Path) -> None:
     def half(connection: socket.socket) -> None:
-        request = read_request(connection)
-        if request is not None:
-            connection.sendall(verified(request[1], 0)[:-1])
+        request_id = read_request(connection)
+        if request_id is not None:
+            connection.sendall(verified(request_id, 0)[:-1])
 
     with Fake(path, half) as fake, Driver(name, path, scratch) as driver:
         result, took_s = timed(driver, 300)

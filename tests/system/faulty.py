@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import psycopg2
-from harness import seeds, wire
+from harness import wire
 from harness.postgres import PASSWORD_ROLE, PrivateCluster
 from harness.programs import Daemon
 from harness.proxy import ChaosProxy
 from harness.wait import until
 from harness.wire import Raw
-from installation import PASSWORD, Keys
+from installation import Keys, prepare
 
 BOUND_S = 1.0
 QUICK = {"heartbeat": "100ms", "bound": "1s"}
@@ -32,10 +32,7 @@ def socket_of(cluster: PrivateCluster) -> str:
 def mortal_cluster(schema: str = "api_keys", **settings: str) -> Iterator[PrivateCluster]:
     """A server of the test's own, with our role and a template of one schema."""
     with PrivateCluster(settings=settings) as server:
-        server.sql(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'")
-        server.createdb(f"template_{schema}")
-        with contextlib.closing(server.connect(f"template_{schema}")) as conn:
-            seeds.create_schema(conn, schema)
+        prepare(server, (schema,))
         yield server
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness import seeds
@@ -21,6 +21,16 @@ Setting = str | bool | int | list[str]
 # Heartbeats come often, so that tests need not wait; the bound stays wide, so that a machine busy
 # with other things does not make answers look stale.
 RELAXED = {"heartbeat": "100ms", "bound": "10s", "max_stale": "1h", "start_timeout": "20s"}
+
+
+def prepare(cluster: PrivateCluster, schemas: Iterable[str] = seeds.ALL_SCHEMAS) -> None:
+    """Give a new server the daemon's role and a template of each schema, for Databases to copy."""
+    # One password for all databases: the role belongs to the server.
+    cluster.sql(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'")
+    for name in schemas:
+        cluster.createdb(f"template_{name}")
+        with contextlib.closing(cluster.connect(f"template_{name}")) as conn:
+            seeds.create_schema(conn, name)
 
 
 class Databases:

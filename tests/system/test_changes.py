@@ -17,7 +17,7 @@ from harness.postgres import PrivateCluster
 from harness.programs import Daemon
 from harness.wait import scaled, until
 from harness.wire import Raw
-from installation import PASSWORD, Databases, Installation, Keys, toml_section
+from installation import Databases, Installation, Keys, prepare, toml_section
 
 BOUND_S = 0.3
 # Answers age while one looks on. The bound is too short for a busy machine to stay fresh all the
@@ -222,11 +222,7 @@ def test_an_answer_older_than_the_caller_accepts_is_none(
 def mortal() -> Iterator[PrivateCluster]:
     """A server that tests may stop, kill and hang. They leave it running."""
     with PrivateCluster() as server:
-        server.sql(f"CREATE ROLE latchkey LOGIN PASSWORD '{PASSWORD}'")
-        for name in ("api_keys", "external_credentials"):
-            server.createdb(f"template_{name}")
-            with contextlib.closing(server.connect(f"template_{name}")) as conn:
-                seeds.create_schema(conn, name)
+        prepare(server, ("api_keys", "external_credentials"))
         yield server
 
 

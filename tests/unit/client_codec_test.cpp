@@ -18,23 +18,10 @@ namespace latchkey {
 namespace {
 
 using test::Field;
+using test::is_request;
+using test::test_name;
 using test::Vector;
-
-bool reply(const Vector& vector) { return (vector.frame.at(1) & 0x80) != 0; }
-
-std::vector<Vector> chosen(bool (*wanted)(const Vector&)) {
-  std::vector<Vector> all = test::read_vectors(LATCHKEY_VECTORS "/wire.txt");
-  std::erase_if(all, [wanted](const Vector& vector) { return !wanted(vector); });
-  return all;
-}
-
-std::string test_name(const testing::TestParamInfo<Vector>& info) {
-  std::string name;
-  for (const char c : info.param.name) {
-    name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-  }
-  return name;
-}
+using test::vectors_that;
 
 std::vector<std::string> all(const Vector& vector, const std::string& name) {
   std::vector<std::string> values;
@@ -53,8 +40,8 @@ const std::map<std::string, latchkey_type> kRequests = {{"verify", LATCHKEY_VERI
                                                         {"why", LATCHKEY_WHY}};
 
 class Request : public testing::TestWithParam<Vector> {};
-INSTANTIATE_TEST_SUITE_P(Client, Request, testing::ValuesIn(chosen([](const Vector& vector) {
-                           return vector.good() && !reply(vector);
+INSTANTIATE_TEST_SUITE_P(Client, Request, testing::ValuesIn(vectors_that([](const Vector& vector) {
+                           return vector.good() && is_request(vector);
                          })),
                          test_name);
 
@@ -168,8 +155,8 @@ Read read_frame(const std::vector<std::uint8_t>& frame) {
 }
 
 class Reply : public testing::TestWithParam<Vector> {};
-INSTANTIATE_TEST_SUITE_P(Client, Reply, testing::ValuesIn(chosen([](const Vector& vector) {
-                           return vector.good() && reply(vector);
+INSTANTIATE_TEST_SUITE_P(Client, Reply, testing::ValuesIn(vectors_that([](const Vector& vector) {
+                           return vector.good() && !is_request(vector);
                          })),
                          test_name);
 
@@ -199,7 +186,7 @@ TEST_P(Reply, IsTrailingWithOneByteMore) {
 }
 
 class BadReply : public testing::TestWithParam<Vector> {};
-INSTANTIATE_TEST_SUITE_P(Client, BadReply, testing::ValuesIn(chosen([](const Vector& vector) {
+INSTANTIATE_TEST_SUITE_P(Client, BadReply, testing::ValuesIn(vectors_that([](const Vector& vector) {
                            return !vector.good() && vector.reader == "client";
                          })),
                          test_name);

@@ -1,7 +1,10 @@
 // Reads tests/vectors/wire.txt, whose head explains the format.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <fstream>
 #include <ostream>
@@ -102,6 +105,25 @@ inline std::vector<Vector> read_vectors(const std::string& path) {
     add_line(vectors.back(), line.substr(0, colon), line.substr(value));
   }
   return vectors;
+}
+
+inline bool is_request(const Vector& vector) { return (vector.frame.at(1) & 0x80) == 0; }
+
+// Those of the table for which `wanted` is true.
+template <typename Wanted>
+std::vector<Vector> vectors_that(Wanted wanted) {
+  std::vector<Vector> all = read_vectors(LATCHKEY_VECTORS "/wire.txt");
+  std::erase_if(all, [wanted](const Vector& vector) { return !wanted(vector); });
+  return all;
+}
+
+// What a test over vectors is called.
+inline std::string test_name(const testing::TestParamInfo<Vector>& info) {
+  std::string name;
+  for (const char c : info.param.name) {
+    name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  }
+  return name;
 }
 
 }  // namespace latchkey::test

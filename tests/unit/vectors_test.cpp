@@ -18,28 +18,19 @@ namespace {
 
 using test::Exact;
 using test::Field;
+using test::is_request;
 using test::kClaims;
 using test::kTypes;
 using test::Meaning;
 using test::read_body;
 using test::read_frame;
+using test::test_name;
 using test::Vector;
 
 std::vector<Vector> vectors(bool good) {
-  std::vector<Vector> all = test::read_vectors(LATCHKEY_VECTORS "/wire.txt");
-  std::erase_if(all, [good](const Vector& vector) { return vector.good() != good; });
-  return all;
+  return test::vectors_that([good](const Vector& vector) { return vector.good() == good; });
 }
 
-std::string test_name(const testing::TestParamInfo<Vector>& info) {
-  std::string name;
-  for (const char c : info.param.name) {
-    name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-  }
-  return name;
-}
-
-bool is_request(const Vector& vector) { return (vector.frame.at(1) & 0x80) == 0; }
 latchkey_type type_of(const Vector& vector) {
   return kTypes.at(Meaning(vector.meaning).one("type"));
 }
