@@ -87,6 +87,9 @@ class QuestionView {
   std::vector<const char*> all_, any_;
 };
 
+}  // namespace detail
+
+// An answer of client.h with texts of its own, for who takes replies with latchkey_take().
 inline Answer owned(const latchkey_answer& from) {
   const auto text = [](const char* chars) {
     return chars == nullptr ? std::nullopt : std::optional<std::string>(chars);
@@ -113,8 +116,6 @@ inline Answer owned(const latchkey_answer& from) {
   }
   return answer;
 }
-
-}  // namespace detail
 
 // One connection, made at the first question, for one thread at a time. Every call ends within its
 // timeout and throws Error if there is no answer.
@@ -144,7 +145,7 @@ class Client {
     latchkey_answer answer;
     const int verdict = latchkey_verify(get(), key.data(), key.size(), &view.c, &answer);
     check(verdict < 0 ? verdict : 0);
-    return detail::owned(answer);
+    return owned(answer);
   }
 
   // As many answers as keys, in their order, or none at all.
@@ -157,7 +158,7 @@ class Client {
     check(latchkey_verify_many(get(), list.data(), list.size(), &view.c, found.data()));
     std::vector<Answer> answers;
     answers.reserve(found.size());
-    for (const latchkey_answer& answer : found) answers.push_back(detail::owned(answer));
+    for (const latchkey_answer& answer : found) answers.push_back(owned(answer));
     return answers;
   }
 

@@ -61,7 +61,7 @@ class Asker {
     while (latchkey_take(client_.get(), &reply) != 0) {
       auto* waiting = static_cast<Waiting*>(reply.context);
       if (reply.failure == 0) {
-        waiting->answer = latchkey::detail::owned(reply.answers[0]);
+        waiting->answer = latchkey::owned(reply.answers[0]);
       } else {
         waiting->error.emplace(static_cast<latchkey_failure>(reply.failure), reply.refusal,
                                reply.text);

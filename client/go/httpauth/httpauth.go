@@ -25,11 +25,13 @@ func Caller(ctx context.Context) *latchkey.Answer {
 	return answer
 }
 
-// Key is the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`; "" if there is none.
+// Key is the key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`; "" if there is none.
 func Key(r *http.Request) string {
 	value := r.Header.Get("Authorization")
 	if len(value) > 7 && strings.EqualFold(value[:7], "Bearer ") {
-		return strings.TrimSpace(value[7:])
+		if key := strings.TrimSpace(value[7:]); key != "" {
+			return key
+		}
 	}
 	return strings.TrimSpace(r.Header.Get("X-API-Key"))
 }

@@ -4,11 +4,11 @@
 const { Client, LatchkeyError } = require("../index.js");
 const wire = require("./wire.js");
 
-/** The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. */
+/** The key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`. */
 function presentedKey(headers) {
-  const bearer = /^bearer +(.*)$/i.exec(headers.authorization ?? "");
-  const value = bearer ? bearer[1] : headers["x-api-key"];
-  return typeof value === "string" && value.trim() !== "" ? value.trim() : undefined;
+  const bearer = /^bearer +(.*)$/i.exec(headers.authorization ?? "")?.[1].trim();
+  const apiKey = headers["x-api-key"];
+  return bearer || (typeof apiKey === "string" && apiKey.trim()) || undefined;
 }
 
 // A header's bytes come as characters 0 to 255; the key is those bytes.

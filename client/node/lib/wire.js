@@ -241,10 +241,6 @@ function decodeSynced(body) {
   return Number(body.readBigUInt64LE(0));
 }
 
-function decodeText(body) {
-  return text(body);
-}
-
 function decodeObject(body) {
   let value;
   try {
@@ -268,6 +264,6 @@ function decodeError(body) {
 
 module.exports = {
   VERIFY, PING, STATUS, SYNC, WHY, ERROR, HEADER_BYTES, Answer, WireError, argument, batches, bytesOf,
-  checkSyncTimeout, decodeEmpty, decodeError, decodeHeader, decodeObject, decodeSynced, decodeText,
-  decodeVerified, encodeEmpty, encodeKeys, encodeSync, question,
+  checkSyncTimeout, decodeEmpty, decodeError, decodeHeader, decodeObject, decodeSynced,
+  decodeText: text, decodeVerified, encodeEmpty, encodeKeys, encodeSync, question,
 };

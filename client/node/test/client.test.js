@@ -97,6 +97,9 @@ test("where a key is presented", () => {
   assert.equal(presentedKey({ authorization: "bearer  a " }), "a");
   assert.equal(presentedKey({ "x-api-key": " b" }), "b");
   assert.equal(presentedKey({ authorization: "Basic eA==", "x-api-key": "b" }), "b");
+  assert.equal(presentedKey({ authorization: "Bearer a", "x-api-key": "b" }), "a");
+  assert.equal(presentedKey({ authorization: "Bearer ", "x-api-key": "b" }), "b");
   assert.equal(presentedKey({ authorization: "Bearer " }), undefined);
+  assert.equal(presentedKey({ "x-api-key": " " }), undefined);
   assert.equal(presentedKey({}), undefined);
 });

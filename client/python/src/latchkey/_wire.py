@@ -157,9 +157,6 @@ def _scopes(names: Iterable[str]) -> tuple[int, bytes]:
     return count, encoded
 
 
-ANYTHING: Final = question(None, (), (), None, True, False)
-
-
 def encode(type_: int, request_id: int, body: bytes = b"") -> bytearray:
     """One frame."""
     return bytearray(_header.pack(VERSION, type_, 0, HEADER_BYTES + len(body), request_id) + body)
@@ -334,7 +331,7 @@ def decode_error(body: bytes) -> tuple[str, str]:
     if len(body) - 4 != length:
         raise WireError("truncated" if len(body) - 4 < length else "trailing")
     # A newer daemon may know more of them.
-    name = REFUSALS[code] if code < len(REFUSALS) else "unknown_refusal"
+    name = REFUSALS[code] if code < len(REFUSALS) else f"unknown_refusal_{code}"
     return name, _printable(_text(body[4:]))
 
 

@@ -27,15 +27,12 @@ _log = logging.getLogger("latchkey")
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. None: neither is there."""
-    found = None
-    for name, value in headers:
-        name = name.lower()
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name == b"x-api-key":
-            found = value.strip()
-    return found
+    """The key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`. None: neither is there."""
+    known = {name.lower(): value for name, value in headers}
+    authorization = known.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer " and authorization[7:].strip():
+        return authorization[7:].strip()
+    return known.get(b"x-api-key", b"").strip() or None
 
 
 class LatchkeyMiddleware:

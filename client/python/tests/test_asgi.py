@@ -1,0 +1,85 @@
+"""The middleware by itself: where a key is looked for, and what becomes of each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from latchkey import Answer, AsyncClient, TimedOut
+from latchkey.asgi import LatchkeyMiddleware, presented_key
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([(b"authorization", b"Bearer a")], b"a"),
+        ([(b"Authorization", b"bearer  a ")], b"a"),
+        ([(b"x-api-key", b" b")], b"b"),
+        ([(b"x-api-key", b"b"), (b"authorization", b"Bearer a")], b"a"),
+        ([(b"authorization", b"Basic eA=="), (b"x-api-key", b"b")], b"b"),
+        ([(b"authorization", b"Bearer ")], None),
+        ([(b"authorization", b"Bearer "), (b"x-api-key", b"b")], b"b"),
+        ([(b"x-api-key", b" ")], None),
+        ([], None),
+    ],
+)
+def test_where_a_key_is_presented(headers: list[tuple[bytes, bytes]], key: bytes | None) -> None:
+    assert presented_key(headers) == key
+
+
+class Fixed(AsyncClient):
+    """Gives one answer, or fails."""
+
+    def __init__(self, verdict: str | None) -> None:
+        super().__init__("/nowhere")
+        self._verdict: Any = verdict
+
+    async def verify(self, key: str | bytes, **_: Any) -> Answer:
+        if self._verdict is None:
+            raise TimedOut("latchkeyd did not answer in time")
+        return Answer(self._verdict, True, 0.0)
+
+
+def asked(verdict: str | None, kind: str = "http") -> list[dict[str, Any]]:
+    """What the middleware sends; one entry `{"let": "in"}` if it lets the request through."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is to be read")
+
+    async def application(scope: Any, *_: Any) -> None:
+        assert scope["latchkey"].verdict == "valid"
+        sent.append({"let": "in"})
+
+    scope = {"type": kind, "path": "/", "headers": [(b"authorization", b"Bearer key")]}
+    asyncio.run(LatchkeyMiddleware(application, Fixed(verdict))(scope, receive, send))
+    return sent
+
+
+def test_a_valid_key_is_let_in() -> None:
+    assert asked("valid") == asked("valid", "websocket") == [{"let": "in"}]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "error", "header"),
+    [
+        ("insufficient_scope", 403, "insufficient_scope", b"www-authenticate"),
+        ("revoked", 401, "invalid_token", b"www-authenticate"),
+        ("unknown", 401, "invalid_token", b"www-authenticate"),
+        ("unavailable", 503, "unavailable", b"retry-after"),
+        ("forbidden", 503, "unavailable", b"retry-after"),
+        (None, 503, "unavailable", b"retry-after"),
+    ],
+)
+def test_all_else_is_refused(verdict: str | None, status: int, error: str, header: bytes) -> None:
+    start, body = asked(verdict)
+    assert start["status"] == status
+    assert header in dict(start["headers"])
+    assert json.loads(body["body"]) == {"error": error}
+    assert asked(verdict, "websocket") == [{"type": "websocket.close", "code": 1008}]
