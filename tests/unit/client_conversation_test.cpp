@@ -2,7 +2,13 @@
 // is lost, a deadline passes, or what answers makes no sense. The bytes are moved by hand.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -320,6 +326,58 @@ TEST_F(ClientDeadline, KeysThatAreSentAreNotInTheBufferAnyMore) {
   for (int i = 0; i < 3; ++i) ASSERT_EQ(lk_start(&talk_, &request, 1000, nullptr), 0);
   lk_fail(&talk_, LATCHKEY_FAILED_TIMEOUT, 1000);  // and what was never sent
   EXPECT_THAT(held(), testing::Not(HasSubstr("sk_live")));
+}
+
+// ---- a process that forks
+
+TEST(ClientFork, LeavesTheConnectionToTheParent) {
+  std::string made = testing::TempDir() + "latchkey-XXXXXX";
+  ASSERT_NE(::mkdtemp(made.data()), nullptr);
+  const std::string path = made + "/s";
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(path.size(), sizeof address.sun_path);
+  path.copy(address.sun_path, path.size());
+  const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(listener, 4), 0);
+
+  latchkey_client* client = latchkey_open(path.c_str());
+  latchkey_set_timeout(client, 60000);
+  ASSERT_EQ(latchkey_start_ping(client, nullptr), 0);
+  latchkey_step(client);
+  const int parents = ::accept(listener, nullptr, nullptr);
+  ASSERT_GE(parents, 0);
+
+  const pid_t child = ::fork();
+  if (child == 0) {
+    latchkey_reply reply;
+    const bool lost = latchkey_take(client, &reply) == 1 && reply.failure == LATCHKEY_FAILED_CLOSED;
+    const bool asks = latchkey_start_ping(client, nullptr) == 0;
+    for (int i = 0; i < 1000 && latchkey_fd(client) < 0; ++i) {
+      ::poll(nullptr, 0, latchkey_due_ms(client));
+      latchkey_step(client);
+    }
+    ::_exit(lost && asks && latchkey_fd(client) >= 0 ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+
+  // What the child has done is not seen on the parent's connection: one ping, and its answer comes.
+  char asked[64];
+  EXPECT_EQ(::recv(parents, asked, sizeof asked, MSG_DONTWAIT), 16);
+  const std::string pong = frame(LATCHKEY_PONG, 1);
+  EXPECT_EQ(::send(parents, pong.data(), pong.size(), MSG_NOSIGNAL), 16);
+  latchkey_step(client);
+  latchkey_reply reply;
+  EXPECT_EQ(latchkey_take(client, &reply), 1);
+  EXPECT_EQ(reply.failure, 0);
+  latchkey_close(client);
+  ::close(parents);
+  ::close(listener);
+  ::unlink(path.c_str());
+  ::rmdir(made.c_str());
 }
 
 }  // namespace
