@@ -26,7 +26,7 @@ bool is_name(const std::string& name) {
          });
 }
 
-std::string needed_name(Section& section, const char* example) {
+std::string needed_name(const Section& section, const char* example) {
   std::string name = section.needed_text("name", example);
   if (!is_name(name)) {
     section.refuse("`name` has at most 63 characters out of A-Z a-z 0-9 _ - .",
@@ -42,7 +42,7 @@ bool is_socket_path(const std::string& path) {
 }
 
 // Who may connect to a Unix socket.
-void read_access(Section& section, mode_t& bits, std::optional<gid_t>& gid) {
+void read_access(const Section& section, mode_t& bits, std::optional<gid_t>& gid) {
   if (const auto mode = section.text("mode")) {
     unsigned octal = 0;
     const char* end = mode->data() + mode->size();
@@ -61,7 +61,7 @@ void read_access(Section& section, mode_t& bits, std::optional<gid_t>& gid) {
   }
 }
 
-void read_listen(Section& section, ListenOptions& listen) {
+void read_listen(const Section& section, ListenOptions& listen) {
   if (auto socket = section.text("socket")) {
     if (!is_socket_path(*socket)) {
       section.refuse("`socket` must be an absolute path of at most 107 bytes.",
@@ -80,7 +80,7 @@ void read_listen(Section& section, ListenOptions& listen) {
   }
 }
 
-void read_metrics(Section& section, MetricsOptions& metrics) {
+void read_metrics(const Section& section, MetricsOptions& metrics) {
   read_access(section, metrics.mode, metrics.group);
   const auto listen = section.text("listen");
   if (!listen) return;
@@ -111,7 +111,7 @@ void read_metrics(Section& section, MetricsOptions& metrics) {
   metrics.address = host;
 }
 
-void read_limits(Section& section, LimitOptions& limits) {
+void read_limits(const Section& section, LimitOptions& limits) {
   using std::chrono::milliseconds;
   if (const auto connections = section.integer("connections", 1, 1'000'000)) {
     limits.connections = static_cast<std::size_t>(*connections);
@@ -137,7 +137,7 @@ void read_limits(Section& section, LimitOptions& limits) {
   section.duration("drain_timeout", limits.drain_timeout, milliseconds(0));
 }
 
-void read_freshness(Section& section, FreshnessOptions& freshness) {
+void read_freshness(const Section& section, FreshnessOptions& freshness) {
   using std::chrono::milliseconds;
   section.duration("heartbeat", freshness.heartbeat, milliseconds(10));
   section.duration("bound", freshness.bound, milliseconds(20));
@@ -160,7 +160,7 @@ void read_freshness(Section& section, FreshnessOptions& freshness) {
   }
 }
 
-void read_last_used(Section& section, LastUsedOptions& last_used) {
+void read_last_used(const Section& section, LastUsedOptions& last_used) {
   section.duration("flush", last_used.flush, std::chrono::seconds(1));
   if (last_used.flush > std::chrono::minutes(10)) {
     section.refuse("`flush` is too long: at most 10m.", section.find("flush"));
@@ -173,7 +173,7 @@ bool is_sql_name(const std::string& name) {
          std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
 }
 
-DatabaseOptions read_database(Section& section) {
+DatabaseOptions read_database(const Section& section) {
   DatabaseOptions database;
   database.name = needed_name(section, "main");
   database.conninfo =
@@ -208,7 +208,7 @@ DatabaseOptions read_database(Section& section) {
 }
 
 template <typename Value>
-void read_choice(Section& section, const std::string& key,
+void read_choice(const Section& section, const std::string& key,
                  const std::vector<std::pair<std::string, Value>>& choices, Value& setting) {
   const auto text = section.text(key);
   if (!text) return;
@@ -225,7 +225,7 @@ void read_choice(Section& section, const std::string& key,
 }
 
 // One file, or a list of them while a secret is being replaced.
-void read_jwt_secrets(Section& section, bool has_preset, SourceConfig& source) {
+void read_jwt_secrets(const Section& section, bool has_preset, SourceConfig& source) {
   const toml::node* node = section.find("jwt_secret_file");
   if (node != nullptr && node->is_array()) {
     source.jwt_secret_files = *section.texts("jwt_secret_file");
@@ -268,7 +268,15 @@ void read_jwt_secrets(Section& section, bool has_preset, SourceConfig& source) {
   }
 }
 
-SourceConfig read_source(Section& section) {
+Settings source_settings() {
+  Settings settings = {"preset",          "name",      "database",      "table",
+                       "scheme",          "encoding",  "status_active", "status_revoked",
+                       "status_disabled", "time_zone", "peppers",       "jwt_secret_file"};
+  for (std::size_t i = 0; i < kRoles; ++i) settings.insert(role_name(static_cast<Role>(i)));
+  return settings;
+}
+
+SourceConfig read_source(const Section& section) {
   SourceConfig source;
   const bool has_preset = section.find("preset") != nullptr;
   if (const auto name = section.text("preset")) {
@@ -380,7 +388,7 @@ SourceConfig read_source(Section& section) {
   return source;
 }
 
-AllowOptions read_allow(Section& section) {
+AllowOptions read_allow(const Section& section) {
   AllowOptions rule;
   if (const auto uid = section.integer("uid", 0, 4'294'967'294))
     rule.uid = static_cast<uid_t>(*uid);
@@ -537,41 +545,50 @@ Options Options::parse(std::string_view text, const std::string& path) {
                       ": this is not valid TOML: " + std::string(error.description()));
   }
   Options options;
-  Section file(table, "", path);
-  file.table("listen", [&](Section& s) { read_listen(s, options.listen); });
-  file.table("limits", [&](Section& s) { read_limits(s, options.limits); });
-  file.table("freshness", [&](Section& s) { read_freshness(s, options.freshness); });
-  file.table("last_used", [&](Section& s) { read_last_used(s, options.last_used); });
-  file.table("log", [&](Section& s) {
+  const Section file(table, "", path,
+                     {"listen", "limits", "freshness", "last_used", "log", "metrics", "memory",
+                      "database", "source", "allow"});
+  file.table("listen", {"socket", "mode", "group", "workers", "busy_poll"},
+             [&](const Section& s) { read_listen(s, options.listen); });
+  file.table("limits",
+             {"connections", "connections_per_uid", "reply_memory_mib", "unknown_keys_logged",
+              "idle_timeout", "stall_timeout", "drain_timeout"},
+             [&](const Section& s) { read_limits(s, options.limits); });
+  file.table("freshness", {"heartbeat", "bound", "max_stale", "audit", "start_timeout"},
+             [&](const Section& s) { read_freshness(s, options.freshness); });
+  file.table("last_used", {"flush"},
+             [&](const Section& s) { read_last_used(s, options.last_used); });
+  file.table("log", {"level"}, [&](const Section& s) {
     read_choice<std::string>(
         s, "level",
         {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}},
         options.log_level);
   });
-  file.table("metrics", [&](Section& s) {
+  file.table("metrics", {"listen", "mode", "group"}, [&](const Section& s) {
     read_metrics(s, options.metrics);
     if (options.metrics.socket == options.listen.socket) {
       s.refuse("`listen` is the path that callers use, too. Each needs one of its own.",
                s.find("listen"));
     }
   });
-  file.table("memory", [&](Section& s) {
+  file.table("memory", {"lock"}, [&](const Section& s) {
     if (const auto lock = s.value<bool>("lock", "true or false")) options.lock_memory = *lock;
   });
   Lines lines;
-  file.tables("database", [&](Section& s) {
+  file.tables("database", {"name", "conninfo", "password_file", "role"}, [&](const Section& s) {
     lines.databases.push_back(s.line());
     options.databases.push_back(read_database(s));
   });
-  file.tables("source", [&](Section& s) {
+  file.tables("source", source_settings(), [&](const Section& s) {
     lines.sources.push_back(s.line_of("database"));
     options.sources.push_back(read_source(s));
   });
-  file.tables("allow", [&](Section& s) {
-    lines.allow.push_back(s.line_of("sources"));
-    options.allow.push_back(read_allow(s));
-  });
-  file.finish();
+  file.tables("allow",
+              {"uid", "user", "gid", "group", "sources", "operations", "reasons", "metadata"},
+              [&](const Section& s) {
+                lines.allow.push_back(s.line_of("sources"));
+                options.allow.push_back(read_allow(s));
+              });
   check_names(file, options, lines);
   return options;
 }

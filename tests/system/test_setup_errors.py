@@ -90,6 +90,11 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "a setting twice": (r"\[freshness\]", '[freshness]\nbound = "1s"', ("not valid TOML", "bound")),
     "a misspelt setting": ("heartbeat", "hartbeat", ("`hartbeat`", "Did you mean `heartbeat`?")),
+    "a misspelt setting that is needed": (
+        "preset = ",
+        "prest = ",
+        ("`prest`", "Did you mean `preset`?"),
+    ),
     "a misspelt section": (r"\[freshness\]", "[freshnes]", ("Did you mean `freshness`?",)),
     "a misspelt list": (r"\[\[source\]\]", "[[sources]]", ("Did you mean `source`?",)),
     "a setting of another product": (r"\[listen\]", "[listen]\ncolour = 1", ("Known here: ",)),

@@ -211,6 +211,18 @@ const std::vector<BadFile> kBadFiles = {
     {"unknown_far", after("[listen]\nfrobnicate = 1"), 11, {"`frobnicate`", "group, mode, socket"}},
     {"unknown_role", source_with("expire_at = \"x\""), 10, {"`expire_at`", "`expires_at`"}},
     {"unknown_allow", after("[[allow]]\nuid = 1\nreason = true"), 12, {"`reason`", "`reasons`"}},
+    {"unknown_preset_setting",
+     kDatabase + "[[source]]\nname = \"s\"\nprest = \"api_keys\"\n",
+     6,
+     {"no setting `prest`", "`preset`"}},
+    {"unknown_conninfo",
+     "[[database]]\nname = \"d\"\nconinfo = \"dbname=app\"\n",
+     3,
+     {"no setting `coninfo`", "`conninfo`"}},
+    {"unknown_before_missing_section",
+     "[[databases]]\nname = \"d\"\n",
+     1,
+     {"no setting `databases`", "`database`"}},
     {"unknown_case", after("[Listen]"), 10, {"`Listen`", "`listen`"}},
 
     // the last use
