@@ -5,6 +5,8 @@
 #include <bit>
 #include <cassert>
 
+#include "keymap/spread.h"
+
 namespace latchkey {
 namespace {
 
@@ -244,6 +246,7 @@ const Record* KeyMap::erase(const Digest& digest) {
   Usage& usage = usage_of(place.hash);
   --usage.live;
   --size_;
+  reserved_slots_ = 0;  // or a segment that is made smaller here would grow back by its next key
   if (last) {
     --usage.used;
   } else {
@@ -258,6 +261,27 @@ const Record* KeyMap::erase(const Digest& digest) {
 }
 
 // ---- growing
+
+void KeyMap::reserve(std::size_t keys) {
+  const Table old{directory_.load(std::memory_order_relaxed)};
+  if (old.size() > 1 || size_ + tombstones_ > 0) return;
+  unsigned depth = 0;
+  while (depth < kDepthMax && overfull(with_spread(keys >> depth), segment_slots_)) ++depth;
+  reserved_slots_ = kSegmentSlotsMin;
+  while (overfull(with_spread(keys >> depth), reserved_slots_)) reserved_slots_ *= 2;
+  const Table old_segment{old.words()[0].load(std::memory_order_relaxed)};
+  const Table directory = make_table(std::size_t{1} << depth, depth);
+  for (std::size_t i = 0; i < directory.size(); ++i) {
+    const Table segment = make_table(kSegmentSlotsMin, depth);
+    directory.words()[i].store(segment.packed, std::memory_order_relaxed);
+  }
+  usage_.assign(directory.size(), {});
+  segments_ = directory.size();
+  slots_ = segments_ * kSegmentSlotsMin;
+  directory_.store(directory.packed);  // W1 for the old directory and its segment
+  retire(old);
+  retire(old_segment);
+}
 
 KeyMap::Table KeyMap::make_table(std::size_t words, unsigned depth) {
   auto* memory = static_cast<Word*>(slab_.allocate(words * sizeof(Word)));
@@ -319,7 +343,8 @@ void KeyMap::move(std::uint64_t hash, unsigned depth) {
   }
   std::array<Table, 2> segments{};
   for (std::size_t half = 0; half < halves; ++half) {
-    segments[half] = make_table(slots_for(live[half] + std::size_t{1}), depth);
+    const std::size_t slots = slots_for(live[half] + std::size_t{1});
+    segments[half] = make_table(std::max(slots, depth == old.depth() ? reserved_slots_ : 0), depth);
     slots_ += segments[half].size();
   }
   for (const auto& [moved_hash, record] : moved) {

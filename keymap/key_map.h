@@ -76,6 +76,11 @@ class KeyMap {
 
   // ---- the writer
 
+  // For about so many keys that will be inserted: segments get their place at once and their size
+  // with their first keys, instead of both by moving keys again and again. Only an estimate: fewer
+  // keys may take the memory of so many, more of them make the map grow as ever. Does nothing
+  // unless the map is new; ends with the first key that is erased.
+  void reserve(std::size_t keys);
   // Makes `record` the record of its digest, unless there is one: then that one stays and is
   // returned. Null: inserted.
   const Record* insert(const Record* record);
@@ -134,6 +139,7 @@ class KeyMap {
   Quiescence& quiescence_;
   Hash hash_;
   std::size_t segment_slots_;
+  std::size_t reserved_slots_ = 0;  // what a segment's first keys make of it, at least
   Slab slab_;
   Word directory_;  // a Table of Tables
   // For each directory entry, but kept at the first one of those that lead to the same segment.

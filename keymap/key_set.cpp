@@ -254,9 +254,13 @@ void KeySetWriter::begin_load() {
   index_.for_each([](const Record* record) { record->mark(0); });
 }
 
-void KeySetWriter::begin_first_load() {
+void KeySetWriter::begin_first_load(std::size_t expected_rows) {
   assert(!keys_.freshness.ever_proven());
   begin_load();
+  if (expected_rows > 0) {
+    keys_.map.reserve(expected_rows);
+    index_.reserve(expected_rows);
+  }
   as_they_come_ = true;
 }
 

@@ -95,8 +95,9 @@ class KeySetWriter {
   void begin_load();
   // The same where freshness was never proven, so that nobody takes an answer from the map: rows
   // are installed as they come, which a load that waits for its database has the time for. If it is
-  // abandoned they stay, and the next load compares with them.
-  void begin_first_load();
+  // abandoned they stay, and the next load compares with them. `expected_rows` is an estimate that
+  // saves growing step by step; 0: there is none.
+  void begin_first_load(std::size_t expected_rows = 0);
   void load(const RecordFacts& facts) { load(facts, find(facts.key_id)); }
   // `known` is what find() says of the row. Whoever loads many asks for several first: then what
   // one look-up waits for in memory, the next ones wait for at the same time.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "keymap/slab.h"
+#include "keymap/spread.h"
 
 namespace latchkey {
 
@@ -33,11 +34,26 @@ class ShardedSet {
     const auto found = set.find(key, hash);
     return found == set.end() ? nullptr : *found;
   }
+  // For about so many objects that will be inserted: shards get their place at once and their
+  // memory with their first object, instead of both by moving objects again and again. Does nothing
+  // unless the set is new.
+  void reserve(std::size_t objects) {
+    if (owned_.size() > 1 || size_ > 0) return;
+    unsigned depth = 0;
+    while (depth < kDepthMax && with_spread(objects >> depth) > kShardMax) ++depth;
+    reserved_ = with_spread(objects >> depth);
+    owned_.clear();
+    shards_.clear();
+    depth_ = depth;
+    for (std::size_t i = 0; i < std::size_t{1} << depth; ++i) shards_.push_back(make_shard(depth));
+  }
   // Unless its equal is there: then that one stays and is returned. Null: inserted.
   const T* insert(const T* object) {
     const std::size_t hash = Hash()(object);
     if (shard_of(hash).set.size() >= kShardMax) split(hash);
-    const auto [at, inserted] = shard_of(hash).set.insert(object);
+    Set& set = shard_of(hash).set;
+    if (set.empty()) set.reserve(reserved_);
+    const auto [at, inserted] = set.insert(object);
     if (!inserted) return *at;
     ++size_;
     return nullptr;
@@ -134,6 +150,7 @@ class ShardedSet {
   std::vector<std::unique_ptr<Shard>> owned_;
   std::vector<Shard*> shards_;
   unsigned depth_ = 0;
+  std::size_t reserved_ = 0;  // objects that a shard makes room for when it gets its first
   std::size_t size_ = 0;
 };
 

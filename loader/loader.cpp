@@ -40,6 +40,13 @@ constexpr std::int64_t kTickEvery = kSecond;
 // A worker that is stuck is reported at once, and then so often.
 constexpr std::int64_t kStallLogEvery = 60 * kSecond;
 
+// More than any table of keys has: an estimate beyond it is an error, and must not cost more.
+constexpr double kRowsExpectedMax = 1e9;
+
+std::size_t rows_to_expect(double estimated) {
+  return static_cast<std::size_t>(std::clamp(estimated, 0.0, kRowsExpectedMax));
+}
+
 std::uint64_t random_seed() {
   std::uint64_t seed = 0;
   if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1) {
@@ -768,7 +775,7 @@ void Loader::copy(std::size_t index) {
   if (source.settings.keys->freshness.ever_proven()) {
     source.writer.begin_load();
   } else {
-    source.writer.begin_first_load();
+    source.writer.begin_first_load(rows_to_expect(source.facts.rows_estimated));
   }
   source.unusable.begin_load();
   if (audit_ && audit_->source() == index) audit_->audit().spoil();

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -238,6 +239,35 @@ bool accepts_k(const Stress& stress, Quiescence::Reader& reader) {
   Finding finding;
   stress.verifier.verify({&question, 1}, {kNow, kNow}, {&finding, 1});
   return finding.verdict == LATCHKEY_VALID;
+}
+
+// A first load lays the map out anew and fills it while readers look: a key that one of them has
+// found stays found.
+TEST(Concurrency, AKeyOfAFirstLoadIsNotLostWhileItComes) {
+  constexpr std::size_t kRounds = 30;
+  constexpr std::size_t kRows = 3000;
+  for (std::size_t round = 0; round < kRounds && !testing::Test::HasFailure(); ++round) {
+    Stress stress;
+    std::array<Digest, kReaders> asked;
+    for (std::size_t i = 0; i < kReaders; ++i) asked[i] = sha256(key_text(i * kRows / kReaders));
+    std::array<bool, kReaders> seen{};
+    stress.run(
+        kRows,
+        [&](std::size_t step) {
+          if (step >= kRows) return;
+          if (step == 0) stress.writer.begin_first_load(round * 500);
+          const std::string id = std::to_string(step);
+          stress.writer.load(test::row(id, key_text(step)));
+          if (step + 1 == kRows) stress.writer.finish_load();
+        },
+        [&](std::size_t number, Quiescence::Reader& reader) {
+          const ReadSection section(reader);
+          const Record* found = stress.keys.map.find(asked[number]);
+          EXPECT_TRUE(found != nullptr ? found->digest() == asked[number] : !seen[number]);
+          seen[number] = found != nullptr;
+        });
+    EXPECT_EQ(stress.keys.map.size(), kRows);
+  }
 }
 
 // One key, two rows, and at every instant a reason to refuse it: row 1 is revoked while row 2 is

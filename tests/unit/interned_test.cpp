@@ -165,14 +165,16 @@ class ShardedSetTest : public testing::Test {};
 using Functions = testing::Types<Spread, Alike>;
 TYPED_TEST_SUITE(ShardedSetTest, Functions);
 
-TYPED_TEST(ShardedSetTest, AgreesWithAModel) {
+template <typename Function>
+void agrees_with_a_model(std::size_t reserved) {
   Random random;
   std::unordered_map<std::string, std::unique_ptr<Word>> model;  // owns what the set leads to
-  Set<TypeParam> set;
+  Set<Function> set;
+  set.reserve(reserved);
   for (int step = 0; step < 30'000; ++step) {
     // Up and down again: shards grow, and empty buckets come to lie among full ones.
     const bool rises = step / 5000 % 2 == 0;
-    const std::string text = std::to_string(random.below(TypeParam::kWords));
+    const std::string text = std::to_string(random.below(Function::kWords));
     const auto known = model.find(text);
     const Word* word = known == model.end() ? nullptr : known->second.get();
     ASSERT_EQ(set.find(std::string_view(text)), word);
@@ -200,6 +202,29 @@ TYPED_TEST(ShardedSetTest, AgreesWithAModel) {
     ASSERT_EQ(visited.size(), model.size());
     for (const auto& [key, owner] : model) ASSERT_TRUE(visited.contains(owner.get())) << key;
   }
+}
+
+TYPED_TEST(ShardedSetTest, AgreesWithAModel) { agrees_with_a_model<TypeParam>(0); }
+// An estimate may be wrong in any way.
+TYPED_TEST(ShardedSetTest, AgreesWithAModelThatWasReservedTooSmall) {
+  agrees_with_a_model<TypeParam>(TypeParam::kWords / 8);
+}
+TYPED_TEST(ShardedSetTest, AgreesWithAModelThatWasReservedTooLarge) {
+  agrees_with_a_model<TypeParam>(10 * TypeParam::kWords);
+}
+
+TEST(ShardedSet, KeepsTheLayoutOfWhatWasReserved) {
+  ShardedSet<Word, Hash<Spread>, Equal, 64> set;
+  constexpr std::size_t kWords = 10'000;
+  set.reserve(kWords);
+  const std::size_t parts = set.parts();
+  EXPECT_EQ(parts, 256U);
+  std::deque<Word> words;
+  while (words.size() < kWords) set.insert(&words.emplace_back(std::to_string(words.size())));
+  EXPECT_LE(set.parts(), parts + 2) << "hashes spread as they like";
+  set.reserve(100 * kWords);
+  EXPECT_LE(set.parts(), parts + 2) << "only a new set is laid out";
+  EXPECT_EQ(set.size(), kWords);
 }
 
 TEST(ShardedSet, TakesTwentyToFortyBytesForEachObject) {

@@ -184,6 +184,57 @@ TEST_P(KeyMapTest, GivesBackTheMemoryOfKeysThatAreGone) {
   for (std::size_t i = 0; i < keys(); ++i) ASSERT_NE(map_.find(digest(i)), nullptr);
 }
 
+// An estimate may be wrong in any way, and hashes may not spread as it supposes.
+TEST_P(KeyMapTest, IsRightWhateverWasReserved) {
+  for (const std::size_t expected : {std::size_t{1}, keys() / 2, keys(), 3 * keys(), 50 * keys()}) {
+    Quiescence quiescence;
+    KeyMap map(quiescence, GetParam().hash, GetParam().segment_slots);
+    map.reserve(expected);
+    ASSERT_EQ(map.size(), 0U);
+    std::vector<const Record*> records;
+    for (std::size_t i = 0; i < keys(); ++i) {
+      ASSERT_EQ(map.find(digest(i)), nullptr);
+      records.push_back(make(i));
+      ASSERT_EQ(map.insert(records.back()), nullptr);
+      ASSERT_EQ(map.insert(make(i, 2)), records.back());
+      ASSERT_LE(map.size() * KeyMap::kLoadDenominator, map.slots() * KeyMap::kLoadNumerator);
+    }
+    for (std::size_t i = 0; i < keys(); ++i) ASSERT_EQ(map.find(digest(i)), records[i]);
+    const std::size_t slots = map.slots();
+    map.reserve(100 * expected);
+    EXPECT_EQ(map.slots(), slots) << "only a new map is laid out";
+    for (std::size_t i = 0; i < keys(); ++i) ASSERT_EQ(map.erase(digest(i)), records[i]);
+    EXPECT_EQ(map.size(), 0U);
+    // One more or less must not make a whole segment each time.
+    for (std::size_t i = 0; i < 100; ++i) {
+      map.insert(records[0]);
+      map.erase(digest(0));
+    }
+    EXPECT_LE(map.slots(), slots);
+  }
+}
+
+TEST(KeyMap, MovesNoKeysThatWereReserved) {
+  Quiescence quiescence;
+  KeyMap map(quiescence, slot_hashes, 64);
+  Quiescence::Reader reader(quiescence);
+  const ReadSection section(reader);  // holds back whatever is outgrown, so that it can be counted
+  test::Records owner;
+  constexpr std::size_t kKeys = 5000;
+  map.reserve(kKeys);
+  const std::size_t segments = map.segments();
+  EXPECT_EQ(segments, 512U);
+  const std::size_t before = map.retired();
+  for (std::size_t i = 0; i < kKeys; ++i) {
+    map.insert(owner.make(test::row("1", std::to_string(i))));
+  }
+  // Each segment gets its size with its fifth key, and keeps it; hashes are random each time, so
+  // that a few may hold more than was to be expected.
+  EXPECT_LE(map.segments(), segments + 10);
+  EXPECT_LE(map.retired() - before, segments + 20);
+  EXPECT_LE(map.slots(), (segments + 20) * 64);
+}
+
 // The directory must not double for keys that no doubling would part.
 TEST_P(KeyMapTest, KeepsItsMemoryInProportionToItsKeys) {
   for (std::size_t i = 0; i < keys(); ++i) map_.insert(make(i));
