@@ -19,9 +19,12 @@
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <future>
 #include <iostream>
 #include <mutex>
+#include <new>
+#include <string_view>
 #include <thread>
 
 #include "daemon/assembly.h"
@@ -505,6 +508,24 @@ int run(const std::string& config_path, bool check) {
   return 0;
 }
 
+// Want of memory in the middle of a change, which must not be left half done (keymap/key_set.h):
+// the process ends, and loads everything anew when it comes back. Says why, without taking memory.
+[[noreturn]] void end_without_memory() {
+  try {
+    if (const auto error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    constexpr std::string_view kWhy =
+        "latchkeyd: not enough memory for the keys: this ends the process, which holds no half"
+        " change. About 150 bytes a key are needed; raise the limit (MemoryMax=, ulimit -v) or free"
+        " some.\n";
+    (void)!write(STDERR_FILENO, kWhy.data(), kWhy.size());
+    _exit(kExitFailure);
+  } catch (...) {  // a defect: the library's own handler names it, below
+  }
+  __gnu_cxx::__verbose_terminate_handler();
+  std::abort();
+}
+
 }  // namespace
 }  // namespace latchkey
 
@@ -521,6 +542,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : latchkey::kExitConfiguration;
   }
+  std::set_terminate(latchkey::end_without_memory);
   int code = latchkey::kExitFailure;
   try {
     code = latchkey::run(config_path, check);
