@@ -508,16 +508,17 @@ int run(const std::string& config_path, bool check) {
   return 0;
 }
 
-// Want of memory in the middle of a change, which must not be left half done (keymap/key_set.h):
-// the process ends, and loads everything anew when it comes back. Says why, without taking memory.
-[[noreturn]] void end_without_memory() {
+// A std::terminate_handler. Want of memory in the middle of a change, which must not be left half
+// done (keymap/key_set.h), ends the process: it loads everything anew when it comes back. Says so
+// without taking memory, so not by the log.
+[[noreturn]] void say_why_it_ends() {
   try {
     if (const auto error = std::current_exception()) std::rethrow_exception(error);
   } catch (const std::bad_alloc&) {
     constexpr std::string_view kWhy =
-        "latchkeyd: not enough memory for the keys: this ends the process, which holds no half"
-        " change. About 150 bytes a key are needed; raise the limit (MemoryMax=, ulimit -v) or free"
-        " some.\n";
+        "latchkeyd: not enough memory for the keys, so it ends: no change may be left half done."
+        " A load takes about 150 bytes a key, and as much again for those that have changed. Give"
+        " latchkeyd more (systemd: MemoryMax=), or the host.\n";
     (void)!write(STDERR_FILENO, kWhy.data(), kWhy.size());
     _exit(kExitFailure);
   } catch (...) {  // a defect: the library's own handler names it, below
@@ -542,7 +543,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : latchkey::kExitConfiguration;
   }
-  std::set_terminate(latchkey::end_without_memory);
+  std::set_terminate(latchkey::say_why_it_ends);
   int code = latchkey::kExitFailure;
   try {
     code = latchkey::run(config_path, check);

@@ -43,13 +43,14 @@ bool overfull(std::size_t used, std::size_t slots) {
   return used * KeyMap::kLoadDenominator > slots * KeyMap::kLoadNumerator;
 }
 
-// For so many keys and a third more, so that moving them pays for a while.
-std::size_t slots_for(std::size_t keys) {
-  const std::size_t in_use = keys + keys / 3;
+std::size_t slots_holding(std::size_t keys) {
   std::size_t slots = kSegmentSlotsMin;
-  while (overfull(in_use, slots)) slots *= 2;
+  while (overfull(keys, slots)) slots *= 2;
   return slots;
 }
+
+// For so many keys and a third more, so that moving them pays for a while.
+std::size_t slots_for(std::size_t keys) { return slots_holding(keys + keys / 3); }
 
 }  // namespace
 
@@ -145,15 +146,8 @@ void KeyMap::find(std::span<const Digest> digests, std::span<const Record*> foun
 // ---- the writer
 
 KeyMap::KeyMap(Quiescence& quiescence, Hash hash, std::size_t segment_slots)
-    : quiescence_(quiescence),
-      hash_(hash),
-      segment_slots_(segment_slots),
-      directory_(make_table(1, 0).packed),
-      usage_(1) {
-  const Table first = make_table(kSegmentSlotsMin, 0);
-  slots_ = first.size();
-  segments_ = 1;
-  Table{directory_.load()}.words()[0].store(first.packed);
+    : quiescence_(quiescence), hash_(hash), segment_slots_(segment_slots) {
+  directory_.store(make_directory(0).packed);
 }
 
 std::uint64_t KeyMap::hash_of(const Digest& digest) const {
@@ -265,22 +259,26 @@ const Record* KeyMap::erase(const Digest& digest) {
 void KeyMap::reserve(std::size_t keys) {
   const Table old{directory_.load(std::memory_order_relaxed)};
   if (old.size() > 1 || size_ + tombstones_ > 0) return;
-  unsigned depth = 0;
-  while (depth < kDepthMax && overfull(with_spread(keys >> depth), segment_slots_)) ++depth;
-  reserved_slots_ = kSegmentSlotsMin;
-  while (overfull(with_spread(keys >> depth), reserved_slots_)) reserved_slots_ *= 2;
+  const std::size_t segment_max = segment_slots_ * kLoadNumerator / kLoadDenominator;
+  const unsigned depth = depth_for(keys, segment_max, kDepthMax);
+  reserved_slots_ = slots_holding(with_spread(keys >> depth));
   const Table old_segment{old.words()[0].load(std::memory_order_relaxed)};
+  directory_.store(make_directory(depth).packed);  // W1 for the old directory and its segment
+  retire(old);
+  retire(old_segment);
+}
+
+// Of a map without keys: each entry leads to a smallest segment of its own.
+KeyMap::Table KeyMap::make_directory(unsigned depth) {
   const Table directory = make_table(std::size_t{1} << depth, depth);
   for (std::size_t i = 0; i < directory.size(); ++i) {
-    const Table segment = make_table(kSegmentSlotsMin, depth);
-    directory.words()[i].store(segment.packed, std::memory_order_relaxed);
+    directory.words()[i].store(make_table(kSegmentSlotsMin, depth).packed,
+                               std::memory_order_relaxed);
   }
   usage_.assign(directory.size(), {});
   segments_ = directory.size();
   slots_ = segments_ * kSegmentSlotsMin;
-  directory_.store(directory.packed);  // W1 for the old directory and its segment
-  retire(old);
-  retire(old_segment);
+  return directory;
 }
 
 KeyMap::Table KeyMap::make_table(std::size_t words, unsigned depth) {

@@ -130,6 +130,7 @@ class KeyMap {
   [[nodiscard]] Usage& usage_of(std::uint64_t hash);
 
   [[nodiscard]] Table make_table(std::size_t words, unsigned depth);
+  [[nodiscard]] Table make_directory(unsigned depth);
   void make_room(std::uint64_t hash);
   void move(std::uint64_t hash, unsigned depth);
   void double_directory();

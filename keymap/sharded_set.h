@@ -39,13 +39,11 @@ class ShardedSet {
   // unless the set is new.
   void reserve(std::size_t objects) {
     if (owned_.size() > 1 || size_ > 0) return;
-    unsigned depth = 0;
-    while (depth < kDepthMax && with_spread(objects >> depth) > kShardMax) ++depth;
-    reserved_ = with_spread(objects >> depth);
+    depth_ = depth_for(objects, kShardMax, kDepthMax);
+    reserved_ = with_spread(objects >> depth_);
     owned_.clear();
-    shards_.clear();
-    depth_ = depth;
-    for (std::size_t i = 0; i < std::size_t{1} << depth; ++i) shards_.push_back(make_shard(depth));
+    shards_.resize(std::size_t{1} << depth_);
+    for (Shard*& shard : shards_) shard = make_shard(depth_);
   }
   // Unless its equal is there: then that one stays and is returned. Null: inserted.
   const T* insert(const T* object) {
