@@ -30,8 +30,12 @@ constexpr auto kSweepEvery = std::chrono::milliseconds(250);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 // So many that are refused may take their time to read why. A flood of others is told and closed.
 constexpr std::size_t kRefusalsMax = 64;
-// So long a worker gives turns before it looks for what else has come, and from whom.
-constexpr std::int64_t kServeNs = 10'000;
+// So long a worker gives turns before it looks for what else has come, and from whom; longer if
+// they are all of one caller, since to look costs as much as a small answer.
+constexpr std::int64_t kServeNs = 10'000, kServeOneNs = 100'000;
+// A caller who is alone with a worker is answered at once on so many connections. With more,
+// whoever comes next would wait for all of them before he is even accepted.
+constexpr std::size_t kConnectionsAtOnce = 16;
 // Of the kernel's memory for replies that are not read; it doubles the figure (socket(7)).
 constexpr int kSendBuffer = 32 << 10;
 // For databases, metrics, logs, secrets that are read anew, and what the libraries open.
@@ -164,8 +168,7 @@ class Server::Worker : public SessionHost {
   Admission& admission() override { return admission_; }
 
   void ready(Session& session, bool again) override {
-    // A caller who is alone with this worker has nobody to wait for.
-    if (!again && one_caller() && turns_.empty()) {
+    if (!again && at_once() && turns_.empty()) {
       session.turn();
       return;
     }
@@ -249,9 +252,14 @@ class Server::Worker : public SessionHost {
   }
 
   [[nodiscard]] bool one_caller() const { return callers_.size() <= 1; }
+  // Without turns: there is nobody to make way for, and who comes next waits for few.
+  [[nodiscard]] bool at_once() const {
+    return callers_.empty() ||
+           (callers_.size() == 1 && callers_.begin()->second <= kConnectionsAtOnce);
+  }
   void set_turn_length() {
-    context_.turn_keys = one_caller() ? ConversationContext::kTurnKeysAlone
-                                      : ConversationContext::kTurnKeysAmongOthers;
+    context_.turn_keys =
+        at_once() ? ConversationContext::kTurnKeysAlone : ConversationContext::kTurnKeysAmongOthers;
   }
 
   void serve_soon() {
@@ -260,7 +268,7 @@ class Server::Worker : public SessionHost {
 
   void serve() {
     serving_ = false;
-    const std::int64_t until_ns = awake_ns() + kServeNs;
+    const std::int64_t until_ns = awake_ns() + (one_caller() ? kServeOneNs : kServeNs);
     do {
       const auto session = turns_.next();
       if (!session) return;
