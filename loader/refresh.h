@@ -11,8 +11,7 @@
 //   2. One connection (the work lane) does all reading, one thing after another. So what is
 //      published later was also read later, and a slow load cannot overwrite a newer re-read.
 //   3. Notifications are numbered as they arrive. A round takes everything that has been notified
-//   so
-//      far, applies it, and then `applied` is the number up to which it took.
+//      so far, applies it, and then `applied` is the number up to which it took.
 //   4. A barrier is a notification to ourselves with a nonce. PostgreSQL delivers in commit order:
 //      when the nonce is back, everything that had committed when it was sent has been notified,
 //      so has a number that is not larger than `notified` is now. Once `applied` has reached that
@@ -20,11 +19,12 @@
 //   5. Any failure of either connection drops both. What had been proven stays proven, and ages;
 //      after the reconnection everything is loaded anew.
 //   6. A source whose table cannot be followed as it is (a trigger is gone, somebody holds a lock)
-//   is
-//      suspended: it is proven no more, and ages, until a load succeeds again. The others go on.
+//      is suspended: it is proven no more, and ages, until a load succeeds again. The others go on.
 //   7. An audit compares a digest that the database computes, on a connection of its own, with that
 //      of what is known. Its result waits, as a proof does, for everything that had been notified
 //      when it came back: then whatever it saw is either in force or was never told of.
+//   8. A reload that notifications ask for waits for a barrier sent after that. So it sees all that
+//      was notified before the barrier came back, and one transaction, however large, is one load.
 #pragma once
 
 #include <chrono>
@@ -163,6 +163,7 @@ class Refresh {
     bool urgent = true;             // the reload is our own decision: no gap applies
     bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
+    std::uint64_t reload_after = 0;  // unless urgent: the barrier that has to come back before
     bool suspended = false;
     std::int64_t retry_ns = 0;  // if suspended
     std::uint64_t applied = 0;  // everything up to this number is in force for this source
@@ -186,6 +187,8 @@ class Refresh {
   };
 
   static void want_load(Source& source, LoadReason reason);
+  void want_notified_load(Source& source, LoadReason reason);
+  [[nodiscard]] bool may_load(const Source& source, std::int64_t now_ns) const;
   [[nodiscard]] bool plan_round(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
@@ -214,7 +217,9 @@ class Refresh {
   std::int64_t retry_ns_ = 0;
 
   std::optional<Barrier> barrier_;
-  std::uint64_t barrier_number_ = 0;
+  std::uint64_t barrier_number_ = 0;    // of the last one sent
+  std::uint64_t barrier_returned_ = 0;  // of the last one that came back
+  bool barrier_wanted_ = false;         // before the next heartbeat
   std::int64_t next_heartbeat_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;

@@ -178,6 +178,25 @@ def test_many_rows_changed_are_in_force_within_a_second_without_a_sync(many: Ins
     many.cli.sync("30s")
 
 
+def test_a_table_filled_anew_in_one_transaction_is_one_load(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    # The ids of the new rows, more than are asked for one by one, come after the TRUNCATE's.
+    rows = 400_000
+    with contextlib.closing(Installation(cluster, databases.new("external_credentials"))) as site:
+        site.source("external", preset="external_credentials")
+        seeds.fill_external(site.conn, rows)
+        keys = [seeds.key_text("seed", i) for i in range(1, rows + 1, rows // 1000)]
+        with site.serve():
+            site.sql(
+                "BEGIN; CREATE TEMPORARY TABLE old ON COMMIT DROP AS TABLE public.external_credentials;"
+                " TRUNCATE public.external_credentials; UPDATE old SET deleted_at = now();"
+                " INSERT INTO public.external_credentials TABLE old; COMMIT"
+            )
+            assert set(site.ask(*keys).names) == {"deleted"}
+            assert site.source_status("external")["loads_by_reason"] == {"connected": 1, "notified": 1}
+
+
 def test_rows_deleted_and_inserted_anew_by_the_thousand(many: Installation) -> None:
     many.sql("DELETE FROM public.external_credentials")
     assert set(many.ask(*ALL_KEYS).names) == {"unknown"}

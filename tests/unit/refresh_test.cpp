@@ -320,21 +320,48 @@ TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
     for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
     return script;
   };
+  const auto rest = [] {
+    return Script().asks("reread 0: id 96 id 97 id 98").is_done().asks("reread 0: id 99").is_done();
+  };
   play(flood());
   EXPECT_LE(play_.refresh.pending_ids(), 7U);
-  play(Script().asks("load 0").waits("1000").is_done().waits("1000"));
+  play(Script().asks("barrier 2"));
+  play(rest());
+  play(Script().waits("5000").barrier_returns(2).asks("load 0").waits("1000").is_done());
+  play(Script().asks("prove 0").waits("1000"));
   play(flood());
   // The next reload has to wait; what came after the collapse need not.
   EXPECT_LE(play_.refresh.pending_ids(), 7U);
-  play(Script().asks("reread 0: id 96 id 97 id 98").is_done().asks("reread 0: id 99").is_done());
-  play(Script().passes(999).waits("1000").passes(1).asks("barrier 2").asks("load 0"));
-  play(Script().barrier_returns(2).waits("2000").is_done().asks("prove 1000").waits("2000"));
+  play(Script().asks("barrier 3").barrier_returns(3));
+  play(rest());
+  play(Script().passes(999).waits("1000").passes(1).asks("barrier 4").asks("load 0"));
+  play(Script().barrier_returns(4).waits("2000").is_done().asks("prove 1000").waits("2000"));
+}
+
+// One transaction's notifications are many, and all of them may come after the first made us want
+// to load.
+TEST_F(RefreshSmall, OneLoadSeesWhateverWasNotifiedOfBeforeItsBarrier) {
+  Script script;
+  script.notified_all(0).asks("barrier 2").waits("5000");
+  for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
+  script.barrier_returns(2).asks("load 0").is_done().asks("prove 0").waits("1000");
+  play(script);
+  EXPECT_EQ(play_.refresh.pending_ids(), 0U);
+}
+
+TEST_F(RefreshLive, LoadsNotBeforeABarrierThatWasSentAfterItWasAsked) {
+  Script script;
+  script.sync_wanted(1).asks("barrier 2").notified_all(0).waits("5000");
+  script.barrier_returns(2).asks("barrier 3").barrier_returns(3);
+  script.asks("load 0").is_done().asks("prove 0 sync 1").waits("1000");
+  play(script);
 }
 
 TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
-  Script script;
-  script.notified_all(0).asks("load 0").is_done();  // the first one is served at once
-  script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 2").barrier_returns(2);
+  Script script;  // the first one is served at once
+  script.notified_all(0).asks("barrier 2").barrier_returns(2).asks("load 0").is_done();
+  script.asks("prove 0");
+  script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 3").barrier_returns(3);
   script.waits("1000")
       .notified(0, {"x"})
       .asks("reread 0: x")
@@ -342,23 +369,25 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
       .waits("1000")
       .passes(899)
       .waits("1000");
-  script.passes(1).asks("load 0").passes(3000).is_done().asks("barrier 3");
-  script.asks("prove 100 sync 1").barrier_returns(3).asks("prove 4000");
+  script.passes(1).asks("load 0").passes(3000).is_done().asks("barrier 4");
+  script.asks("prove 100 sync 1").barrier_returns(4).asks("prove 4000");
   // It took 3 s: the next one that is asked for waits for twice as long.
-  script.notified_all(0).waits("5000").passes(1000).asks("barrier 4").barrier_returns(4);
-  script.waits("6000");
+  script.notified_all(0).asks("barrier 5").barrier_returns(5).waits("5000");
+  script.passes(1000).asks("barrier 6").barrier_returns(6).waits("6000");
   play(script);
   play_.now = test::kScriptStart + 9999 * kScriptMs;
-  play(Script().asks("barrier 5").barrier_returns(5).waits("10000"));
+  play(Script().asks("barrier 7").barrier_returns(7).waits("10000"));
   play(Script().passes(1).asks("load 0").is_done().asks("prove 9999"));
 }
 
 TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
+  const auto reload = [](Play& play) { play.refresh.reload(0, LoadReason::kAuditFound); };
   Script script;
-  script.notified_all(0).asks("load 0").is_done().notified_all(0).waits("1000");
-  script.happens("reload", [](Play& play) { play.refresh.reload(0, LoadReason::kAuditFound); })
-      .asks("load 0")
-      .is_done();
+  script.notified_all(0).asks("barrier 2").waits("5000");
+  script.happens("reload", reload).asks("load 0").is_done().barrier_returns(2).asks("prove 0");
+  script.notified_all(0).asks("barrier 3").barrier_returns(3).asks("load 0").is_done();
+  script.asks("prove 0").notified_all(0).asks("barrier 4").barrier_returns(4).waits("1000");
+  script.happens("reload", reload).asks("load 0").is_done();
   play(script);
 }
 
