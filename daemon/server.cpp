@@ -254,8 +254,7 @@ class Server::Worker : public SessionHost {
   [[nodiscard]] bool one_caller() const { return callers_.size() <= 1; }
   // Without turns: there is nobody to make way for, and who comes next waits for few.
   [[nodiscard]] bool at_once() const {
-    return callers_.empty() ||
-           (callers_.size() == 1 && callers_.begin()->second <= kConnectionsAtOnce);
+    return one_caller() && (callers_.empty() || callers_.begin()->second <= kConnectionsAtOnce);
   }
   void set_turn_length() {
     context_.turn_keys =

@@ -89,13 +89,13 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   for (std::string& id : ids) source.ids.insert(std::move(id));
   if (source.ids.size() > settings_.pending_ids_max) {
     source.ids.clear();
-    want_notified_load(source, LoadReason::kManyIds);
+    want_load(source, LoadReason::kManyIds);
   }
 }
 
 void Refresh::notified_all(std::size_t index) {
   ++notified_;
-  want_notified_load(sources_.at(index), LoadReason::kNotified);
+  want_load(sources_.at(index), LoadReason::kNotified);
 }
 
 void Refresh::reload(std::size_t index, LoadReason reason) {
@@ -105,20 +105,15 @@ void Refresh::reload(std::size_t index, LoadReason reason) {
 }
 
 // The first reason is told.
-void Refresh::want_load(Source& source, LoadReason reason) {
-  if (!source.reload) source.reason = reason;
-  source.reload = true;
-}
-
+//
 // One transaction may notify of a million rows: a load that begins while they still come in would
-// be followed by another, though it has seen them all. So a barrier goes first: what comes before
-// it returns was committed before the load begins.
-void Refresh::want_notified_load(Source& source, LoadReason reason) {
-  if (!source.reload) {
-    source.reload_after = barrier_number_ + 1;
-    barrier_wanted_ = true;
-  }
-  want_load(source, reason);
+// be followed by another, though it has seen them all. So, unless it is urgent, a barrier goes
+// first: what comes before it returns was committed before the load begins.
+void Refresh::want_load(Source& source, LoadReason reason) {
+  if (source.reload) return;
+  source.reload = true;
+  source.reason = reason;
+  source.reload_after = barrier_number_ + 1;
 }
 
 void Refresh::barrier_returned(std::uint64_t number) {
@@ -226,10 +221,9 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
     if (now_ns < barrier_->sent_ns + settings_.barrier_deadline_ns) return std::nullopt;
     return Disconnect{"the heartbeat did not come back in time: notifications may be lost"};
   }
-  if (now_ns < next_heartbeat_ns_ && syncs_waiting_.empty() && !barrier_wanted_) {
+  if (now_ns < next_heartbeat_ns_ && syncs_waiting_.empty() && !a_load_waits_for_a_barrier()) {
     return std::nullopt;
   }
-  barrier_wanted_ = false;
   next_heartbeat_ns_ = now_ns + settings_.heartbeat_ns;
   barrier_ = Barrier{++barrier_number_, now_ns, std::exchange(syncs_waiting_, {})};
   return SendBarrier{barrier_->number};
@@ -289,9 +283,18 @@ Refresh::Prove Refresh::prove(Proof proof) {
   return action;
 }
 
-bool Refresh::may_load(const Source& source, std::int64_t now_ns) const {
-  return source.urgent ||
-         (now_ns >= source.no_reload_before_ns && barrier_returned_ >= source.reload_after);
+// When a source that wants a load may have it. Never, for now: a barrier has to come back.
+std::int64_t Refresh::load_due_ns(const Source& source) const {
+  if (source.urgent) return 0;
+  if (barrier_returned_ < source.reload_after) return std::numeric_limits<std::int64_t>::max();
+  return source.no_reload_before_ns;
+}
+
+// For one that has not been sent.
+bool Refresh::a_load_waits_for_a_barrier() const {
+  return std::ranges::any_of(sources_, [this](const Source& source) {
+    return source.reload && !source.urgent && source.reload_after > barrier_number_;
+  });
 }
 
 // Takes everything that has been notified so far. A source whose reload has to wait does not reach
@@ -305,7 +308,7 @@ bool Refresh::plan_round(std::int64_t now_ns) {
   if (applied_ == notified_) return false;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = sources_[i];
-    const bool must_wait = source.reload && !may_load(source, now_ns);
+    const bool must_wait = source.reload && now_ns < load_due_ns(source);
     source.reaches = must_wait ? source.applied : notified_;
     if (source.reload && !must_wait) {
       source.reload_was_urgent = source.urgent;
@@ -344,9 +347,7 @@ std::int64_t Refresh::wake_ns() const {
   if (reading_waits) {
     // Whatever could be read at once is under way: what is left waits for its time.
     for (const Source& source : sources_) {
-      if (source.reload && barrier_returned_ >= source.reload_after) {
-        wake = std::min(wake, source.no_reload_before_ns);
-      }
+      if (source.reload) wake = std::min(wake, load_due_ns(source));
       if (source.suspended) wake = std::min(wake, source.retry_ns);
     }
   }

@@ -186,9 +186,9 @@ class Refresh {
     bool comparing = false;
   };
 
-  static void want_load(Source& source, LoadReason reason);
-  void want_notified_load(Source& source, LoadReason reason);
-  [[nodiscard]] bool may_load(const Source& source, std::int64_t now_ns) const;
+  void want_load(Source& source, LoadReason reason);
+  [[nodiscard]] std::int64_t load_due_ns(const Source& source) const;
+  [[nodiscard]] bool a_load_waits_for_a_barrier() const;
   [[nodiscard]] bool plan_round(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
@@ -219,7 +219,6 @@ class Refresh {
   std::optional<Barrier> barrier_;
   std::uint64_t barrier_number_ = 0;    // of the last one sent
   std::uint64_t barrier_returned_ = 0;  // of the last one that came back
-  bool barrier_wanted_ = false;         // before the next heartbeat
   std::int64_t next_heartbeat_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;
