@@ -101,6 +101,7 @@ class Counters:
     notifications_swallowed: int = 0
     notifications_injected: int = 0
     statements_injected: int = 0
+    injected_answered: int = 0  # of these: the server is done with them
 
 
 Where = Callable[[Facts], bool]
@@ -255,7 +256,7 @@ class ChaosProxy:
     def say(self, connection: int, sql: str) -> bool:
         """Run a statement in the client's name, between two of its own; it hears no answer.
 
-        False if the connection has ended.
+        False if the connection has ended. Does not wait for the server: counters.injected_answered.
         """
         return self._with(connection, lambda link: link.say(sql))
 
@@ -726,8 +727,8 @@ class _Link:
             self.facts.copy_ends = self._to_client.taken + len(piece.data)
         ours = bool(self._turns) and self._turns[0]
         if piece.type == "Z" and piece.last:
-            if self._turns:
-                self._turns.popleft()
+            if self._turns and self._turns.popleft():
+                self.proxy.count.injected_answered += 1
             if not self._turns:
                 self._series = False
         return not ours or piece.type in "ANS"

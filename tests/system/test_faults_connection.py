@@ -163,6 +163,7 @@ def test_a_registration_that_is_gone_is_made_anew(site: Proxied, how: str) -> No
             site.proxy.swallow_notifications(where=lambda facts: facts.number == old)
         else:
             site.proxy.say(old, how)
+            until(lambda: site.proxy.counters.injected_answered > 0, 10, "it listens no more")
         witness.revoke(tokens[0])
         witness.wait_in_force()
         assert site.database_status()["connects"] > connects

@@ -242,6 +242,7 @@ def test_it_speaks_in_the_clients_name(
     cluster.sql("NOTIFY news, 'nobody hears'")
     assert value(conn, "SELECT 3") == 3
     assert heard(conn) == []
+    assert (proxy.counters.statements_injected, proxy.counters.injected_answered) == (2, 2)
     proxy.say(1, "SELECT 1/0")
     assert value(conn, "SELECT 4") == 4
 
