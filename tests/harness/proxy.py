@@ -727,7 +727,9 @@ class _Link:
             self.facts.copy_ends = self._to_client.taken + len(piece.data)
         ours = bool(self._turns) and self._turns[0]
         if piece.type == "Z" and piece.last:
-            if self._turns and self._turns.popleft():
+            if self._turns:
+                self._turns.popleft()
+            if ours:
                 self.proxy.count.injected_answered += 1
             if not self._turns:
                 self._series = False
