@@ -333,13 +333,15 @@ void KeySetWriter::install_all(std::span<const Record* const> records) noexcept 
 // not wait for memory one after the other.
 void KeySetWriter::warm_up(std::span<const Record* const> records) const {
   std::array<Digest, KeyMap::kBatchMax> digests;
+  std::array<std::string_view, KeyMap::kBatchMax> key_ids;
   std::array<const Record*, KeyMap::kBatchMax> found;
   for (std::size_t i = 0; i < records.size(); ++i) {
     digests[i] = records[i]->digest();
-    found[i] = index_.find(records[i]->key_id());
-    // The result is of no use; the compiler must not find that out.
-    __asm__ volatile("" : : "r"(found[i]));
+    key_ids[i] = records[i]->key_id();
   }
+  index_.find(std::span<const std::string_view>(key_ids).first(records.size()), found);
+  // The result is of no use; the compiler must not find that out.
+  __asm__ volatile("" : : "r"(found.data()) : "memory");
   keys_.map.find(std::span(digests).first(records.size()), found);
 }
 

@@ -99,8 +99,7 @@ class KeySetWriter {
   // saves growing step by step; 0: there is none.
   void begin_first_load(std::size_t expected_rows = 0);
   void load(const RecordFacts& facts) { load(facts, find(facts.key_id)); }
-  // `known` is what find() says of the row. Whoever loads many asks for several first: then what
-  // one look-up waits for in memory, the next ones wait for at the same time.
+  // `known` is what find() says of the row.
   void load(const RecordFacts& facts, const Record* known);
   LoadReport finish_load() noexcept;
   void abandon_load();
@@ -131,6 +130,10 @@ class KeySetWriter {
   [[nodiscard]] const RowSums& sums() const { return sums_; }
   // Null: there is no such row. Lives until the next change.
   [[nodiscard]] const Record* find(std::string_view key_id) const { return index_.find(key_id); }
+  // Many at once, as many results; of those that are in no cache, in a fraction of the time.
+  void find(std::span<const std::string_view> key_ids, std::span<const Record*> found) const {
+    index_.find(key_ids, found);
+  }
   template <typename F>
   void for_each(F&& each) const {
     index_.for_each(each);

@@ -10,15 +10,61 @@
 
 #include <tsl/robin_set.h>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "keymap/slab.h"
 #include "keymap/spread.h"
 
 namespace latchkey {
+
+// Where a tsl::robin_set, which does not tell, has its buckets: what it has allocated last. Good
+// for hints to the processor only: were it wrong, look-ups would be slower, nothing else.
+struct Buckets {
+  const std::byte* start = nullptr;
+  std::size_t count = 0;
+  std::size_t bytes_each = 0;
+
+  // The one where the search for such a hash begins; null while there is none. (The set's growth
+  // policy goes by powers of two.)
+  [[nodiscard]] const std::byte* at(std::size_t hash) const {
+    return count == 0 ? nullptr : start + (hash & (count - 1)) * bytes_each;
+  }
+};
+
+// SlabAllocator for such a set; notes in `buckets`, which outlives it.
+template <typename T>
+class BucketAllocator {
+ public:
+  using value_type = T;
+
+  BucketAllocator(Slab& slab, Buckets& buckets) : slab_(slab), buckets_(&buckets) {}
+  template <typename U>
+  BucketAllocator(const BucketAllocator<U>& other) : slab_(other.slab_), buckets_(other.buckets_) {}
+
+  [[nodiscard]] T* allocate(std::size_t count) {
+    T* const start = slab_.allocate(count);
+    *buckets_ = {reinterpret_cast<const std::byte*>(start), count, sizeof(T)};
+    return start;
+  }
+  void deallocate(T* block, std::size_t count) noexcept { slab_.deallocate(block, count); }
+
+  template <typename U>
+  friend bool operator==(const BucketAllocator& a, const BucketAllocator<U>& b) {
+    return a.slab_ == b.slab_ && a.buckets_ == b.buckets_;
+  }
+
+ private:
+  template <typename U>
+  friend class BucketAllocator;
+  SlabAllocator<T> slab_;
+  Buckets* buckets_;
+};
 
 // `Hash` and `Equal` are transparent: they take a `const T*` or a key. Hashes have 64 random bits.
 // A shard of `kShardMax` objects is full; by default those are four fifths of 4096 buckets, 64 KiB.
@@ -29,10 +75,22 @@ class ShardedSet {
 
   template <typename Key>
   [[nodiscard]] const T* find(const Key& key) const {
-    const std::size_t hash = Hash()(key);
-    const Set& set = shard_of(hash).set;
-    const auto found = set.find(key, hash);
-    return found == set.end() ? nullptr : *found;
+    return find(key, Hash()(key));
+  }
+  // Many at once, as many results: what one look-up waits for in memory, the next ones wait for at
+  // the same time.
+  template <typename Key>
+  void find(std::span<const Key> keys, std::span<const T*> found) const {
+    constexpr std::size_t kAtOnce = 64;
+    std::array<std::size_t, kAtOnce> hashes;
+    for (std::size_t from = 0; from < keys.size(); from += kAtOnce) {
+      const auto part = keys.subspan(from, std::min(kAtOnce, keys.size() - from));
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        hashes[i] = Hash()(part[i]);
+        __builtin_prefetch(shard_of(hashes[i]).buckets.at(hashes[i]));
+      }
+      for (std::size_t i = 0; i < part.size(); ++i) found[from + i] = find(part[i], hashes[i]);
+    }
   }
   // For about so many objects that will be inserted: shards get their place at once and their
   // memory with their first object, instead of both by moving objects again and again. Does nothing
@@ -88,17 +146,25 @@ class ShardedSet {
   }
 
  private:
-  using Set = tsl::robin_set<const T*, Hash, Equal, SlabAllocator<const T*>, /*StoreHash=*/true>;
+  using Set = tsl::robin_set<const T*, Hash, Equal, BucketAllocator<const T*>, /*StoreHash=*/true>;
   struct Shard {
-    explicit Shard(Slab& slab) : set(SlabAllocator<const T*>(slab)) {
+    explicit Shard(Slab& slab) : set(BucketAllocator<const T*>(slab, buckets)) {
       set.max_load_factor(kLoadMax);
     }
+    Buckets buckets;
     Set set;
     unsigned depth = 0;  // highest bits of the hash that its objects have in common
   };
   // Robin Hood hashing keeps probes short up to here.
   static constexpr float kLoadMax = 0.8F;
   static constexpr unsigned kDepthMax = 32;  // the others choose buckets
+
+  template <typename Key>
+  [[nodiscard]] const T* find(const Key& key, std::size_t hash) const {
+    const Set& set = shard_of(hash).set;
+    const auto found = set.find(key, hash);
+    return found == set.end() ? nullptr : *found;
+  }
 
   [[nodiscard]] std::size_t entry_of(std::size_t hash) const { return hash >> 1 >> (63 - depth_); }
   [[nodiscard]] Shard& shard_of(std::size_t hash) const { return *shards_[entry_of(hash)]; }

@@ -76,10 +76,11 @@ struct Loader::Source {
     CopyReader::Fields fields;
     RowDecoder::Texts texts{};
     RowView view{};
-    const Record* known = nullptr;
   };
   std::vector<LoadRow> batch;
   std::vector<WireRow> wire;
+  std::vector<std::string_view> key_ids;
+  std::vector<const Record*> known;
   std::vector<std::uint64_t> hashes;
   RowHasher hasher;
   UnusableRows unusable;
@@ -100,8 +101,8 @@ struct Loader::Source {
       : settings(std::move(from)), writer(*settings.keys, quiescence) {
     status.name = settings.config.name;
   }
-  // Rows of a load, many at a time: their hashes are computed in pairs, and what looking one row up
-  // waits for in memory, the next ones wait for at the same time.
+  // Rows of a load, many at a time: their hashes are computed in pairs, and their look-ups wait for
+  // memory together.
   void take(std::span<const std::string_view> messages) {
     std::size_t count = 0;
     for (const std::string_view message : messages) {
@@ -113,22 +114,25 @@ struct Loader::Source {
     const std::span rows = std::span(batch).first(count);
     status.load_rows += count;
     wire.clear();
+    key_ids.clear();
     for (LoadRow& row : rows) {
       wire.emplace_back(row.fields);
-      row.view = decoder->decode(row.fields, row.texts);
+      decoder->decode(row.fields, row.texts, row.view);
+      key_ids.push_back(row.view[kFieldId].value_or(""));
     }
     hashes.resize(count);
     hasher(decoder->fields(), wire, hashes);
-    for (LoadRow& row : rows) {
-      row.known = writer.find(row.view[kFieldId].value_or(""));
-      if (row.known != nullptr) row.known->prefetch_rest();
+    known.resize(count);
+    writer.find(key_ids, known);
+    for (const Record* record : known) {
+      if (record != nullptr) record->prefetch_rest();
     }
     for (std::size_t i = 0; i < count; ++i) {
       const RowView& view = rows[i].view;
       auto said = lint->read(*reader, view);
       if (said) {
         said->row_hash = hashes[i];
-        writer.load(*said, rows[i].known);
+        writer.load(*said, known[i]);
       } else if (view[kFieldId] && view[kFieldKey]) {
         unusable.load(*view[kFieldId], hashes[i]);
       }
@@ -900,7 +904,8 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   source.hasher(source.decoder->fields(), source.wire, source.hashes);
   std::vector<RowDecoder::Texts> texts(fields.size());
   for (std::size_t i = 0; i < fields.size(); ++i) {
-    const RowView row = source.decoder->decode(fields[i], texts[i]);
+    RowView row;
+    source.decoder->decode(fields[i], texts[i], row);
     auto facts = source.reader->read(row, oddities);
     const std::uint64_t hash = source.hashes[i];
     if (!facts) {

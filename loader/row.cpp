@@ -104,8 +104,8 @@ std::string_view text_of_jsonb(std::string_view bytes) {
 
 }  // namespace
 
-RowView RowDecoder::decode(WireRow row, Texts& texts) const {
-  RowView view;
+void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) const {
+  view.fill(std::nullopt);
   std::size_t integers = 0;
   for (std::size_t i = 0; i < fields_.size(); ++i) {
     if (!row[i]) continue;
@@ -119,7 +119,6 @@ RowView RowDecoder::decode(WireRow row, Texts& texts) const {
       default: value = row[i];
     }
   }
-  return view;
 }
 
 const char* oddity_name(Oddity oddity) { return rule_of(lint_of(oddity)).name; }

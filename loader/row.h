@@ -33,8 +33,9 @@ class RowDecoder {
 
   // Where the integers of one row are spelt out; the view leads into it.
   using Texts = std::array<std::array<char, 24>, 3>;
-  // `row` has fields().size() fields. Throws std::runtime_error if an integer or a jsonb is none.
-  [[nodiscard]] RowView decode(WireRow row, Texts& texts) const;
+  // `row` has fields().size() fields; whatever `view` held is gone. Throws std::runtime_error if an
+  // integer or a jsonb is none.
+  void decode(WireRow row, Texts& texts, RowView& view) const;
 
  private:
   std::vector<WireField> fields_;

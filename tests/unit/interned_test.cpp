@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -201,6 +202,15 @@ void agrees_with_a_model(std::size_t reserved) {
     });
     ASSERT_EQ(visited.size(), model.size());
     for (const auto& [key, owner] : model) ASSERT_TRUE(visited.contains(owner.get())) << key;
+    // All of them, and some that are not there, at once.
+    std::vector<std::string> texts;
+    for (std::size_t i = 0; i <= Function::kWords; ++i) texts.push_back(std::to_string(i));
+    const std::vector<std::string_view> keys(texts.begin(), texts.end());
+    std::vector<const Word*> found(keys.size(), &twin);
+    set.find(std::span(keys), std::span(found));
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      ASSERT_EQ(found[i], set.find(keys[i])) << keys[i];
+    }
   }
 }
 
@@ -211,6 +221,27 @@ TYPED_TEST(ShardedSetTest, AgreesWithAModelThatWasReservedTooSmall) {
 }
 TYPED_TEST(ShardedSetTest, AgreesWithAModelThatWasReservedTooLarge) {
   agrees_with_a_model<TypeParam>(10 * TypeParam::kWords);
+}
+
+TEST(ShardedSet, KnowsWhereItsSetsHaveTheirBuckets) {
+  Slab slab;
+  Buckets buckets;
+  struct Itself {
+    std::size_t operator()(std::size_t number) const { return number; }
+  };
+  tsl::robin_set<std::size_t, Itself, std::equal_to<>, BucketAllocator<std::size_t>, true> set{
+      BucketAllocator<std::size_t>(slab, buckets)};
+  EXPECT_EQ(buckets.at(1), nullptr);
+  for (std::size_t number = 0; number < 5000; ++number) {  // it moves several times
+    set.insert(number);
+    // Nothing collides: each is where its search begins.
+    for (const std::size_t known : {std::size_t{0}, number / 2, number}) {
+      const auto* stored = reinterpret_cast<const std::byte*>(&*set.find(known));
+      ASSERT_GE(stored, buckets.at(known)) << known << " of " << number;
+      ASSERT_LT(stored, buckets.at(known) + buckets.bytes_each) << known << " of " << number;
+    }
+  }
+  EXPECT_EQ(set.bucket_count(), buckets.count);
 }
 
 TEST(ShardedSet, KeepsTheLayoutOfWhatWasReserved) {
