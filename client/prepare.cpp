@@ -5,6 +5,8 @@
 
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 
 #include "client/commands.h"
 #include "client/mint.h"
@@ -114,6 +116,7 @@ int run_mint(const CommonSettings& common, const MintSettings& mint) {
 int run_sql(const SqlSettings& settings) {
   const Options options = Options::load(settings.config);
   if (!settings.source.empty()) (void)source_named(options, settings.source);
+  std::set<std::string> roles;  // that read all their sources by what is printed here
   for (const SourceConfig& source : options.sources) {
     if (!settings.source.empty() && source.name != settings.source) continue;
     if (settings.action == "install") {
@@ -122,10 +125,13 @@ int run_sql(const SqlSettings& settings) {
       std::cout << uninstall_sql(source);
     } else {
       for (const DatabaseOptions& database : options.databases) {
-        if (database.name == source.database) std::cout << grant_sql(source, database.role);
+        if (database.name != source.database) continue;
+        std::cout << grant_sql(source, database.role);
+        if (settings.source.empty()) roles.insert(database.role);
       }
     }
   }
+  for (const std::string& role : roles) std::cout << revoke_bypass_sql(role);
   return kExitAllActive;
 }
 

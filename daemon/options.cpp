@@ -198,6 +198,7 @@ DatabaseOptions read_database(const Section& section) {
   if (const auto file = section.text("password_file")) database.password_file = *file;
   database.role =
       section.text("role").value_or(conninfo_user(database.conninfo).value_or("latchkey"));
+  database.allow_superuser = section.flag("allow_superuser");
   if (!is_sql_name(database.role)) {
     section.refuse(
         "`role` (else the user in `conninfo`) must have at most 63 characters, none a control"
@@ -493,6 +494,15 @@ void share_triggers(const Section& file, Options& options, const Lines& lines) {
   }
 }
 
+// What the loader has to know of a source's database.
+void take_from_databases(Options& options) {
+  for (SourceConfig& source : options.sources) {
+    for (const DatabaseOptions& database : options.databases) {
+      if (database.name == source.database) source.allow_superuser = database.allow_superuser;
+    }
+  }
+}
+
 void check_names(const Section& file, Options& options, const Lines& lines) {
   if (options.databases.empty()) {
     file.refuse("no [[database]] is configured, so there is nowhere to load keys from.");
@@ -575,10 +585,11 @@ Options Options::parse(std::string_view text, const std::string& path) {
     if (const auto lock = s.value<bool>("lock", "true or false")) options.lock_memory = *lock;
   });
   Lines lines;
-  file.tables("database", {"name", "conninfo", "password_file", "role"}, [&](const Section& s) {
-    lines.databases.push_back(s.line());
-    options.databases.push_back(read_database(s));
-  });
+  file.tables("database", {"name", "conninfo", "password_file", "role", "allow_superuser"},
+              [&](const Section& s) {
+                lines.databases.push_back(s.line());
+                options.databases.push_back(read_database(s));
+              });
   file.tables("source", source_settings(), [&](const Section& s) {
     lines.sources.push_back(s.line_of("database"));
     options.sources.push_back(read_source(s));
@@ -590,6 +601,7 @@ Options Options::parse(std::string_view text, const std::string& path) {
                 options.allow.push_back(read_allow(s));
               });
   check_names(file, options, lines);
+  take_from_databases(options);
   return options;
 }
 

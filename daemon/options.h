@@ -79,8 +79,9 @@ struct LastUsedOptions {
 struct DatabaseOptions {
   std::string name;
   std::string conninfo;
-  std::string password_file;  // empty: none. Relative to $CREDENTIALS_DIRECTORY
-  std::string role;           // whom `latchkey sql grant` grants; default: conninfo's user
+  std::string password_file;     // empty: none. Relative to $CREDENTIALS_DIRECTORY
+  std::string role;              // whom `latchkey sql grant` grants; default: conninfo's user
+  bool allow_superuser = false;  // connect though the role is one
 
   friend bool operator==(const DatabaseOptions&, const DatabaseOptions&) = default;
 };

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "loader/nonce.h"
 #include "loader/session.h"
 
 namespace latchkey {
@@ -26,7 +27,7 @@ bool AuditLane::advance(std::int64_t now_ns) {
   connection_.advance();
   if (connection_.connected() && !std::exchange(asked_, true)) {
     deadline_ns_ = now_ns + kStepDeadline;
-    connection_.send(kSessionSettings,
+    connection_.send(session_settings(terms_.facts.by_policy),
                      {.copy_data = {}, .rows = {}, .done = [this, now_ns] { ask(now_ns); }});
   }
   if (nonce_back_ && connection_.idle()) {

@@ -13,6 +13,7 @@ constexpr Severity kError = Severity::kError;
 
 constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kDatabase, "L001", kError, "database"},
+    {Lint::kSuperuserRefused, "L002", kError, "superuser_refused"},
 
     {Lint::kTableMissing, "L101", kError, "table_missing"},
     {Lint::kNotATable, "L102", kError, "not_a_table"},
@@ -30,6 +31,9 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kIdEncoding, "L114", kError, "id_encoding"},
     {Lint::kQueryRefused, "L115", kError, "query_refused"},
     {Lint::kColumnUnwritable, "L116", kError, "column_unwritable"},
+    {Lint::kColumnType, "L117", kError, "column_type"},
+    {Lint::kForeignCode, "L118", kError, "foreign_code"},
+    {Lint::kForeignOwner, "L119", kError, "foreign_owner"},
 
     {Lint::kNoKey, "L201", kWarning, "no_key"},
     {Lint::kBadDigest, "L202", kWarning, "bad_digest"},
@@ -54,6 +58,7 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kPartitioned, "L404", kNote, "partitioned"},
     {Lint::kPartition, "L405", kWarning, "partition"},
     {Lint::kReplicated, "L406", kWarning, "replicated"},
+    {Lint::kBypassesRls, "L407", kWarning, "bypasses_rls"},
 }};
 
 const LintFinding* same_kind(const std::vector<LintFinding>& list, const LintFinding& finding) {
@@ -80,7 +85,7 @@ const LintRule& rule_of(Lint lint) { return kRules.at(static_cast<std::size_t>(l
 
 bool is_about_triggers(Lint lint) {
   return lint == Lint::kTriggerMissing || lint == Lint::kTriggerOutdated ||
-         lint == Lint::kTriggerDisabled;
+         lint == Lint::kTriggerDisabled || lint == Lint::kForeignOwner;
 }
 
 std::vector<LintFinding> news(const std::vector<LintFinding>& before,

@@ -23,6 +23,7 @@ enum class Severity { kNote, kWarning, kError };
 
 enum class Lint {
   kDatabase,
+  kSuperuserRefused,
   kTableMissing,
   kNotATable,
   kSchemaUnusable,
@@ -39,6 +40,9 @@ enum class Lint {
   kIdEncoding,
   kQueryRefused,
   kColumnUnwritable,
+  kColumnType,
+  kForeignCode,
+  kForeignOwner,
   kNoKey,
   kBadDigest,
   kUnknownPepper,
@@ -60,8 +64,9 @@ enum class Lint {
   kPartitioned,
   kPartition,
   kReplicated,
+  kBypassesRls,
 };
-constexpr std::size_t kLints = 38;
+constexpr std::size_t kLints = 43;
 
 struct LintRule {
   Lint lint;

@@ -116,9 +116,16 @@ void LastUsedWriter::collect() {
 
 // ---- rounds
 
+// This round is for all that waits now.
+void LastUsedWriter::take_all_pending() {
+  for (const auto& source : sources_) {
+    source->left = source->writable() ? source->pending.size() : 0;
+  }
+}
+
 void LastUsedWriter::begin_round(std::int64_t now_ns) {
   rounds_.begun(now_ns);
-  for (const auto& source : sources_) source->left = source->pending.size();
+  take_all_pending();
   in_round_ = std::ranges::any_of(sources_, [](const auto& source) { return source->left > 0; });
 }
 
@@ -145,7 +152,8 @@ void LastUsedWriter::advance(std::int64_t now_ns, const PgConnection* alive) {
     const bool was_connected = connection_->connected();
     connection_->advance();
     if (!was_connected && connection_->connected()) {
-      connection_->send(std::string(kSessionSettings) + kWriterSettings,
+      session_owner_.begin();
+      connection_->send(session_settings(false) + kWriterSettings,
                         {.copy_data = {}, .rows = {}, .done = [this] { prepared_ = true; }});
     }
   } else if (in_round_ && alive != nullptr) {
@@ -187,10 +195,25 @@ bool LastUsedWriter::write_batch(std::int64_t now_ns) {
     times.push_back(std::to_string(row.real_us));
   }
   deadline_ns_ = now_ns + kStepDeadline;
-  connection_->send(
-      last_used_sql(source.config, source.facts), {array_literal(ids), array_literal(times)},
-      {.copy_data = {}, .rows = [this](const PgRows& rows) { batch_done(rows); }, .done = {}});
+  std::vector<std::string> before = session_owner_.before(source.config.name, source.facts);
+  if (!before.empty()) before.emplace_back(kWriterSettings);
+  send_batch(before, 0, {array_literal(ids), array_literal(times)});
   return true;
+}
+
+void LastUsedWriter::send_batch(const std::vector<std::string>& before, std::size_t from,
+                                const std::vector<std::string>& parameters) {
+  if (from < before.size()) {
+    connection_->send(before[from],
+                      {.copy_data = {}, .rows = {}, .done = [this, before, from, parameters] {
+                         send_batch(before, from + 1, parameters);
+                       }});
+    return;
+  }
+  const Source& source = *sources_[at_];
+  connection_->send(
+      last_used_sql(source.config, source.facts), parameters,
+      {.copy_data = {}, .rows = [this](const PgRows& rows) { batch_done(rows); }, .done = {}});
 }
 
 // Rows come back that were older than the use: those that could be written, and those that somebody
@@ -249,7 +272,7 @@ void LastUsedWriter::finish(const PgConnection* alive) {
   if (sources_.empty()) return;
   collect();
   if (in_round_) {
-    for (const auto& source : sources_) source->left = source->pending.size();
+    take_all_pending();
   } else {
     rounds_.hurry();
   }

@@ -16,6 +16,7 @@
 #include "loader/last_used.h"
 #include "loader/postgres.h"
 #include "loader/queries.h"
+#include "loader/session.h"
 #include "loader/source.h"
 
 namespace latchkey {
@@ -60,14 +61,20 @@ class LastUsedWriter {
     UsedRows locked;       // by somebody else; they wait until the round is over
     std::uint64_t written = 0;
     std::uint64_t failures = 0;
+
+    // An UPDATE runs the table's triggers as our role: not where strangers own them.
+    [[nodiscard]] bool writable() const { return facts.foreign_code.empty(); }
   };
 
   void collect();
+  void take_all_pending();
   void begin_round(std::int64_t now_ns);
   void end_round();
   void advance(std::int64_t now_ns, const PgConnection* alive);
   void connect(std::int64_t now_ns, const PgConnection& alive);
   [[nodiscard]] bool write_batch(std::int64_t now_ns);
+  void send_batch(const std::vector<std::string>& before, std::size_t from,
+                  const std::vector<std::string>& parameters);
   void batch_done(const PgRows& rows);
   void round_done();
   void failed(std::int64_t now_ns, const std::string& why, std::size_t refused);
@@ -80,6 +87,7 @@ class LastUsedWriter {
   std::vector<std::unique_ptr<Source>> sources_;
 
   std::unique_ptr<PgConnection> connection_;
+  SessionOwner session_owner_;
   bool prepared_ = false;         // the session's settings are made
   std::int64_t deadline_ns_ = 0;  // of the step under way
   bool in_round_ = false;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "loader/sql_text.h"
+
 namespace latchkey {
 namespace {
 
@@ -130,7 +132,9 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
   if (facts.superuser) {
     add(Lint::kSuperuser, 0,
         "latchkeyd reads " + table +
-            " as a superuser, whose password or connection opens the whole server. Give it a role"
+            " as a superuser (`allow_superuser`), whose password or connection opens the whole "
+            "server."
+            " Give it a role"
             " that can read the mapped columns only: run what `latchkey sql grant --source " +
             source_.name + "` prints, and name that role in `conninfo`.");
   }
@@ -159,6 +163,13 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
             " is filled by logical replication, which does not fire our triggers: a key"
             " revoked on the publisher stays valid until the next audit. Point `conninfo` at"
             " the publisher, or make `audit` short.");
+  }
+  if (facts.bypasses_rls) {
+    add(Lint::kBypassesRls, 0,
+        "the role that reads " + table +
+            " has BYPASSRLS: it sees every row of every table that is protected by row level"
+            " security alone. A policy for this role is enough: run what `latchkey sql grant`"
+            " prints for all sources, which also takes BYPASSRLS away.");
   }
   return found;
 }

@@ -18,6 +18,8 @@
 
 #include "keymap/clock.h"
 #include "loader/lint.h"
+#include "loader/nonce.h"
+#include "loader/problems.h"
 #include "loader/queries.h"
 #include "loader/session.h"
 #include "loader/triggers.h"
@@ -417,7 +419,9 @@ void Loader::turn() {
     throw PgQueryError(work_step_ + ": " + error.what());
   }
   if (!was_connected && work_->connected()) {
-    work_->send(kSessionSettings, {.copy_data = {}, .rows = {}, .done = [this] { identify(); }});
+    session_owner_.begin();
+    work_->send(session_settings(false),
+                {.copy_data = {}, .rows = {}, .done = [this] { identify(); }});
   }
   turn_audit();
 
@@ -469,7 +473,7 @@ void Loader::listen_connected() {
   heartbeat_channel_ = "latchkey_heartbeat_" + random_hex(8);
   listen_deadline_ns_ = boot_ns() + kStepDeadline;
   listen_->send(
-      std::string(kSessionSettings) + "LISTEN " + kChangeChannel + ";LISTEN " + heartbeat_channel_,
+      session_settings(false) + "LISTEN " + kChangeChannel + ";LISTEN " + heartbeat_channel_,
       {.copy_data = {}, .rows = {}, .done = [this] {
          listen_deadline_ns_ = kNoDeadline;
          listening_ = true;
@@ -570,7 +574,8 @@ void Loader::inspect(std::size_t index) {
   }
   Source& source = *sources_[index];
   work_step_ = "`time_zone` of source \"" + source.status.name +
-               "\" must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
+               "\", \"" + printable(source.settings.config.time_zone) +
+               "\", must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
   const auto look_up = [this, index] {
     look_up_table(*sources_[index], [this, index] { inspect(index + 1); });
   };
@@ -586,7 +591,9 @@ void Loader::inspected() {
 // What the catalogue says of the table now, then `done`.
 void Loader::look_up_table(Source& source, std::function<void()> done) {
   work_step_ = "looking up the table of source \"" + source.status.name + "\"";
-  work_->send(inspect_sql(source.settings.config),
+  std::vector<TableName> read;
+  for (const auto& one : sources_) read.push_back(one->settings.config.table);
+  work_->send(inspect_sql(source.settings.config, read),
               {.copy_data = {},
                .rows =
                    [&source](const PgRows& rows) {
@@ -661,7 +668,8 @@ void Loader::take_notification(const PgNotification& notification) {
       continue;
     }
     std::vector<std::string> ids;
-    for (const std::string& id : notice->ids) {
+    for (const std::string& told : notice->ids) {
+      const std::string id(id_as_read(source.settings.config, source.facts, told));
       if (id_may_not_convert(source.settings.config, source.facts, id)) {
         refresh_.notified_all(i);
       } else if (is_id(source.settings.config, source.facts, id)) {
@@ -733,8 +741,25 @@ void Loader::load(std::size_t index, LoadReason reason) {
                     "until this is mended the whole table is read again and again, and its answers"
                     " are as old as the last reading");
     looked_up.make_reader();
-    copy(index);
+    serve_owner(looked_up, [this, index] { copy(index); });
   });
+}
+
+// Has the reading session made new if it has read another owner's table, then `done`.
+void Loader::serve_owner(const Source& source, const std::function<void()>& done) {
+  send_each(session_owner_.before(source.status.name, source.facts), 0, done);
+}
+
+void Loader::send_each(const std::vector<std::string>& statements, std::size_t from,
+                       const std::function<void()>& done) {
+  if (from == statements.size()) {
+    done();
+    return;
+  }
+  work_->send(statements[from],
+              {.copy_data = {}, .rows = {}, .done = [this, statements, from, done] {
+                 send_each(statements, from + 1, done);
+               }});
 }
 
 // Said when it is new, not at each attempt.
@@ -872,11 +897,15 @@ void Loader::reread(std::size_t index, std::vector<std::string> ids) {
   work_step_ = "reading changed rows of source \"" + source.status.name + "\"";
   source.status.rereads += ids.size();
   work_deadline_ns_ = boot_ns() + kStepDeadline;
+  serve_owner(source, [this, index, ids = std::move(ids)] { read_rows(index, ids); });
+}
+
+void Loader::read_rows(std::size_t index, const std::vector<std::string>& ids) {
+  Source& source = *sources_[index];
   const std::string array = array_literal(ids);
   work_->send(reread_sql(source.settings.config, source.facts), {array},
               {.copy_data = {},
-               .rows = [this, index, ids = std::move(ids)](
-                           const PgRows& rows) { apply_reread(index, rows, ids); },
+               .rows = [this, index, ids](const PgRows& rows) { apply_reread(index, rows, ids); },
                .done =
                    [this, &source] {
                      const std::int64_t now_ns = boot_ns();

@@ -29,6 +29,7 @@
 #include "loader/postgres.h"
 #include "loader/refresh.h"
 #include "loader/row.h"
+#include "loader/session.h"
 #include "loader/source.h"
 
 namespace latchkey {
@@ -175,7 +176,11 @@ class Loader {
   void load_done(std::size_t index);
   void compare_sources(std::size_t index);
   void set_findings(Source& source, std::vector<LintFinding> found);
+  void serve_owner(const Source& source, const std::function<void()>& done);
+  void send_each(const std::vector<std::string>& statements, std::size_t from,
+                 const std::function<void()>& done);
   void reread(std::size_t index, std::vector<std::string> ids);
+  void read_rows(std::size_t index, const std::vector<std::string>& ids);
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void take_versions(std::string_view json);
   void audit(std::size_t index);
@@ -215,8 +220,9 @@ class Loader {
   bool inspected_ = false;  // the reading connection has done its part
   std::string meeting_;     // a nonce by which it is heard on the listening one
   bool met_ = false;
-  bool inspecting_ = false;  // from connecting until all tables have been looked up
-  std::string work_step_;    // what the reading connection is doing, for messages
+  bool inspecting_ = false;     // from connecting until all tables have been looked up
+  SessionOwner session_owner_;  // of the reading connection
+  std::string work_step_;       // what the reading connection is doing, for messages
   std::string heartbeat_channel_;
   std::string nonce_;
   std::uint64_t barrier_number_ = 0;

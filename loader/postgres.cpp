@@ -10,6 +10,9 @@
 #include <cstring>
 #include <utility>
 
+#include "loader/server_message.h"
+#include "protocol/printable.h"
+
 namespace latchkey {
 namespace {
 
@@ -25,7 +28,19 @@ std::string one_line(const char* message) {
     if (space && !line.empty() && line.back() != ' ') line += ' ';
   }
   if (line.ends_with(' ')) line.pop_back();
-  return line;
+  return printable(line);
+}
+
+std::string told(const PGresult* result) {
+  const auto field = [&](int code) {
+    const char* text = PQresultErrorField(result, code);
+    return std::string_view(text != nullptr ? text : "");
+  };
+  return told(ServerMessage{.sqlstate = field(PG_DIAG_SQLSTATE),
+                            .primary = field(PG_DIAG_MESSAGE_PRIMARY),
+                            .constraint = field(PG_DIAG_CONSTRAINT_NAME),
+                            .context = field(PG_DIAG_CONTEXT),
+                            .function = field(PG_DIAG_SOURCE_FUNCTION)});
 }
 
 using Options = std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)>;
@@ -171,6 +186,9 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
   if (connection_ == nullptr) throw PgError("out of memory");
   if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
   PQsetNoticeReceiver(connection_.get(), discard_notice, nullptr);
+  // Neither DETAIL nor HINT nor CONTEXT in PQerrorMessage(): see server_message.h.
+  PQsetErrorVerbosity(connection_.get(), PQERRORS_TERSE);
+  PQsetErrorContextVisibility(connection_.get(), PQSHOW_CONTEXT_NEVER);
 }
 
 PgConnection::~PgConnection() = default;
@@ -264,7 +282,7 @@ void PgConnection::read_results() {
       case PGRES_FATAL_ERROR:
         // Errors that end the connection come as results, too; a later read will tell.
         if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
-        if (!refusal_) refusal_.emplace(one_line(PQresultErrorMessage(result)));
+        if (!refusal_) refusal_.emplace(told(result));
         break;
       default: throw PgError("an answer of an unexpected kind");
     }

@@ -18,7 +18,8 @@ struct pg_result;
 
 namespace latchkey {
 
-// In PostgreSQL's words, on one line. Never holds the password.
+// On one printable line: PostgreSQL's words where they can hold nothing out of a row (see
+// server_message.h). Never holds the password.
 class PgError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -2,377 +2,94 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
+#include <optional>
+#include <tuple>
+#include <utility>
 
 #include "keymap/row_sums.h"
-#include "loader/triggers.h"
+#include "loader/mapping.h"
+#include "loader/sql_text.h"
 
 namespace latchkey {
 namespace {
-
-using nlohmann::json;
 
 bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
 }
 
-std::string joined(const std::vector<std::string>& items, std::string_view between) {
-  std::string text;
-  for (const std::string& item : items) {
-    if (!text.empty()) text += between;
-    text += item;
-  }
-  return text;
-}
-
-std::string quoted_list(const std::vector<std::string>& texts) {
-  std::vector<std::string> quoted;
-  for (const std::string& text : texts) quoted.push_back(quote_literal(text));
-  return joined(quoted, ", ");
-}
-
-bool starts_with(std::string_view text, std::string_view start) { return text.starts_with(start); }
-
-bool is_integer_type(std::string_view type) {
-  return type == "smallint" || type == "integer" || type == "bigint";
-}
-
-const std::string& type_of(const SourceConfig& source, const TableFacts& facts, Role role) {
-  static const std::string none;
-  const std::string* column = source.column(role);
-  if (column == nullptr) return none;
-  const auto found = facts.columns.find(*column);
-  return found == facts.columns.end() ? none : found->second;
-}
-
-std::string id_array_type(const SourceConfig& source, const TableFacts& facts) {
-  const std::string& type = type_of(source, facts, Role::kId);
-  if (is_integer_type(type)) return "bigint[]";
-  return type == "uuid" ? "uuid[]" : "text[]";
-}
-
-// Rows are versions: a trigger or function that was changed and changed back is another one, and
-// what happened in between may have gone unnoticed. (xmin survives freezing.)
-std::string version_of(const SourceConfig& source) {
-  return "SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity,"
-         " pg_catalog.row_security_active(c.oid),"
-         " (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', t.oid, t.xmin, t.tgenabled,"
-         " p.oid, p.xmin), ' ' ORDER BY t.oid)"
-         " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
-         " WHERE t.tgrelid = c.oid AND t.tgname IN (" +
-         quoted_list(trigger_names()) +
-         ")))"
-         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-         " WHERE n.nspname = " +
-         quote_literal(source.table.schema) +
-         " AND c.relname = " + quote_literal(source.table.table);
-}
-
-}  // namespace
-
-// ---- the catalogue
-
-std::string time_zone_sql(const SourceConfig& source) {
-  return "SELECT pg_catalog.timezone(" + quote_literal(source.time_zone) +
-         ", '2000-01-01'::timestamp)";
-}
-
-std::string identity_rights_sql() {
-  return "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
-}
-
-std::string identity_sql(bool may_read_identifier) {
-  return "SELECT " +
-         std::string(may_read_identifier
-                         ? "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
-                         : "NULL::text") +
-         // The timeline of what is written now; pg_control_checkpoint() tells that of the last
-         // checkpoint, which may be older than the promotion.
-         ", CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.substr("
-         "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END";
-}
-
-std::string versions_sql(const std::vector<const SourceConfig*>& sources) {
-  std::string list;
-  for (const SourceConfig* source : sources) {
-    list += (list.empty() ? "(" : ", (") + version_of(*source) + ")";
-  }
-  return "pg_catalog.array_to_json(ARRAY[" + list + "]::text[])::text";
-}
-
-std::string inspect_sql(const SourceConfig& source) {
-  return "SELECT coalesce((SELECT pg_catalog.json_build_object("
-         "'is_table', c.relkind IN ('r', 'p'),"
-         "'schema_usable', pg_catalog.has_schema_privilege(n.oid, 'USAGE'),"
-         "'rows_hidden', pg_catalog.row_security_active(c.oid),"
-         "'superuser', (SELECT r.rolsuper FROM pg_catalog.pg_roles r"
-         " WHERE r.rolname = current_user),"
-         "'has_parts', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),"
-         "'is_part', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),"
-         "'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s"
-         " WHERE s.srrelid = c.oid),"
-         "'columns', (SELECT pg_catalog.json_object_agg(a.attname,"
-         " pg_catalog.format_type(a.atttypid, NULL)) FROM pg_catalog.pg_attribute a"
-         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),"
-         "'unreadable', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
-         " FROM pg_catalog.pg_attribute a"
-         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT"
-         " pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')),"
-         "'unwritable', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
-         " FROM pg_catalog.pg_attribute a"
-         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT"
-         " pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')),"
-         "'not_null', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
-         " FROM pg_catalog.pg_attribute a"
-         " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull),"
-         "'unique', (SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
-         " FROM pg_catalog.pg_index i"
-         " JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
-         " WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1"
-         " AND i.indpred IS NULL),"
-         "'triggers', (SELECT coalesce(pg_catalog.json_object_agg(t.tgname,"
-         " pg_catalog.json_build_object('enabled', t.tgenabled, 'type', t.tgtype,"
-         " 'whole', t.tgqual IS NULL AND pg_catalog.cardinality(t.tgattr::int2[]) = 0, "
-         "'fingerprint',"
-         " pg_catalog.substring(p.prosrc, 'latchkey trigger ([0-9a-f]+)'))), '{}')"
-         " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
-         " WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),"
-         // A partitioned table's own figure is there only after ANALYZE; its parts know.
-         "'rows_estimated', (SELECT CASE WHEN pg_catalog.min(part.reltuples) >= 0"
-         " THEN pg_catalog.sum(part.reltuples) END FROM pg_catalog.pg_class part"
-         " WHERE part.relkind = 'r' AND part.oid IN (SELECT c.oid UNION ALL SELECT relid FROM"
-         " pg_catalog.pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END))),"
-         "'encoding', pg_catalog.getdatabaseencoding(),"
-         "'version', (" +
-         version_of(source) +
-         ")"
-         ") FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-         " WHERE n.nspname = " +
-         quote_literal(source.table.schema) +
-         " AND c.relname = " + quote_literal(source.table.table) + "), '{}')::text";
-}
-
-TableFacts TableFacts::from_json(std::string_view text) {
-  const json from = json::parse(text);
-  TableFacts facts;
-  if (from.empty()) return facts;
-  facts.exists = true;
-  facts.is_table = from.at("is_table").get<bool>();
-  facts.schema_usable = from.at("schema_usable").get<bool>();
-  from.at("rows_hidden").get_to(facts.rows_hidden);
-  from.at("superuser").get_to(facts.superuser);
-  from.at("has_parts").get_to(facts.has_parts);
-  from.at("is_part").get_to(facts.is_part);
-  from.at("subscribed").get_to(facts.subscribed);
-  if (!from.at("columns").is_null()) from.at("columns").get_to(facts.columns);
-  from.at("unreadable").get_to(facts.unreadable);
-  from.at("unwritable").get_to(facts.unwritable);
-  from.at("unique").get_to(facts.unique);
-  from.at("not_null").get_to(facts.not_null);
-  if (!from.at("rows_estimated").is_null()) from.at("rows_estimated").get_to(facts.rows_estimated);
-  from.at("encoding").get_to(facts.encoding);
-  if (!from.at("version").is_null()) from.at("version").get_to(facts.version);
-  for (const auto& [name, trigger] : from.at("triggers").items()) {
-    Trigger& known = facts.triggers[name];
-    known.enabled = trigger.at("enabled").get<std::string>().at(0);
-    trigger.at("type").get_to(known.type);
-    trigger.at("whole").get_to(known.whole);
-    if (!trigger.at("fingerprint").is_null()) trigger.at("fingerprint").get_to(known.fingerprint);
-  }
-  return facts;
-}
-
-// ---- what is wrong with a source
-
-namespace {
-
-void add(std::vector<LintFinding>& found, Lint lint, const std::string& about,
-         const std::string& text) {
-  found.push_back({.lint = lint, .count = 0, .about = about, .text = text});
-}
-
-void add_column_problems(const SourceConfig& source, const TableFacts& facts,
-                         std::vector<LintFinding>& found) {
-  const std::string table = source.table.display();
-  std::vector<std::string> present;
-  for (const auto& [name, type] : facts.columns) present.push_back(name);
-  for (const auto& [role, column] : source.columns) {
-    const std::string setting = std::string(role_name(role)) + " = \"" + column + "\"";
-    if (!facts.columns.contains(column)) {
-      add(found, Lint::kColumnMissing, column,
-          "table " + table + " has no column \"" + column + "\", which " + setting +
-              " names. Its columns are: " + joined(present, ", ") +
-              ". Set the right one in [[source]] \"" + source.name + "\".");
-    } else if (contains(facts.unreadable, column)) {
-      add(found, Lint::kColumnUnreadable, column,
-          "the database role may not read column \"" + column + "\" of " + table +
-              ". Run what `latchkey sql grant --source " + source.name +
-              "` prints, as a superuser.");
-    } else if (role == Role::kLastUsedAt && contains(facts.unwritable, column)) {
-      add(found, Lint::kColumnUnwritable, column,
-          "the database role may not update column \"" + column + "\" of " + table + ", which " +
-              setting + " asks for. Run what `latchkey sql grant --source " + source.name +
-              "` prints, as a superuser: it gives the role UPDATE on this column alone. Or take"
-              " last_used_at out of [[source]] \"" +
-              source.name + "\".");
-    }
-  }
-}
-
-void add_type_problems(const SourceConfig& source, const TableFacts& facts,
-                       std::vector<LintFinding>& found) {
-  const std::string table = source.table.display();
-  const std::string& id = *source.column(Role::kId);
-  if (!contains(facts.unique, id) || !contains(facts.not_null, id)) {
-    add(found, Lint::kIdNotUnique, id,
-        "column \"" + id + "\" of " + table +
-            " does not identify a row: it needs to be NOT NULL and to have a unique index"
-            " of its own. Set `id` in [[source]] \"" +
-            source.name + "\" to the primary key.");
-  }
-  if (facts.encoding == "SQL_ASCII" && id_array_type(source, facts) == "text[]") {
-    add(found, Lint::kIdEncoding, id,
-        "the database is encoded as SQL_ASCII, so ids of " + table +
-            " may hold bytes that are no text, and notifications could not name such a row. Set"
-            " `id` in [[source]] \"" +
-            source.name + "\" to a unique column of integers or uuids.");
-  }
-  const std::string& key_type = type_of(source, facts, Role::kKey);
-  const bool digested_by_server = source.scheme == Scheme::kPlain ||
-                                  source.scheme == Scheme::kJwt || source.scheme == Scheme::kJwtJti;
-  const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
-                          source.encoding == Encoding::kRaw;
-  if (raw_digest && key_type != "bytea") {
-    add(found, Lint::kKeyType, *source.column(Role::kKey),
-        "column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " + key_type +
-            ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
-            " in [[source]] \"" +
-            source.name + "\".");
-  } else if (key_type == "bytea" && digested_by_server) {
-    add(found, Lint::kKeyType, *source.column(Role::kKey),
-        "column \"" + *source.column(Role::kKey) + "\" of " + table +
-            " is of type bytea, but scheme = \"" + scheme_name(source.scheme) +
-            "\" says that it holds " +
-            (source.scheme == Scheme::kJwtJti ? "a jti, as uuid or text" : "keys as text") +
-            ". If it holds digests, set `scheme` to \"sha256\" or \"hmac-sha256\" in [[source]] "
-            "\"" +
-            source.name + "\".");
-  } else if (!raw_digest && key_type == "bytea") {
-    add(found, Lint::kKeyType, *source.column(Role::kKey),
-        "column \"" + *source.column(Role::kKey) + "\" of " + table +
-            " is of type bytea, but the scheme and encoding of [[source]] \"" + source.name +
-            "\" say that it holds text. Set encoding = \"raw\".");
-  }
-  if (source.column(Role::kEnabled) != nullptr &&
-      type_of(source, facts, Role::kEnabled) != "boolean") {
-    add(found, Lint::kFlagType, *source.column(Role::kEnabled),
-        "column \"" + *source.column(Role::kEnabled) + "\" of " + table +
-            " is not boolean, as `enabled` must be. For a column of words use `status`.");
-  }
-  for (const Role role : {Role::kExpiresAt, Role::kNotBefore}) {
-    const std::string& type = type_of(source, facts, role);
-    if (type.empty() || starts_with(type, "timestamp") || type == "date" || is_integer_type(type)) {
-      continue;
-    }
-    add(found, Lint::kTimeType, *source.column(role),
-        "column \"" + *source.column(role) + "\" of " + table + " is of type " + type + "; " +
-            role_name(role) + " must be a timestamp, a date, or an integer of seconds since 1970.");
-  }
-  const std::string& used_type = type_of(source, facts, Role::kLastUsedAt);
-  if (!used_type.empty() && !starts_with(used_type, "timestamp") && used_type != "date" &&
-      used_type != "integer" && used_type != "bigint") {
-    add(found, Lint::kTimeType, *source.column(Role::kLastUsedAt),
-        "column \"" + *source.column(Role::kLastUsedAt) + "\" of " + table + " is of type " +
-            used_type +
-            "; last_used_at must be a timestamp, a date, or an integer or bigint that holds seconds"
-            " since 1970.");
-  }
-}
-
-void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
-                          std::vector<LintFinding>& found) {
-  std::vector<std::string> missing, disabled, outdated;
-  for (const std::string& name : trigger_names()) {
-    const auto trigger = facts.triggers.find(name);
-    if (trigger == facts.triggers.end()) {
-      missing.push_back(name);
-    } else if (trigger->second.fingerprint != trigger_fingerprint(source) ||
-               trigger->second.type != trigger_type(name) || !trigger->second.whole) {
-      outdated.push_back(name);
-    } else if (trigger->second.enabled != 'A') {
-      disabled.push_back(name);
-    }
-  }
-  const auto report = [&](Lint lint, const std::vector<std::string>& names,
-                          const std::string& state) {
-    if (names.empty()) return;
-    add(found, lint, joined(names, " "),
-        "table " + source.table.display() + ": " + (names.size() == 1 ? "trigger " : "triggers ") +
-            joined(names, ", ") + " " + state +
-            ", so changes would go unnoticed. Run what `latchkey sql install --source " +
-            source.name + "` prints (with --config), as a superuser or the table's owner.");
-  };
-  report(Lint::kTriggerMissing, missing, "missing");
-  report(Lint::kTriggerOutdated, outdated, "made for another mapping or version");
-  report(Lint::kTriggerDisabled, disabled, "not ENABLE ALWAYS");
-}
-
-}  // namespace
-
-std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& facts) {
-  const std::string table = source.table.display();
-  std::vector<LintFinding> found;
-  if (!facts.exists) {
-    add(found, Lint::kTableMissing, "",
-        "there is no table " + table +
-            " in the database (or its schema is hidden from this role). Set `table` in [[source]]"
-            " \"" +
-            source.name + "\", or create the table, or point `conninfo` at the right database.");
-    return found;
-  }
-  if (!facts.is_table) {
-    add(found, Lint::kNotATable, "",
-        table +
-            " is not a table. Triggers and unique ids need one: set `table` in [[source]]"
-            " \"" +
-            source.name + "\" to the table behind it.");
-    return found;
-  }
-  if (!facts.schema_usable) {
-    add(found, Lint::kSchemaUnusable, "",
-        "the database role may not use schema " + source.table.schema +
-            ". Run what `latchkey sql grant --source " + source.name + "` prints, as a superuser.");
-    return found;
-  }
-  add_column_problems(source, facts, found);
-  if (found.empty()) add_type_problems(source, facts, found);
-  if (facts.rows_hidden) {
-    add(found, Lint::kRowsHidden, "",
-        "row level security hides rows of " + table +
-            " from the database role: it would see some or no keys, and no error. Run what"
-            " `latchkey sql grant --source " +
-            source.name +
-            "` prints, as a superuser: it gives the role BYPASSRLS (and SELECT on the"
-            " mapped columns only).");
-  }
-  add_trigger_problems(source, facts, found);
-  return found;
-}
-
-// ---- rows
-
-namespace {
-
+// An expression over t, and what is known of it.
 std::string qualified(const std::string& column) { return "t." + quote_identifier(column); }
 
-std::string text_of(const SourceConfig& source, Role role) {
-  const std::string* column = source.column(role);
-  return column == nullptr ? "NULL::text" : qualified(*column) + "::text";
+bool is_text_type(std::string_view type) {
+  return type == "text" || type == "character varying" || type == "character";
+}
+
+// A column's value as text: see Output.
+std::string text_of(const SourceConfig& source, const TableFacts& facts, Role role) {
+  const std::string* name = source.column(role);
+  if (name == nullptr) return "NULL::pg_catalog.text";
+  const std::string column = qualified(*name);
+  const bool array = type_of(source, facts, role).ends_with("[]");
+  switch (facts.output(*name)) {
+    case Output::kBuiltIn: return column + "::pg_catalog.text";
+    case Output::kEnum:
+      return std::string("pg_catalog.textin(pg_catalog.") + (array ? "array_out(" : "enum_out(") +
+             column + "))";
+    case Output::kExtension:
+    case Output::kForeign: break;
+  }
+  return "CASE WHEN " + column + " IS NULL THEN NULL ELSE pg_catalog.concat(" + column + ") END";
+}
+
+// The id as the triggers spell it. (It is NOT NULL.)
+std::string id_of(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kId);
+  if (is_text_type(type) || type == "uuid" || is_integer_type(type)) {
+    return text_of(source, facts, Role::kId);
+  }
+  return "pg_catalog.concat(" + qualified(*source.column(Role::kId)) + ")";
+}
+
+std::string longer_than(const std::string& text, int bytes) {
+  return "pg_catalog.octet_length(" + text + in_catalog(") {>} ") + std::to_string(bytes);
+}
+
+// `text`, which is `column` (of `type`) as text, cut if it is longer than `bytes`.
+std::string limited(const std::string& text, const std::string& column, std::string_view type,
+                    int bytes) {
+  // The length of a text is known without reading it.
+  if (is_text_type(type)) {
+    return "CASE WHEN " + longer_than(text, bytes) + " THEN pg_catalog.substr(" + text + ", 1, " +
+           std::to_string(bytes + 1) + ") ELSE " + text + " END";
+  }
+  const std::string stored = "pg_catalog.pg_column_size(" + column + in_catalog(") {>} ");
+  const std::string cut = "pg_catalog.repeat('x', " + std::to_string(bytes + 1) + ")";
+  return "CASE WHEN " + stored + std::to_string(kStoredBytesMax) + " THEN " + cut + " WHEN " +
+         stored + std::to_string(kStoredBytesSmall) + " AND " + longer_than(text, bytes) +
+         " THEN " + cut + " ELSE " + text + " END";
+}
+
+std::string limited_text_of(const SourceConfig& source, const TableFacts& facts, Role role,
+                            int bytes) {
+  return limited(text_of(source, facts, role), qualified(*source.column(role)),
+                 type_of(source, facts, role), bytes);
+}
+
+// The same of a jsonb, which is sent as it is.
+std::string limited_jsonb(const std::string& column, int bytes) {
+  const std::string stored = "pg_catalog.pg_column_size(" + column + in_catalog(") {>} ");
+  const std::string cut =
+      "pg_catalog.to_jsonb(pg_catalog.repeat('x', " + std::to_string(bytes + 1) + "))";
+  return "CASE WHEN " + stored + std::to_string(kStoredBytesMax) + " THEN " + cut + " WHEN " +
+         stored + std::to_string(kStoredBytesSmall) + " AND " +
+         longer_than(column + "::pg_catalog.text", bytes) + " THEN " + cut + " ELSE " + column +
+         " END";
 }
 
 // For plain text and JWT the server digests: a stored key never crosses the wire to us.
 std::string key_of(const SourceConfig& source, const TableFacts& facts) {
   const std::string column = qualified(*source.column(Role::kKey));
+  const std::string text = text_of(source, facts, Role::kKey);
   switch (source.scheme) {
     case Scheme::kJwtJti:
       // The other half of jti_digests().
@@ -384,32 +101,38 @@ std::string key_of(const SourceConfig& source, const TableFacts& facts) {
       [[fallthrough]];
     case Scheme::kPlain:
     case Scheme::kJwt:
-      return "pg_catalog.sha256(pg_catalog.convert_to(" + column + "::text, 'UTF8'))";
+      return "CASE WHEN " + longer_than(text, LATCHKEY_KEY_BYTES_MAX) +
+             " THEN ''::pg_catalog.bytea ELSE pg_catalog.sha256(pg_catalog.convert_to(" + text +
+             ", 'UTF8')) END";
     case Scheme::kSha256:
     case Scheme::kHmac: break;
   }
-  return source.encoding == Encoding::kRaw ? column : column + "::text";
+  if (source.encoding != Encoding::kRaw) {
+    return limited_text_of(source, facts, Role::kKey, kDigestTextBytesMax);
+  }
+  return "CASE WHEN " + longer_than(column, kDigestTextBytesMax) +
+         " THEN ''::pg_catalog.bytea ELSE " + column + " END";
 }
 
 // A conversion that PostgreSQL cannot do would fail the whole load for one row's sake. So what lies
 // beyond the years 1 to 9999 becomes an infinity: never, or long ago.
 std::string time_of(const SourceConfig& source, const TableFacts& facts, Role role) {
-  const std::string* name = source.column(role);
-  if (name == nullptr) return "NULL::timestamptz";
-  const std::string column = qualified(*name);
+  const std::string column = qualified(*source.column(role));
   const std::string& type = type_of(source, facts, role);
   if (type == "timestamp with time zone") return column;
   const auto bounded = [&](const std::string& first, const std::string& last,
                            const std::string& conversion) {
-    return "CASE WHEN " + column + " < " + first + " THEN '-infinity'::timestamptz WHEN " + column +
-           " > " + last + " THEN 'infinity'::timestamptz ELSE " + conversion + " END";
+    return "CASE WHEN " + column + in_catalog(" {<} ") + first +
+           " THEN '-infinity'::pg_catalog.timestamptz WHEN " + column + in_catalog(" {>} ") + last +
+           " THEN 'infinity'::pg_catalog.timestamptz ELSE " + conversion + " END";
   };
   if (is_integer_type(type)) {
-    return bounded("-62135596800", "253402300799", "pg_catalog.to_timestamp(" + column + ")");
+    return bounded("'-62135596800'::pg_catalog.int8", "'253402300799'::pg_catalog.int8",
+                   "pg_catalog.to_timestamp(" + column + ")");
   }
-  return bounded(
-      "'0001-01-02'::date", "'9999-12-30'::date",
-      "(" + column + "::timestamp AT TIME ZONE " + quote_literal(source.time_zone) + ")");
+  return bounded("'0001-01-02'::pg_catalog.date", "'9999-12-30'::pg_catalog.date",
+                 "(" + column + "::pg_catalog.timestamp AT TIME ZONE " +
+                     quote_literal(source.time_zone) + ")");
 }
 
 // True when the row says that it is no longer good. A flag that is NULL says so too.
@@ -418,11 +141,15 @@ std::string is_set(const SourceConfig& source, const TableFacts& facts, Role rol
   return qualified(*source.column(role)) + (flag ? " IS NOT FALSE" : " IS NOT NULL");
 }
 
-std::string status_case(const SourceConfig& source) {
-  const std::string column = qualified(*source.column(Role::kStatus)) + "::text";
+std::string status_case(const SourceConfig& source, const TableFacts& facts) {
+  const std::string status =
+      "(" + text_of(source, facts, Role::kStatus) + ") COLLATE pg_catalog.\"C\"";
   const auto in = [&](const std::vector<std::string>& values, char letter) {
     if (values.empty()) return std::string();
-    return " WHEN " + column + " IN (" + quoted_list(values) + ") THEN '" + letter + "'";
+    const std::string list = values.size() == 1
+                                 ? quote_literal(values.front())
+                                 : "ANY (ARRAY[" + quoted_list(values) + "]::pg_catalog.text[])";
+    return " WHEN " + status + in_catalog(" {=} ") + list + " THEN '" + letter + "'";
   };
   // Most rows are active, so that comparison comes first. Where lists overlap, the refusing one
   // wins.
@@ -446,9 +173,9 @@ std::string state_of(const SourceConfig& source, const TableFacts& facts) {
     cases += " WHEN " + qualified(*enabled) + " IS NOT TRUE THEN 'd'";
   }
   if (source.column(Role::kStatus) != nullptr) {
-    return "CASE" + cases + status_case(source) + " ELSE 'u' END";
+    return "CASE" + cases + status_case(source, facts) + " ELSE 'u' END";
   }
-  return cases.empty() ? "'a'::text" : "CASE" + cases + " ELSE 'a' END";
+  return cases.empty() ? "'a'::pg_catalog.text" : "CASE" + cases + " ELSE 'a' END";
 }
 
 // A column that PostgreSQL can send as an integer; else nothing.
@@ -459,6 +186,17 @@ std::optional<WireField> integer_field(const SourceConfig& source, const TableFa
   if (type == "integer") return WireField{field, kInt4};
   if (type == "smallint") return WireField{field, kInt2};
   return std::nullopt;
+}
+
+// An array of scopes as JSON. to_json() would call a cast to json of the elements' type, if there
+// is one, unless that type is PostgreSQL's own.
+std::string array_as_json(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& column = *source.column(Role::kScopes);
+  if (facts.output(column) == Output::kBuiltIn) {
+    return "pg_catalog.to_json(" + qualified(column) + ")::pg_catalog.text";
+  }
+  return "pg_catalog.to_json((pg_catalog.textin(pg_catalog.array_out(" + qualified(column) +
+         ")))::pg_catalog.text[])::pg_catalog.text";
 }
 
 struct Selected {
@@ -476,7 +214,11 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
     if (const auto integer = integer_field(source, facts, field, role)) {
       list.push_back({*integer, qualified(*source.column(role))});
     } else {
-      add(field, kText, text_of(source, role));
+      const std::string text =
+          role == Role::kId ? id_of(source, facts) : text_of(source, facts, role);
+      add(field, kText,
+          limited(text, qualified(*source.column(role)), type_of(source, facts, role),
+                  kTextBytesMax));
     }
   };
   const bool text_encoded = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
@@ -484,7 +226,8 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
   add_text(kFieldId, Role::kId);
   add(kFieldKey, text_encoded ? kText : kBytea, key_of(source, facts));
   if (source.column(Role::kKeyVersion) != nullptr) {
-    add(kFieldKeyVersion, kText, text_of(source, Role::kKeyVersion));
+    add(kFieldKeyVersion, kText,
+        limited_text_of(source, facts, Role::kKeyVersion, kKeyVersionBytesMax));
   }
   add(kFieldState, kText, state_of(source, facts));
   for (const auto& [field, role] :
@@ -493,26 +236,30 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
   }
   add_text(kFieldSubject, Role::kSubject);
   add_text(kFieldTenant, Role::kTenant);
-  for (const auto& [field, role] :
-       {std::pair(kFieldScopes, Role::kScopes), std::pair(kFieldMetadata, Role::kMetadata)}) {
-    const std::string* column = source.column(role);
-    if (column == nullptr) continue;
-    const std::string& column_type = type_of(source, facts, role);
-    if (column_type == "jsonb") {
-      add(field, kJsonb, qualified(*column));
-    } else if (role == Role::kScopes && column_type.ends_with("[]")) {
-      add(field, kText, "pg_catalog.to_json(" + qualified(*column) + ")::text");
+  for (const auto& [field, role, bytes] :
+       {std::tuple(kFieldScopes, Role::kScopes, kScopesBytesMax),
+        std::tuple(kFieldMetadata, Role::kMetadata, kTextBytesMax)}) {
+    const std::string* name = source.column(role);
+    if (name == nullptr) continue;
+    const std::string column = qualified(*name);
+    const std::string& type = type_of(source, facts, role);
+    if (type == "jsonb") {
+      add(field, kJsonb, limited_jsonb(column, bytes));
+    } else if (role == Role::kScopes && type.ends_with("[]")) {
+      add(field, kText, limited(array_as_json(source, facts), column, type, bytes));
     } else {
-      add(field, kText, text_of(source, role));
+      add(field, kText, limited_text_of(source, facts, role, bytes));
     }
   }
+  const std::string key = text_of(source, facts, Role::kKey);
   if (source.scheme == Scheme::kJwt) {
     add(kFieldJwtClaims, kText,
-        "pg_catalog.split_part(" + text_of(source, Role::kKey) + ", '.', 2)");
+        "CASE WHEN " + longer_than(key, LATCHKEY_KEY_BYTES_MAX) +
+            " THEN '' ELSE pg_catalog.split_part(" + key + ", '.', 2) END");
   }
   if (source.scheme == Scheme::kPlain) {
     add(kFieldShort, kText,
-        "CASE WHEN pg_catalog.octet_length(" + text_of(source, Role::kKey) + ") < " +
+        "CASE WHEN pg_catalog.octet_length(" + key + in_catalog(") {<} ") +
             std::to_string(kShortKeyBytes) + " THEN 's' END");
   }
   return list;
@@ -530,33 +277,39 @@ std::string selection(const SourceConfig& source, const TableFacts& facts) {
 
 // The hash that RowHasher computes of the same row. A row without a key is not one of ours.
 std::string hashes(const SourceConfig& source, const TableFacts& facts) {
-  return "(SELECT " + text_of(source, Role::kId) +
-         " AS id, ('x' || pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256("
-         "pg_catalog.record_send(ROW(" +
-         fields_of(source, facts) + "))), 1, 8), 'hex'))::bit(64)::bigint AS hash FROM " +
+  const std::string id = limited(id_of(source, facts), qualified(*source.column(Role::kId)),
+                                 type_of(source, facts, Role::kId), kTextBytesMax);
+  return "(SELECT " + id +
+         in_catalog(
+             " AS id, ('x' {||} pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256("
+             "pg_catalog.record_send(ROW(") +
+         fields_of(source, facts) +
+         "))), 1, 8), 'hex'))::pg_catalog.bit(64)::pg_catalog.int8 AS hash FROM " +
          source.table.quoted() + " t WHERE " + qualified(*source.column(Role::kKey)) +
          " IS NOT NULL) h";
 }
 
-const std::string kBucket = "(h.hash & " + std::to_string(RowSums::kBuckets - 1) + ")";
+const std::string kBucket =
+    in_catalog("(h.hash {&} ") + std::to_string(RowSums::kBuckets - 1) + ")";
 
 // The column itself, without a cast, wherever its index can then be used.
 std::string comparable_id(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kId);
-  const bool by_text =
-      id_array_type(source, facts) == "text[]" && type != "text" && type != "character varying";
-  return qualified(*source.column(Role::kId)) + (by_text ? "::text" : "");
+  const bool by_itself =
+      facts.output(*source.column(Role::kId)) == Output::kBuiltIn &&
+      (id_array_type(source, facts) != kTextArray || type == "text" || type == "character varying");
+  return by_itself ? qualified(*source.column(Role::kId)) : id_of(source, facts);
 }
 
 // Microseconds since 1970 as the column of the last use holds them.
 std::string use_time(const SourceConfig& source, const TableFacts& facts, const std::string& us) {
   const std::string& type = type_of(source, facts, Role::kLastUsedAt);
-  if (is_integer_type(type)) return "(" + us + " / 1000000)";
-  const std::string moment =
-      "('1970-01-01 00:00:00+00'::timestamptz + " + us + " * '1 microsecond'::interval)";
+  if (is_integer_type(type)) return "(" + us + in_catalog(" {/} 1000000)");
+  const std::string moment = in_catalog("('1970-01-01 00:00:00+00'::pg_catalog.timestamptz {+} (") +
+                             us + in_catalog(" {*} '1 microsecond'::pg_catalog.interval))");
   if (type == "timestamp with time zone") return moment;
   const std::string local = "(" + moment + " AT TIME ZONE " + quote_literal(source.time_zone) + ")";
-  return type == "date" ? local + "::date" : local;
+  return type == "date" ? local + "::pg_catalog.date" : local;
 }
 
 bool is_uuid(std::string_view id) {
@@ -583,7 +336,7 @@ std::string load_sql(const SourceConfig& source, const TableFacts& facts) {
 
 std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
   return selection(source, facts) + " WHERE " + comparable_id(source, facts) +
-         " = ANY ($1::" + id_array_type(source, facts) + ")";
+         in_catalog(" {=} ANY ($1::") + id_array_type(source, facts) + ")";
 }
 
 // It locks what it is going to change, and skips what somebody else has locked. So it never waits
@@ -593,11 +346,11 @@ std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
 std::string last_used_sql(const SourceConfig& source, const TableFacts& facts) {
   const std::string table = source.table.quoted();
   const std::string column = quote_identifier(*source.column(Role::kLastUsedAt));
-  const std::string by_id = comparable_id(source, facts) + " = u.id";
-  const std::string older = "(t." + column + " IS NULL OR t." + column + " < u.at)";
+  const std::string by_id = comparable_id(source, facts) + in_catalog(" {=} u.id");
+  const std::string older = "(t." + column + " IS NULL OR t." + column + in_catalog(" {<} u.at)");
   return "WITH used AS MATERIALIZED (SELECT r.id, " + use_time(source, facts, "r.us") +
          " AS at FROM ROWS FROM (pg_catalog.unnest($1::" + id_array_type(source, facts) +
-         "), pg_catalog.unnest($2::bigint[])) AS r (id, us)),"
+         "), pg_catalog.unnest($2::pg_catalog.int8[])) AS r(id, us)),"
          " older AS MATERIALIZED (SELECT u.id, u.at FROM used u JOIN " +
          table + " t ON " + by_id + " WHERE " + older +
          "), free AS MATERIALIZED (SELECT u.id, u.at FROM older u JOIN " + table + " t ON " +
@@ -605,7 +358,8 @@ std::string last_used_sql(const SourceConfig& source, const TableFacts& facts) {
          " FOR NO KEY UPDATE OF t SKIP LOCKED),"
          " written AS (UPDATE " +
          table + " t SET " + column + " = u.at FROM free u WHERE " + by_id +
-         " RETURNING u.id) SELECT o.id::text, o.id IN (SELECT w.id FROM written w) FROM older o";
+         " RETURNING u.id) SELECT o.id::pg_catalog.text," +
+         in_catalog(" o.id {=} ANY (SELECT w.id FROM written w) FROM older o");
 }
 
 std::vector<WireField> wire_fields(const SourceConfig& source, const TableFacts& facts) {
@@ -616,7 +370,8 @@ std::vector<WireField> wire_fields(const SourceConfig& source, const TableFacts&
 
 std::string digest_sql(const SourceConfig& source, const TableFacts& facts) {
   return "SELECT " + kBucket +
-         "::text, pg_catalog.count(*)::text, pg_catalog.sum(h.hash)::text FROM " +
+         "::pg_catalog.text, pg_catalog.count(*)::pg_catalog.text,"
+         " pg_catalog.sum(h.hash)::pg_catalog.text FROM " +
          hashes(source, facts) + " GROUP BY " + kBucket;
 }
 
@@ -625,23 +380,26 @@ std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
   std::vector<std::string> numbers;
   for (const std::uint32_t bucket : buckets) numbers.push_back(std::to_string(bucket));
   return "COPY (SELECT h.id, h.hash FROM " + hashes(source, facts) + " WHERE " + kBucket +
-         " = ANY ('{" + joined(numbers, ",") + "}'::bigint[])) TO STDOUT (FORMAT binary)";
+         in_catalog(" {=} ANY ('{") + joined(numbers, ",") +
+         "}'::pg_catalog.int8[])) TO STDOUT (FORMAT binary)";
 }
 
-bool scopes_are_json(const SourceConfig& source, const TableFacts& facts) {
-  const std::string& type = type_of(source, facts, Role::kScopes);
-  return type == "jsonb" || type == "json" || type.ends_with("[]");
+std::string_view id_as_read(const SourceConfig& source, const TableFacts& facts,
+                            std::string_view id) {
+  if (type_of(source, facts, Role::kId) != "character") return id;
+  const std::size_t last = id.find_last_not_of(' ');
+  return id.substr(0, last == std::string_view::npos ? 0 : last + 1);
 }
 
 bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id) {
   const std::string array = id_array_type(source, facts);
-  if (array == "bigint[]") return is_int64(id);
-  if (array == "uuid[]") return is_uuid(id);
+  if (array == kIntegerArray) return is_int64(id);
+  if (array == kUuidArray) return is_uuid(id);
   return id.find('\0') == std::string_view::npos;
 }
 
 bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts, std::string_view id) {
-  return id_array_type(source, facts) == "text[]" && facts.encoding != "UTF8" &&
+  return id_array_type(source, facts) == kTextArray && facts.encoding != "UTF8" &&
          std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) > 0x7F; });
 }
 

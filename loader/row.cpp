@@ -11,6 +11,7 @@
 
 #include "keymap/encoding.h"
 #include "keymap/jwt.h"
+#include "loader/mapping.h"
 
 namespace latchkey {
 namespace {
@@ -244,6 +245,11 @@ RowState RowReader::read_state(const RowView& row, OddityCounts& counts) const {
 
 const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts,
                                        OddityCounts& counts) {
+  if (text.size() > static_cast<std::size_t>(kScopesBytesMax)) {  // and so cut by the server
+    count(counts, Oddity::kClaimsTooLong);
+    if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+    return nullptr;
+  }
   if (const ScopeSet* known = scopes_.find(text)) return known;
   auto names = split_scopes(text.empty() && scopes_are_json_ ? "[]" : text, scopes_are_json_);
   if (!names) {

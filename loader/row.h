@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "keymap/key_set.h"
+#include "loader/finding.h"
 #include "loader/queries.h"
 #include "loader/source.h"
 

@@ -1,23 +1,38 @@
 #include "loader/session.h"
 
-#include <openssl/rand.h>
-
-#include <stdexcept>
+#include "loader/sql_text.h"
 
 namespace latchkey {
 
-std::string random_hex(std::size_t bytes) {
-  std::string raw(bytes, '\0');
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(raw.data()), static_cast<int>(bytes)) != 1) {
-    throw std::runtime_error("no randomness");
+std::string session_settings(bool by_policy) {
+  return std::string("SET search_path = pg_catalog, pg_temp;") +
+         (by_policy ? "SET row_security = on;" : "SET row_security = off;") +
+         "SET client_encoding = 'UTF8';"
+         "SET DateStyle = ISO, YMD;"
+         "SET IntervalStyle = 'postgres';"
+         "SET TimeZone = 'UTC';"
+         "SET bytea_output = 'hex';"
+         "SET extra_float_digits = 1;"
+         "SET lock_timeout = '2s';"
+         "SET statement_timeout = 0;" +
+         in_catalog(
+             "SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s"
+             " WHERE s.name {=} 'idle_session_timeout';");
+}
+
+std::vector<std::string> SessionOwner::before(const std::string& source, const TableFacts& facts) {
+  // Where a table and its parts have several owners, it shares a session with no other table.
+  const bool one = facts.owners.find(' ') == std::string::npos;
+  const std::string owner = one ? facts.owners : facts.owners + " of " + source;
+  std::vector<std::string> statements;
+  const bool other = !owner_.empty() && owner_ != owner;
+  if (other) statements.emplace_back("DISCARD ALL");
+  if (other || by_policy_ != facts.by_policy) {
+    statements.push_back(session_settings(facts.by_policy));
   }
-  std::string hex;
-  for (const char c : raw) {
-    constexpr const char* kDigits = "0123456789abcdef";
-    hex += kDigits[static_cast<unsigned char>(c) >> 4];
-    hex += kDigits[c & 15];
-  }
-  return hex;
+  owner_ = owner;
+  by_policy_ = facts.by_policy;
+  return statements;
 }
 
 }  // namespace latchkey

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <vector>
+
+#include "loader/catalogue.h"
 
 namespace latchkey {
 
@@ -12,17 +15,28 @@ constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 // Each step of a conversation has this long; a load, for each of its parts.
 constexpr std::int64_t kStepDeadline = 10 * kSecond;
 
-// Errors instead of hidden rows; no search path to be led astray by; a lock that somebody holds on
-// one table must not keep the changes of others waiting for long.
-constexpr const char* kSessionSettings =
-    "SET row_security = off;"
-    "SET search_path = pg_catalog, pg_temp;"
-    "SET lock_timeout = '2s';"
-    "SET statement_timeout = 0;"
-    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
-    " WHERE name = 'idle_session_timeout';";
+// Pins whatever decides what our statements mean and how values are spelled. No search path to be
+// led astray by; errors instead of hidden rows, unless the rows are seen `by_policy`; a lock that
+// somebody holds on one table must not keep the changes of others waiting for long.
+[[nodiscard]] std::string session_settings(bool by_policy);
 
-// Unguessable: nonces and channels that nobody else can forge.
-[[nodiscard]] std::string random_hex(std::size_t bytes);
+// Which table's owner a session has served last.
+//
+// PostgreSQL can run code of a table's owner for whoever reads the table (see
+// TableFacts::foreign_code), and such code may leave settings, prepared statements or temporary
+// objects behind in the session. So a session serves one owner at a time: before it touches a table
+// of another, it is made new. No owner can influence how another's table is read.
+class SessionOwner {
+ public:
+  // A new session, for which session_settings(false) have been sent.
+  void begin() { *this = {}; }
+  // What has to be sent, one message after the other, before the session touches this table;
+  // usually nothing.
+  [[nodiscard]] std::vector<std::string> before(const std::string& source, const TableFacts& facts);
+
+ private:
+  std::string owner_;  // empty: of nothing yet
+  bool by_policy_ = false;
+};
 
 }  // namespace latchkey

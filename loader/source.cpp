@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "loader/sql_text.h"
+
 namespace latchkey {
 
 const char* role_name(Role role) {
@@ -40,15 +42,6 @@ const char* scheme_name(Scheme scheme) {
 
 namespace {
 
-std::string quote(std::string_view text, char mark) {
-  std::string quoted(1, mark);
-  for (const char c : text) {
-    if (c == mark) quoted += mark;
-    quoted += c;
-  }
-  return quoted + mark;
-}
-
 // Takes one part of a dotted name off the front of `text`.
 std::optional<std::string> take_name_part(std::string_view& text) {
   std::string part;
@@ -72,19 +65,6 @@ std::optional<std::string> take_name_part(std::string_view& text) {
 }
 
 }  // namespace
-
-std::string quote_identifier(std::string_view name) { return quote(name, '"'); }
-
-std::string quote_literal(std::string_view text) {
-  // E'' with doubled backslashes means the same whatever standard_conforming_strings says.
-  std::string doubled;
-  for (const char c : text) {
-    if (c == '\\') doubled += c;
-    doubled += c;
-  }
-  const bool escaped = doubled.size() != text.size();
-  return (escaped ? "E" : "") + quote(doubled, '\'');
-}
 
 std::optional<TableName> TableName::parse(std::string_view text) {
   const auto schema = take_name_part(text);

@@ -79,6 +79,8 @@ struct SourceConfig {
   // Columns whose change is a change: those mapped here and by other sources on the same table,
   // which share its triggers. Empty: just those mapped here.
   std::vector<std::string> watched;
+  // Of its [[database]]: the role that reads may be a superuser.
+  bool allow_superuser = false;
 
   [[nodiscard]] const std::string* column(Role role) const {
     const auto found = columns.find(role);
@@ -91,8 +93,5 @@ struct SourceConfig {
 // there is no such preset.
 [[nodiscard]] std::optional<SourceConfig> preset(std::string_view name);
 [[nodiscard]] std::vector<std::string> preset_names();
-
-[[nodiscard]] std::string quote_identifier(std::string_view name);
-[[nodiscard]] std::string quote_literal(std::string_view text);
 
 }  // namespace latchkey

@@ -3,9 +3,13 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include "loader/sql_text.h"
 
 namespace latchkey {
 namespace {
@@ -28,11 +32,15 @@ std::string hash_of(std::string_view text) {
   return hex.data();
 }
 
+// Without its schema.
 std::string function_name(const SourceConfig& source) {
   const std::string table = source.table.display();
   std::string name = "notify " + table;
-  if (name.size() > kNameBytesMax) name = "notify " + hash_of(table);
-  return "latchkey." + quote_identifier(name);
+  return name.size() > kNameBytesMax ? "notify " + hash_of(table) : name;
+}
+
+std::string quoted_function(const SourceConfig& source) {
+  return "latchkey." + quote_identifier(function_name(source));
 }
 
 // Raw text -> a comment line that cannot end early.
@@ -55,47 +63,69 @@ std::vector<std::string> watched_columns(const SourceConfig& source) {
 std::string relevant_row(const SourceConfig& source, const std::string& alias) {
   std::string row;
   for (const std::string& column : watched_columns(source)) {
-    row += (row.empty() ? "" : ", ") + alias + "." + quote_identifier(column) + "::text";
+    row += (row.empty() ? "" : ", ") + alias + "." + quote_identifier(column);
   }
-  return "ROW(" + row + ")";
+  return "ROW(" + row + ")::pg_catalog.record";
 }
 
-// The function's body but for the line with its fingerprint.
+// By the type's output function, never by a cast, which the table's owner may have defined. Bytes
+// decide which ids are equal, not the column's collation.
+std::string id_text(const SourceConfig& source, const std::string& alias) {
+  return "(pg_catalog.concat(" + alias + "." + quote_identifier(*source.column(Role::kId)) +
+         ") COLLATE pg_catalog.\"C\")";
+}
+
+// What the spelling of a value as text depends on (PostgreSQL manual, "Client Connection
+// Defaults"): the session that writes the table may have any setting.
+constexpr std::array<std::pair<const char*, const char*>, 6> kFunctionSettings = {{
+    {"search_path", "pg_catalog, pg_temp"},
+    {"DateStyle", "iso, ymd"},
+    {"IntervalStyle", "postgres"},
+    {"TimeZone", "UTC"},
+    {"bytea_output", "hex"},
+    {"extra_float_digits", "1"},
+}};
+
 std::string function_body(const SourceConfig& source) {
-  const std::string id = quote_identifier(*source.column(Role::kId));
   const std::string tag = quote_literal(source.table.display());
-  const std::string all = "    PERFORM pg_notify('" + std::string(kChangeChannel) +
-                          "', json_build_object('t', " + tag + ", 'all', true)::text);\n";
-  return "DECLARE\n"
-         "  changed text[];\n"
-         "  payload text;\n"
-         "BEGIN\n"
-         "  IF TG_OP = 'INSERT' THEN\n"
-         "    SELECT array_agg(n." +
-         id +
-         "::text) INTO changed FROM new_rows n;\n"
-         "  ELSIF TG_OP = 'DELETE' THEN\n"
-         "    SELECT array_agg(o." +
-         id +
-         "::text) INTO changed FROM old_rows o;\n"
-         "  ELSIF TG_OP = 'UPDATE' THEN\n"
-         "    -- Only what matters: a row counts if a mapped column changed. As text, because not\n"
-         "    -- every type (json, for one) can be compared.\n"
-         "    SELECT array_agg(coalesce(o." +
-         id + ", n." + id +
-         ")::text) INTO changed\n"
-         "      FROM old_rows o FULL JOIN new_rows n ON o." +
-         id + "::text = n." + id +
-         "::text\n"
-         "     WHERE o." +
-         id + " IS NULL OR n." + id +
+  const std::string all = "    PERFORM pg_catalog.pg_notify('" + std::string(kChangeChannel) +
+                          "', pg_catalog.json_build_object('t', " + tag +
+                          ", 'all', true)::pg_catalog.text);\n";
+  const std::string old_id = id_text(source, "o"), new_id = id_text(source, "n");
+  const std::string id = "." + quote_identifier(*source.column(Role::kId));
+  return in_catalog(
+             "\nDECLARE\n"
+             "  changed pg_catalog.text[];\n"
+             "  payload pg_catalog.text;\n"
+             "BEGIN\n"
+             "  IF TG_OP {=} 'INSERT' THEN\n"
+             "    SELECT pg_catalog.array_agg(") +
+         new_id +
+         in_catalog(
+             ") INTO changed FROM new_rows n;\n"
+             "  ELSIF TG_OP {=} 'DELETE' THEN\n"
+             "    SELECT pg_catalog.array_agg(") +
+         old_id +
+         in_catalog(
+             ") INTO changed FROM old_rows o;\n"
+             "  ELSIF TG_OP {=} 'UPDATE' THEN\n"
+             "    -- Only what matters: a row counts if the bytes of a mapped column changed. No\n"
+             "    -- equality of the column's type or collation is asked: that may be anything.\n"
+             "    SELECT pg_catalog.array_agg(CASE WHEN o") +
+         id + " IS NULL THEN " + new_id + " ELSE " + old_id +
+         " END) INTO changed\n"
+         "      FROM old_rows o FULL JOIN new_rows n\n"
+         "        ON " +
+         old_id + in_catalog(" {=} ") + new_id +
+         "\n"
+         "     WHERE o" +
+         id + " IS NULL OR n" + id +
          " IS NULL\n"
          "        OR " +
          relevant_row(source, "o") +
          "\n"
-         "           IS DISTINCT FROM\n"
          "           " +
-         relevant_row(source, "n") +
+         in_catalog("{*<>} ") + relevant_row(source, "n") +
          ";\n"
          "  ELSE\n"
          "    -- TRUNCATE\n" +
@@ -105,26 +135,29 @@ std::string function_body(const SourceConfig& source) {
          "  IF changed IS NULL THEN\n"
          "    RETURN NULL;\n"
          "  END IF;\n"
-         "  IF EXISTS (SELECT 1 FROM unnest(changed) AS c (id)\n"
-         "              WHERE octet_length(to_json(c.id)::text) > " +
-         std::to_string(kIdBytesMax) +
+         "  IF EXISTS (SELECT 1 FROM pg_catalog.unnest(changed) AS c(id)\n"
+         "              WHERE pg_catalog.octet_length(pg_catalog.to_json(c.id)::pg_catalog.text)" +
+         in_catalog(" {>} ") + std::to_string(kIdBytesMax) +
          ") THEN\n"
          "    -- An id too long for a payload.\n" +
          all +
          "    RETURN NULL;\n"
          "  END IF;\n"
          "  FOR payload IN\n"
-         "    SELECT json_build_object('t', " +
+         "    SELECT pg_catalog.json_build_object('t', " +
          tag +
-         ", 'ids', json_agg(part.id))::text\n"
-         "      FROM (SELECT c.id, sum(octet_length(to_json(c.id)::text) + 2)\n"
-         "                         OVER (ROWS UNBOUNDED PRECEDING) / " +
-         std::to_string(kIdsBytesMax) +
+         ", 'ids', pg_catalog.json_agg(part.id))::pg_catalog.text\n"
+         "      FROM (SELECT c.id, pg_catalog.sum(pg_catalog.octet_length(\n"
+         "                           pg_catalog.to_json(c.id)::pg_catalog.text)" +
+         in_catalog(" {+} 2") +
+         ")\n"
+         "                         OVER (ROWS UNBOUNDED PRECEDING)" +
+         in_catalog(" {/} ") + std::to_string(kIdsBytesMax) +
          " AS chunk\n"
-         "              FROM unnest(changed) AS c (id)) AS part\n"
-         "     GROUP BY part.chunk::bigint\n"
+         "              FROM pg_catalog.unnest(changed) AS c(id)) AS part\n"
+         "     GROUP BY part.chunk::pg_catalog.int8\n"
          "  LOOP\n"
-         "    PERFORM pg_notify('" +
+         "    PERFORM pg_catalog.pg_notify('" +
          std::string(kChangeChannel) +
          "', payload);\n"
          "  END LOOP;\n"
@@ -135,19 +168,72 @@ std::string function_body(const SourceConfig& source) {
 struct TriggerShape {
   const char* name;
   const char* event;
-  const char* tables;  // transition tables
-  int type;            // pg_trigger.tgtype; after each statement: the event's bit alone
+  int type;  // pg_trigger.tgtype; after each statement: the event's bit alone
+  const char* old_table;
+  const char* new_table;
 };
 constexpr std::array<TriggerShape, 4> kTriggers = {{
-    {"latchkey_insert", "INSERT", " REFERENCING NEW TABLE AS new_rows", 4},
-    {"latchkey_update", "UPDATE", " REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows", 16},
-    {"latchkey_delete", "DELETE", " REFERENCING OLD TABLE AS old_rows", 8},
-    {"latchkey_truncate", "TRUNCATE", "", 32},
+    {"latchkey_insert", "INSERT", 4, nullptr, "new_rows"},
+    {"latchkey_update", "UPDATE", 16, "old_rows", "new_rows"},
+    {"latchkey_delete", "DELETE", 8, "old_rows", nullptr},
+    {"latchkey_truncate", "TRUNCATE", 32, nullptr, nullptr},
 }};
+
+std::string referencing(const TriggerShape& trigger) {
+  std::string tables;
+  if (trigger.old_table != nullptr) tables += std::string(" OLD TABLE AS ") + trigger.old_table;
+  if (trigger.new_table != nullptr) tables += std::string(" NEW TABLE AS ") + trigger.new_table;
+  return tables.empty() ? "" : " REFERENCING" + tables;
+}
 
 std::string header(const SourceConfig& source, std::string_view what, std::string_view who) {
   return one_line("-- Latchkey, source \"" + source.name + "\": " + std::string(what)) +
          "\n-- Run it " + std::string(who) + ", e.g. by piping it into psql -v ON_ERROR_STOP=1.\n";
+}
+
+// Before anything else: what follows must mean the same whatever the administrator's search_path
+// is, or ALTER ROLE or ALTER DATABASE made it.
+constexpr const char* kBegin =
+    "BEGIN;\n"
+    "SET LOCAL search_path = pg_catalog, pg_temp;\n"
+    "SET LOCAL client_min_messages = warning;\n";
+
+std::string table_oid(const SourceConfig& source) {
+  return quote_literal(source.table.quoted()) + "::pg_catalog.regclass::pg_catalog.oid";
+}
+
+// An anonymous block with one variable, `who`.
+std::string block(const std::string& statements) {
+  return "DO " + dollar_quote("\nDECLARE\n  who pg_catalog.text;\nBEGIN\n" + statements + "END ") +
+         ";\n";
+}
+
+// Raises an error if `who`, the query's result, is somebody. In the message % is its place.
+std::string refuse(const std::string& query, const std::string& message, const std::string& hint) {
+  return "  who := (" + query +
+         ");\n"
+         "  IF who IS NOT NULL THEN\n"
+         "    RAISE EXCEPTION " +
+         quote_literal(message) + ", who\n      USING HINT = " + quote_literal(hint) +
+         ";\n"
+         "  END IF;\n";
+}
+
+// RAISE reads % as a place.
+std::string raised(std::string text) {
+  for (std::size_t at = 0; (at = text.find('%', at)) != std::string::npos; at += 2) {
+    text.insert(at, 1, '%');
+  }
+  return one_line(std::move(text));
+}
+
+// A role that could act as the table's owner gains nothing by owning what stands here: it can do
+// as it likes with the table anyway. Any other could change what is ours at its leisure.
+std::string owned_by_a_stranger(const SourceConfig& source, const std::string& owner) {
+  return "NOT pg_catalog.pg_has_role(" + owner +
+         ", (SELECT c.relowner"
+         " FROM pg_catalog.pg_class c" +
+         in_catalog(" WHERE c.oid {=} ") + table_oid(source) + "), 'MEMBER')";
 }
 
 }  // namespace
@@ -161,43 +247,63 @@ const std::vector<std::string>& trigger_names() {
   return names;
 }
 
-int trigger_type(std::string_view name) {
+TriggerDefinition trigger_definition(const SourceConfig& source, std::string_view name) {
+  TriggerDefinition definition;
   for (const TriggerShape& trigger : kTriggers) {
-    if (name == trigger.name) return trigger.type;
+    if (name != trigger.name) continue;
+    const auto table = [](const char* given) { return std::string(given ? given : "-"); };
+    definition.shape = std::to_string(trigger.type) + " " + table(trigger.old_table) + " " +
+                       table(trigger.new_table) + " t 0 f f 0 0";
   }
-  return 0;
-}
-
-std::string trigger_fingerprint(const SourceConfig& source) {
-  std::string shape = function_body(source);
-  for (const TriggerShape& trigger : kTriggers) {
-    shape += std::string(trigger.name) + trigger.event + trigger.tables;
+  definition.function = "latchkey." + function_name(source);
+  definition.attributes = "plpgsql f v f f f f u 0 2279";  // 2279: trigger (pg_type.dat)
+  for (const auto& [setting, value] : kFunctionSettings) {
+    definition.settings.push_back(std::string(setting) + "=" + value);
   }
-  return hash_of(shape);
+  definition.source = function_body(source);
+  return definition;
 }
 
 std::string install_sql(const SourceConfig& source) {
   const std::string table = source.table.quoted();
   std::string sql =
       header(source, "triggers that tell of changes",
-             "as a superuser, or as the table's owner if he may create schema latchkey");
-  sql +=
-      "BEGIN;\nSET LOCAL client_min_messages = warning;\n"
-      "DO $latchkey$ BEGIN\n"
+             "as a superuser, or as the table's owner if he may create schema latchkey") +
+      kBegin;
+  sql += block(
       "  IF pg_catalog.to_regnamespace('latchkey') IS NULL THEN\n"
       "    CREATE SCHEMA latchkey;\n"
-      "  END IF;\n"
-      "END $latchkey$;\n";
-  sql += "CREATE OR REPLACE FUNCTION " + function_name(source) +
-         "() RETURNS trigger\n"
-         "LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $latchkey$\n"
-         "-- latchkey trigger " +
-         trigger_fingerprint(source) + "\n" + function_body(source) + "$latchkey$;\n";
+      "  END IF;\n" +
+      refuse(in_catalog("SELECT pg_catalog.pg_get_userbyid(l.nspowner) FROM pg_catalog.pg_namespace"
+                        " l\n          WHERE l.nspname {=} 'latchkey' AND ") +
+                 owned_by_a_stranger(source, "l.nspowner"),
+             "schema latchkey belongs to role %, who could replace what stands in it",
+             "Find out why it is there. If it is nobody's, run DROP SCHEMA latchkey CASCADE, and"
+             " this script again; or have it owned by the table's owner or a superuser."));
+  sql += "CREATE OR REPLACE FUNCTION " + quoted_function(source) +
+         "() RETURNS pg_catalog.trigger\n"
+         "LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE\n";
+  for (const auto& [setting, value] : kFunctionSettings) {
+    const bool list = std::string_view(value).find(',') != std::string_view::npos;
+    sql += std::string("SET ") + setting + " = " + (list ? value : quote_literal(value)) + "\n";
+  }
+  sql += "AS " + dollar_quote(function_body(source)) + ";\n";
+  // CREATE OR REPLACE leaves the owner of what was there.
+  sql += block(refuse(in_catalog("SELECT pg_catalog.pg_get_userbyid(p.proowner)"
+                                 " FROM pg_catalog.pg_proc p\n          WHERE p.oid {=} ") +
+                          quote_literal(quoted_function(source) + "()") +
+                          "::pg_catalog.regprocedure::pg_catalog.oid AND " +
+                          owned_by_a_stranger(source, "p.proowner"),
+                      raised("function " + quoted_function(source)) +
+                          "() was there before and belongs to role %, who could replace it",
+                      "Find out why it is there. Then drop it, with CASCADE, and run this script"
+                      " again."));
   for (const TriggerShape& trigger : kTriggers) {
     const std::string name = trigger.name;
     sql += "DROP TRIGGER IF EXISTS " + name + " ON " + table + ";\n";
-    sql += "CREATE TRIGGER " + name + " AFTER " + trigger.event + " ON " + table + trigger.tables +
-           "\n  FOR EACH STATEMENT EXECUTE FUNCTION " + function_name(source) + "();\n";
+    sql += "CREATE TRIGGER " + name + " AFTER " + trigger.event + " ON " + table +
+           referencing(trigger) + "\n  FOR EACH STATEMENT EXECUTE FUNCTION " +
+           quoted_function(source) + "();\n";
     // ALWAYS: also for sessions that replicate or restore (session_replication_role = replica).
     sql += "ALTER TABLE " + table + " ENABLE ALWAYS TRIGGER " + name + ";\n";
   }
@@ -207,71 +313,111 @@ std::string install_sql(const SourceConfig& source) {
 std::string uninstall_sql(const SourceConfig& source) {
   const std::string table = source.table.quoted();
   std::string sql =
-      header(source, "removes the triggers and their function", "as the owner of the table");
-  sql += "BEGIN;\nSET LOCAL client_min_messages = warning;\n";
+      header(source, "removes the triggers and their function", "as the owner of the table") +
+      kBegin;
   for (const TriggerShape& trigger : kTriggers) {
     sql += "DROP TRIGGER IF EXISTS " + std::string(trigger.name) + " ON " + table + ";\n";
   }
-  sql += "DROP FUNCTION IF EXISTS " + function_name(source) + "();\n";
-  sql +=
-      "DO $latchkey$ BEGIN\n"
+  sql += "DROP FUNCTION IF EXISTS " + quoted_function(source) + "();\n";
+  sql += block(
       "  -- The schema goes with its last function.\n"
       "  IF pg_catalog.to_regnamespace('latchkey') IS NOT NULL AND NOT EXISTS\n"
-      "     (SELECT FROM pg_catalog.pg_depend WHERE refclassid = "
-      "'pg_catalog.pg_namespace'::regclass\n"
-      "         AND refobjid = pg_catalog.to_regnamespace('latchkey')) THEN\n"
+      "     (SELECT FROM pg_catalog.pg_depend d WHERE " +
+      in_catalog("d.refclassid {=} 'pg_catalog.pg_namespace'::pg_catalog.regclass"
+                 "::pg_catalog.oid\n         AND d.refobjid {=} "
+                 "pg_catalog.to_regnamespace('latchkey')::pg_catalog.oid") +
+      ") THEN\n"
       "    DROP SCHEMA latchkey;\n"
-      "  END IF;\n"
-      "END $latchkey$;\n";
+      "  END IF;\n");
   return sql + "COMMIT;\n";
 }
 
-std::string grant_sql(const SourceConfig& source, std::string_view role) {
-  const std::string who = quote_identifier(role);
-  std::string columns;
-  std::vector<std::string> seen;
+namespace {
+
+std::string mapped_columns(const SourceConfig& source) {
+  std::vector<std::string> columns;
   for (const auto& [unused, column] : source.columns) {
     const std::string quoted = quote_identifier(column);
-    if (std::ranges::find(seen, quoted) != seen.end()) continue;
-    seen.push_back(quoted);
-    columns += (columns.empty() ? "" : ", ") + quoted;
+    if (std::ranges::find(columns, quoted) == columns.end()) columns.push_back(quoted);
   }
+  return joined(columns, ", ");
+}
+
+// The role's policies have names of their own, so that several roles may have some on one table.
+std::string policy(const SourceConfig& source, std::string_view role, std::string_view command,
+                   std::string_view terms) {
+  std::string name = std::string(role) + "_" + (command == "SELECT" ? "select" : "update");
+  if (name.size() > kNameBytesMax) name = "latchkey_" + hash_of(name);
+  const std::string table = source.table.quoted();
+  return "    DROP POLICY IF EXISTS " + quote_identifier(name) + " ON " + table +
+         ";\n    CREATE POLICY " + quote_identifier(name) + " ON " + table + " FOR " +
+         std::string(command) + " TO " + quote_identifier(role) + "\n      " + std::string(terms) +
+         ";\n";
+}
+
+}  // namespace
+
+std::string grant_sql(const SourceConfig& source, std::string_view role) {
+  const std::string who = quote_identifier(role), name = quote_literal(role);
   const std::string* last_used = source.column(Role::kLastUsedAt);
   std::string sql = header(
       source,
       last_used == nullptr ? "a role that can read the mapped columns and nothing else"
                            : "a role that can read the mapped columns, and write last_used_at",
-      "as a superuser (BYPASSRLS, needed where row level security is on, is theirs to give)");
-  sql += "-- Give the role a password, if it is to use one, with \\password in psql.\nBEGIN;\n";
-  sql +=
-      "DO $latchkey$ BEGIN\n"
-      "  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = " +
-      quote_literal(role) +
+      "as a superuser, or as a role that owns the table and the database and may create roles");
+  sql += "-- Give the role a password, if it is to use one, with \\password in psql.\n";
+  sql += kBegin;
+  const std::string this_role = in_catalog("r.rolname {=} ") + name;
+  std::string statements =
+      "  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE " + this_role +
       ") THEN\n"
       "    CREATE ROLE " +
       who +
-      " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;\n"
-      "  END IF;\n"
+      " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;\n"
+      "  END IF;\n" +
+      refuse(in_catalog("SELECT pg_catalog.string_agg(pg_catalog.pg_get_userbyid(m.member)"
+                        "::pg_catalog.text, ', ')\n          FROM pg_catalog.pg_auth_members m"
+                        " JOIN pg_catalog.pg_roles r ON r.oid {=} m.roleid\n          WHERE ") +
+                 this_role + " AND " + owned_by_a_stranger(source, "m.member"),
+             raised("role " + std::string(role)) +
+                 " was there before, and % may act as it: they would read all keys",
+             "REVOKE its membership from them, or name another role in conninfo.") +
       "  EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO %I',"
       " pg_catalog.current_database(), " +
-      quote_literal(role) +
+      name +
       ");\n"
       "  -- With row level security the role would see some rows or none, without an error.\n"
-      "  IF (SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = " +
-      quote_literal(source.table.quoted()) +
-      "::pg_catalog.regclass) THEN\n"
-      "    ALTER ROLE " +
-      who +
-      " BYPASSRLS;\n"
-      "  END IF;\n"
-      "END $latchkey$;\n";
+      "  IF (SELECT c.relrowsecurity FROM pg_catalog.pg_class c WHERE " +
+      in_catalog("c.oid {=} ") + table_oid(source) + ") THEN\n" +
+      policy(source, role, "SELECT", "USING (true)");
+  if (last_used != nullptr) {
+    statements += policy(source, role, "UPDATE", "USING (true) WITH CHECK (true)");
+  }
+  sql += block(statements + "  END IF;\n");
   sql += "GRANT USAGE ON SCHEMA " + quote_identifier(source.table.schema) + " TO " + who + ";\n";
-  sql += "GRANT SELECT (" + columns + ") ON " + source.table.quoted() + " TO " + who + ";\n";
+  sql += "GRANT SELECT (" + mapped_columns(source) + ") ON " + source.table.quoted() + " TO " +
+         who + ";\n";
   if (last_used != nullptr) {
     sql += "GRANT UPDATE (" + quote_identifier(*last_used) + ") ON " + source.table.quoted() +
            " TO " + who + ";\n";
   }
   return sql + "COMMIT;\n";
+}
+
+std::string revoke_bypass_sql(std::string_view role) {
+  return "-- Latchkey: earlier versions gave the role BYPASSRLS, which opens every table that is\n"
+         "-- protected by row level security alone. The policies above have its place.\n" +
+         std::string(kBegin) +
+         block(
+             "  IF (SELECT r.rolbypassrls AND NOT r.rolsuper FROM pg_catalog.pg_roles r\n"
+             "       WHERE " +
+             in_catalog("r.rolname {=} ") + quote_literal(role) +
+             ") THEN\n"
+             "    ALTER ROLE " +
+             quote_identifier(role) +
+             " NOBYPASSRLS;\n"
+             "  END IF;\n") +
+         "COMMIT;\n";
 }
 
 std::optional<ChangeNotice> ChangeNotice::parse(std::string_view payload) {

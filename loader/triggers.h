@@ -6,6 +6,10 @@
 // the function once, and ids travel many to a notification. An UPDATE counts only if one of the
 // mapped columns changed, so that writing last_used_at notifies nobody. Notifications carry ids,
 // nothing else: everybody on the database can read them.
+//
+// The scripts run as an administrator and the function as whoever writes the table. So both pin
+// search_path, name the schema of all that they use, and trust nothing that stood there before: a
+// schema, function or role of our name may be somebody else's.
 #pragma once
 
 #include <string>
@@ -20,16 +24,40 @@ namespace latchkey {
 // {"t": table, "all": true} where the whole table must be read again.
 constexpr const char* kChangeChannel = "latchkey";
 
-[[nodiscard]] const std::vector<std::string>& trigger_names();
-// What pg_trigger.tgtype says of the trigger of this name when it is as we made it.
-[[nodiscard]] int trigger_type(std::string_view name);
-// Changes with anything that changes what the triggers do for this source; stands in the function's
-// text, so that an outdated installation is recognised.
-[[nodiscard]] std::string trigger_fingerprint(const SourceConfig& source);
+// A trigger and the function behind it, as far as what they do depends on it. The catalogue's
+// answer is compared with what install_sql() makes, field by field: whatever differs is not ours,
+// or of another mapping or version.
+struct TriggerDefinition {
+  std::string shape;                  // of the trigger: kTriggerShapeSql
+  std::string function;               // schema.name
+  std::string attributes;             // of the function: kTriggerFunctionSql
+  std::vector<std::string> settings;  // its SET clauses (pg_proc.proconfig)
+  std::string source;                 // its body (pg_proc.prosrc)
 
+  bool operator==(const TriggerDefinition&) const = default;
+};
+// Expressions over pg_trigger t, pg_proc p and pg_language pl. Event, level and time; transition
+// tables; no condition, no arguments, not deferrable, no list of columns.
+constexpr const char* kTriggerShapeSql =
+    "pg_catalog.concat_ws(' ', t.tgtype, coalesce(t.tgoldtable, '-'), coalesce(t.tgnewtable, '-'),"
+    " t.tgqual IS NULL, t.tgnargs, t.tgdeferrable, t.tginitdeferred, t.tgconstraint,"
+    " pg_catalog.cardinality(t.tgattr::pg_catalog.int2[]))";
+constexpr const char* kTriggerFunctionSql =
+    "pg_catalog.concat_ws(' ', pl.lanname, p.prokind, p.provolatile, p.proisstrict, p.prosecdef,"
+    " p.proleakproof, p.proretset, p.proparallel, p.pronargs, p.prorettype)";
+
+[[nodiscard]] const std::vector<std::string>& trigger_names();
+// The trigger of this name as install_sql() makes it.
+[[nodiscard]] TriggerDefinition trigger_definition(const SourceConfig& source,
+                                                   std::string_view name);
+
+// All three print scripts for psql, each one transaction that begins by pinning search_path.
 [[nodiscard]] std::string install_sql(const SourceConfig& source);
 [[nodiscard]] std::string uninstall_sql(const SourceConfig& source);
 [[nodiscard]] std::string grant_sql(const SourceConfig& source, std::string_view role);
+// Takes BYPASSRLS, which earlier versions gave, from the role. For after the grants of all sources
+// that it reads: policies have its place then.
+[[nodiscard]] std::string revoke_bypass_sql(std::string_view role);
 
 // One notification on kChangeChannel, understood.
 struct ChangeNotice {

@@ -17,6 +17,7 @@ sys.path[:0] = [str(_HERE), str(_HERE / "system")]
 # on it. This one is there before they are.
 os.environ.setdefault("LATCHKEY_TESTS_NOW", str(int(time.time())))
 
+from adversaries import create_roles  # noqa: E402
 from harness.postgres import PrivateCluster  # noqa: E402
 from installation import Databases, prepare  # noqa: E402
 
@@ -26,6 +27,7 @@ def cluster() -> Iterator[PrivateCluster]:
     """The server that all tests share. Whoever stops or hangs one makes one of their own."""
     with PrivateCluster() as server:
         prepare(server)
+        create_roles(server)
         yield server
 
 

@@ -101,7 +101,7 @@ def test_any_text_may_be_an_id(odd_ids: Installation, number: int) -> None:
         ("char(8)", ["short", "exactly8", "a b"]),
         ("bytea", ["\\x00ff", "\\x", "\\x5c22"]),
         ("date", ["2024-02-29", "infinity", "0044-03-15 BC"]),
-        ("inet", ["10.0.0.1/32", "::1/128", "10.0.0.0/8"]),
+        ("inet", ["10.0.0.1", "::1", "10.0.0.0/8"]),
     ],
 )
 def test_a_unique_column_of_any_type_may_be_the_id(

@@ -95,8 +95,8 @@ EXPECTED = {
     "replica": {"L406": 0},
 }
 # Shown by tests of their own, or not to be made with a real table.
-# L114, L115: test_followed.py; L116: test_last_used.py
-ELSEWHERE = {"L114", "L115", "L116", "L207", "L211", "L403"}
+# L114, L115: test_followed.py; L116: test_last_used.py; L403, L407: below
+ELSEWHERE = {"L114", "L115", "L116", "L207", "L211", "L403", "L407"}
 
 
 def digest_of(key: str) -> bytes:
@@ -269,7 +269,7 @@ def test_sources_of_two_databases_are_compared(
     site.install()
     conninfo = cluster.conninfo(second, SUPERUSER)
     site.more = (
-        f'[[database]]\nname = "two"\nconninfo = "{conninfo}"\n'
+        f'[[database]]\nname = "two"\nconninfo = "{conninfo}"\nallow_superuser = true\n'
         '[[source]]\nname = "u"\ndatabase = "two"\ntable = "public.u"\nid = "id"\nkey = "digest"\n'
         'scheme = "sha256"\nencoding = "hex"\n'
     )
@@ -302,6 +302,23 @@ def hide(site: Installation) -> None:
     site.sql("ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER ROLE latchkey NOBYPASSRLS")
 
 
+def connect_as_superuser(site: Installation) -> None:
+    site.database["conninfo"] = site.cluster.conninfo(site.dbname, SUPERUSER)
+
+
+def map_a_composite(site: Installation) -> None:
+    site.sql("CREATE TYPE odd AS (a text); ALTER TABLE t ADD odd odd; GRANT SELECT ON t TO latchkey")
+    site.source("t", **BASE, tenant="odd")
+    site.install()
+
+
+def index_by_code_of_eve(site: Installation) -> None:
+    site.sql(
+        """CREATE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+        ALTER FUNCTION f(int) OWNER TO eve; CREATE INDEX ON t ((f(1) + id))"""
+    )
+
+
 def name_another_password(site: Installation) -> None:
     site.password_file.write_text("wrong\n")
     site.freshness["start_timeout"] = "2s"  # it is tried again for so long
@@ -320,7 +337,7 @@ ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
     "L107": (change("ALTER TABLE t ALTER COLUMN key TYPE bytea USING NULL"), "set `scheme`"),
     "L108": (remap(enabled="flag"), "use `status`"),
     "L109": (remap(expires_at="flag"), "must be a timestamp"),
-    "L110": (hide, "BYPASSRLS"),
+    "L110": (hide, "makes a policy"),
     "L111": (change("DROP TRIGGER latchkey_delete ON t"), "latchkey sql install"),
     "L112": (
         change("DROP TRIGGER latchkey_delete ON t; CREATE TRIGGER latchkey_delete AFTER DELETE"
@@ -328,6 +345,10 @@ ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
         "latchkey sql install",
     ),
     "L113": (change("ALTER TABLE t DISABLE TRIGGER latchkey_update"), "latchkey sql install"),
+    "L002": (connect_as_superuser, "allow_superuser = true"),
+    "L117": (map_a_composite, "change its type"),
+    "L118": (index_by_code_of_eve, "a role of its own"),
+    "L119": (change("ALTER SCHEMA latchkey OWNER TO eve"), "latchkey sql install"),
 }
 
 
@@ -390,7 +411,7 @@ def test_a_table_of_which_no_row_can_be_used_fails_the_check_only(plain: Install
 
 
 def test_a_superuser_is_noted(cluster: PrivateCluster, databases: Databases) -> None:
-    site = Installation(cluster, databases.new(), user=SUPERUSER)
+    site = Installation(cluster, databases.new(), user=SUPERUSER, allow_superuser=True)
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE)")
     site.sql(f"INSERT INTO t VALUES (1, '{LONG}1')")
     site.source("t", table="public.t", id="id", key="key")
@@ -398,6 +419,22 @@ def test_a_superuser_is_noted(cluster: PrivateCluster, databases: Databases) -> 
     checked = site.check()
     assert findings_of(checked) == {"t": {"L403": 0}}
     assert "latchkey sql grant --source t" in checked
+    site.close()
+
+
+def test_a_role_that_bypasses_policies_is_warned_of(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    """Earlier versions gave BYPASSRLS. A grant for all sources takes it away again."""
+    site = Installation(cluster, databases.new(), user="bypasses")
+    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE)")
+    site.sql(f"INSERT INTO t VALUES (1, '{LONG}1')")
+    site.source("t", table="public.t", id="id", key="key")
+    site.install()
+    site.sql("ALTER ROLE bypasses BYPASSRLS")
+    assert findings_of(site.check()) == {"t": {"L407": 0}}
+    site.grant()
+    assert "in order" in site.check()
     site.close()
 
 

@@ -99,9 +99,10 @@ TEST_F(Linting, SpeaksInTheOrderOfTheNumbers) {
   load();
   shared_ = 1;
   facts_.unique.clear();
+  facts_.bypasses_rls = true;
   facts_.superuser = facts_.has_parts = facts_.is_part = facts_.subscribed = true;
-  EXPECT_THAT(numbers(),
-              ElementsAre("L202", "L204", "L301", "L303", "L402", "L403", "L404", "L405", "L406"));
+  EXPECT_THAT(numbers(), ElementsAre("L202", "L204", "L301", "L303", "L402", "L403", "L404", "L405",
+                                     "L406", "L407"));
 }
 
 // ---- pepper versions
@@ -234,6 +235,9 @@ TEST_F(Linting, SaysWhatTheCatalogueGivesCauseFor) {
   facts_.superuser = true;
   EXPECT_THAT(only().text, HasSubstr("latchkey sql grant --source s"));
   facts_.superuser = false;
+  facts_.bypasses_rls = true;
+  EXPECT_THAT(only().text, HasSubstr("has BYPASSRLS"));
+  facts_.bypasses_rls = false;
   facts_.has_parts = true;
   EXPECT_THAT(only().text, HasSubstr("through public.keys"));
   facts_.has_parts = false;

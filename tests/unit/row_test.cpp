@@ -369,10 +369,26 @@ TEST_F(RowReading, RefusesScopesThatAreNoListOfWords) {
   row_[kFieldScopes] = "7";
   row_[kFieldState] = "r";
   EXPECT_EQ(read()->state(), RowState::kRevoked);
-  const std::string deep(100'000, '[');
+  const std::string deep(20'000, '[');
   row_[kFieldScopes] = deep;
   EXPECT_EQ(read()->state(), RowState::kRevoked);
   expect_odd(Oddity::kBadScopes);
+}
+
+// The server cuts what is longer. What is left may look like good scopes; the row is refused.
+TEST_F(RowReading, RefusesScopesThatWereCut) {
+  for (const char* type : {"jsonb", "text"}) {
+    with_scopes(type);
+    std::string cut = "read ";
+    cut.resize(static_cast<std::size_t>(kScopesBytesMax) + 1, ' ');
+    row_[kFieldScopes] = cut;
+    EXPECT_EQ(read()->state(), RowState::kDisabled) << type;
+    expect_odd(Oddity::kClaimsTooLong);
+    cut.pop_back();
+    row_[kFieldScopes] = cut;
+    EXPECT_EQ(read()->state(),
+              std::string_view(type) == "text" ? RowState::kActive : RowState::kDisabled);
+  }
 }
 
 TEST_F(RowReading, LeavesOutScopesThatNoRequestCanName) {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "loader/sql_text.h"
+
 #include <set>
 
 namespace latchkey {

@@ -95,7 +95,7 @@ TEST(ChangeNotice, SurvivesWhatIsHuge) {
   EXPECT_EQ(ChangeNotice::parse(many + "]}")->ids.size(), 100'000U);
 }
 
-// ---- the fingerprint
+// ---- what is compared with the catalogue
 
 SourceConfig source_of(const char* preset_name) {
   SourceConfig source = *preset(preset_name);
@@ -103,13 +103,11 @@ SourceConfig source_of(const char* preset_name) {
   return source;
 }
 
-TEST(TriggerFingerprint, ChangesWithWhatTheTriggersDo) {
+TEST(TriggerDefinition, ChangesWithWhatTheTriggersDo) {
   std::set<std::string> seen;
   const auto is_new = [&](const SourceConfig& source) {
-    const std::string fingerprint = trigger_fingerprint(source);
-    EXPECT_EQ(fingerprint.size(), 16U);
-    EXPECT_EQ(fingerprint.find_first_not_of("0123456789abcdef"), std::string::npos);
-    return seen.insert(fingerprint).second;
+    const TriggerDefinition made = trigger_definition(source, "latchkey_update");
+    return seen.insert(made.function + made.source).second;
   };
   for (const std::string& name : preset_names()) EXPECT_TRUE(is_new(source_of(name.c_str())));
   SourceConfig source = source_of("api_keys");
@@ -130,7 +128,7 @@ TEST(TriggerFingerprint, ChangesWithWhatTheTriggersDo) {
   EXPECT_TRUE(is_new(source));
 }
 
-TEST(TriggerFingerprint, DoesNotChangeWithAnythingElse) {
+TEST(TriggerDefinition, DoesNotChangeWithAnythingElse) {
   const SourceConfig source = source_of("api_keys");
   SourceConfig other = source;
   other.name = "renamed";
@@ -140,8 +138,10 @@ TEST(TriggerFingerprint, DoesNotChangeWithAnythingElse) {
   other.time_zone = "Asia/Tokyo";
   other.peppers = "/elsewhere";
   other.status_active = {"on"};
-  EXPECT_EQ(trigger_fingerprint(other), trigger_fingerprint(source));
-  EXPECT_THAT(install_sql(source), HasSubstr("-- latchkey trigger " + trigger_fingerprint(source)));
+  for (const std::string& name : trigger_names()) {
+    EXPECT_EQ(trigger_definition(other, name), trigger_definition(source, name));
+    EXPECT_THAT(install_sql(source), HasSubstr(trigger_definition(source, name).source));
+  }
 }
 
 // ---- the DDL
@@ -160,7 +160,7 @@ TEST(TriggerSql, InstallsEachTriggerForAlwaysInOneTransaction) {
                          HasSubstr("SET search_path = pg_catalog, pg_temp"),
                          Not(HasSubstr("FOR EACH ROW")), Not(HasSubstr("SECURITY DEFINER"))));
   for (const std::string& text : {sql, uninstall_sql(source), grant_sql(source, "latchkey")}) {
-    EXPECT_THAT(text, HasSubstr("\nBEGIN;\n"));
+    EXPECT_THAT(text, HasSubstr("\nBEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n"));
     EXPECT_TRUE(text.ends_with("COMMIT;\n"));
   }
 }
@@ -168,7 +168,7 @@ TEST(TriggerSql, InstallsEachTriggerForAlwaysInOneTransaction) {
 TEST(TriggerSql, ComparesMappedColumnsOnlyAndSendsNothingButIds) {
   SourceConfig source = source_of("api_keys");
   const std::string sql = install_sql(source);
-  EXPECT_THAT(sql, AllOf(HasSubstr("o.\"status\"::text"), HasSubstr("n.\"status\"::text"),
+  EXPECT_THAT(sql, AllOf(HasSubstr("o.\"status\""), HasSubstr("n.\"status\""),
                          Not(HasSubstr("last_used_at"))));
   std::size_t key_uses = 0;
   for (auto at = sql.find("\"token_hash\""); at != sql.npos;
@@ -185,7 +185,8 @@ TEST(TriggerSql, GrantsTheMappedColumnsAndNothingElse) {
   EXPECT_THAT(sql, AllOf(HasSubstr("GRANT SELECT (\"id\", \"api_key\", \"copper_id\","
                                    " \"deleted_at\") ON \"public\".\"external_credentials\""
                                    " TO \"latchkey\";"),
-                         HasSubstr("GRANT USAGE ON SCHEMA \"public\""), HasSubstr("BYPASSRLS"),
+                         HasSubstr("GRANT USAGE ON SCHEMA \"public\""), HasSubstr("NOBYPASSRLS"),
+                         HasSubstr("FOR SELECT TO \"latchkey\"\n      USING (true);"),
                          Not(HasSubstr("GRANT ALL")), Not(HasSubstr("UPDATE ")),
                          Not(HasSubstr("PASSWORD '"))));
 }
@@ -197,7 +198,8 @@ TEST(TriggerSql, GrantsToWriteTheLastUseWhereItIsMapped) {
   const std::string update =
       "GRANT UPDATE (\"used \"\"at\"\"\") ON \"public\".\"external_credentials\" TO \"latchkey\";";
   ASSERT_THAT(sql, AllOf(HasSubstr(update), HasSubstr("\"deleted_at\", \"used \"\"at\"\"\") ON")));
-  EXPECT_EQ(sql.find("UPDATE"), sql.rfind("UPDATE"));
+  EXPECT_THAT(sql, HasSubstr("FOR UPDATE TO \"latchkey\"\n      USING (true) WITH CHECK (true)"));
+  EXPECT_EQ(sql.find("GRANT UPDATE"), sql.rfind("GRANT UPDATE"));
 }
 
 // Takes quoted identifiers, literals and comments out of SQL, the way PostgreSQL reads it. Inside

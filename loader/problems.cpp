@@ -1,0 +1,239 @@
+#include "loader/problems.h"
+
+#include <algorithm>
+#include <string>
+
+#include "loader/mapping.h"
+#include "loader/sql_text.h"
+#include "loader/triggers.h"
+
+namespace latchkey {
+namespace {
+
+bool contains(const std::vector<std::string>& list, const std::string& item) {
+  return std::ranges::find(list, item) != list.end();
+}
+
+void add(std::vector<LintFinding>& found, Lint lint, const std::string& about,
+         const std::string& text) {
+  found.push_back({.lint = lint, .count = 0, .about = about, .text = text});
+}
+
+void add_column_problems(const SourceConfig& source, const TableFacts& facts,
+                         std::vector<LintFinding>& found) {
+  const std::string table = source.table.display();
+  std::vector<std::string> present;
+  for (const auto& [name, type] : facts.columns) present.push_back(name);
+  for (const auto& [role, column] : source.columns) {
+    const std::string setting = std::string(role_name(role)) + " = \"" + column + "\"";
+    if (!facts.columns.contains(column)) {
+      add(found, Lint::kColumnMissing, column,
+          "table " + table + " has no column \"" + column + "\", which " + setting +
+              " names. Its columns are: " + joined(present, ", ") +
+              ". Set the right one in [[source]] \"" + source.name + "\".");
+    } else if (contains(facts.unreadable, column)) {
+      add(found, Lint::kColumnUnreadable, column,
+          "the database role may not read column \"" + column + "\" of " + table +
+              ". Run what `latchkey sql grant --source " + source.name +
+              "` prints, as a superuser.");
+    } else if (role == Role::kLastUsedAt && contains(facts.unwritable, column)) {
+      add(found, Lint::kColumnUnwritable, column,
+          "the database role may not update column \"" + column + "\" of " + table + ", which " +
+              setting + " asks for. Run what `latchkey sql grant --source " + source.name +
+              "` prints, as a superuser: it gives the role UPDATE on this column alone. Or take"
+              " last_used_at out of [[source]] \"" +
+              source.name + "\".");
+    }
+  }
+}
+
+void add_type_problems(const SourceConfig& source, const TableFacts& facts,
+                       std::vector<LintFinding>& found) {
+  const std::string table = source.table.display();
+  const std::string& id = *source.column(Role::kId);
+  if (!contains(facts.unique, id) || !contains(facts.not_null, id)) {
+    add(found, Lint::kIdNotUnique, id,
+        "column \"" + id + "\" of " + table +
+            " does not identify a row: it needs to be NOT NULL and to have a unique index"
+            " of its own. Set `id` in [[source]] \"" +
+            source.name + "\" to the primary key.");
+  }
+  if (facts.encoding == "SQL_ASCII" && id_array_type(source, facts) == kTextArray) {
+    add(found, Lint::kIdEncoding, id,
+        "the database is encoded as SQL_ASCII, so ids of " + table +
+            " may hold bytes that are no text, and notifications could not name such a row. Set"
+            " `id` in [[source]] \"" +
+            source.name + "\" to a unique column of integers or uuids.");
+  }
+  const std::string& key_type = type_of(source, facts, Role::kKey);
+  const bool digested_by_server = source.scheme == Scheme::kPlain ||
+                                  source.scheme == Scheme::kJwt || source.scheme == Scheme::kJwtJti;
+  const bool raw_digest = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
+                          source.encoding == Encoding::kRaw;
+  if (raw_digest && key_type != "bytea") {
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " + key_type +
+            ", but encoding = \"raw\" needs bytea. Set encoding = \"hex\" or \"base64\""
+            " in [[source]] \"" +
+            source.name + "\".");
+  } else if (key_type == "bytea" && digested_by_server) {
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table +
+            " is of type bytea, but scheme = \"" + scheme_name(source.scheme) +
+            "\" says that it holds " +
+            (source.scheme == Scheme::kJwtJti ? "a jti, as uuid or text" : "keys as text") +
+            ". If it holds digests, set `scheme` to \"sha256\" or \"hmac-sha256\" in [[source]] "
+            "\"" +
+            source.name + "\".");
+  } else if (!raw_digest && key_type == "bytea") {
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table +
+            " is of type bytea, but the scheme and encoding of [[source]] \"" + source.name +
+            "\" say that it holds text. Set encoding = \"raw\".");
+  }
+  if (source.column(Role::kEnabled) != nullptr &&
+      type_of(source, facts, Role::kEnabled) != "boolean") {
+    add(found, Lint::kFlagType, *source.column(Role::kEnabled),
+        "column \"" + *source.column(Role::kEnabled) + "\" of " + table +
+            " is not boolean, as `enabled` must be. For a column of words use `status`.");
+  }
+  for (const Role role : {Role::kExpiresAt, Role::kNotBefore}) {
+    const std::string& type = type_of(source, facts, role);
+    if (type.empty() || type.starts_with("timestamp") || type == "date" || is_integer_type(type)) {
+      continue;
+    }
+    add(found, Lint::kTimeType, *source.column(role),
+        "column \"" + *source.column(role) + "\" of " + table + " is of type " + type + "; " +
+            role_name(role) + " must be a timestamp, a date, or an integer of seconds since 1970.");
+  }
+  const std::string& used_type = type_of(source, facts, Role::kLastUsedAt);
+  if (!used_type.empty() && !used_type.starts_with("timestamp") && used_type != "date" &&
+      used_type != "integer" && used_type != "bigint") {
+    add(found, Lint::kTimeType, *source.column(Role::kLastUsedAt),
+        "column \"" + *source.column(Role::kLastUsedAt) + "\" of " + table + " is of type " +
+            used_type +
+            "; last_used_at must be a timestamp, a date, or an integer or bigint that holds seconds"
+            " since 1970.");
+  }
+}
+
+void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
+                          std::vector<LintFinding>& found) {
+  const std::string table = source.table.display();
+  for (const auto& [role, column] : source.columns) {
+    if (facts.output(column) != Output::kForeign) continue;
+    add(found, Lint::kColumnType, column,
+        "column \"" + column + "\" of " + table + " is of type " + facts.columns.at(column) +
+            ", which is neither PostgreSQL's own, nor an enum, nor an extension's that a superuser"
+            " owns: to read it could run code of the type's owner as the database role. Map"
+            " another column as " +
+            role_name(role) + " in [[source]] \"" + source.name + "\", or change its type.");
+  }
+  if (!facts.foreign_code.empty()) {
+    add(found, Lint::kForeignCode, "",
+        "to read " + table + " can run code as the database role (an index, a check, a policy" +
+            (source.column(Role::kLastUsedAt) != nullptr ? ", or a trigger on UPDATE" : "") +
+            " calls it), and that code belongs to roles that do not own all tables which this"
+            " role reads: " +
+            joined(facts.foreign_code, "; ") +
+            ". It could read the others' keys. Give [[source]] \"" + source.name +
+            "\" a [[database]] of its own with a role of its own, or have a superuser own these"
+            " functions.");
+  }
+  if (facts.superuser && !source.allow_superuser) {
+    add(found, Lint::kSuperuserRefused, "",
+        "the database role is a superuser. Whoever could make it run code, or get hold of its"
+        " password, would own the whole server. Run what `latchkey sql grant` prints, and name that"
+        " role in `conninfo` of [[database]] \"" +
+            source.database +
+            "\". If it has to be a superuser, say so there: allow_superuser = true.");
+  }
+}
+
+void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
+                          std::vector<LintFinding>& found) {
+  std::vector<std::string> missing, disabled, outdated, strangers;
+  if (!facts.foreign_schema_owner.empty()) {
+    strangers.push_back("schema latchkey (" + facts.foreign_schema_owner + ")");
+  }
+  for (const std::string& name : trigger_names()) {
+    const auto trigger = facts.triggers.find(name);
+    if (trigger == facts.triggers.end()) {
+      missing.push_back(name);
+      continue;
+    }
+    if (const std::string& owner = trigger->second.foreign_owner; !owner.empty()) {
+      strangers.push_back("the function of " + name + " (" + owner + ")");
+    }
+    if (trigger->second.definition != trigger_definition(source, name)) {
+      outdated.push_back(name);
+    } else if (trigger->second.enabled != 'A') {
+      disabled.push_back(name);
+    }
+  }
+  const std::string advice = "Run what `latchkey sql install --source " + source.name +
+                             "` prints (with --config), as a superuser or the table's owner.";
+  const auto report = [&](Lint lint, const std::vector<std::string>& names,
+                          const std::string& state) {
+    if (names.empty()) return;
+    add(found, lint, joined(names, " "),
+        "table " + source.table.display() + ": " + (names.size() == 1 ? "trigger " : "triggers ") +
+            joined(names, ", ") + " " + state + ", so changes would go unnoticed. " + advice);
+  };
+  report(Lint::kTriggerMissing, missing, "missing");
+  report(Lint::kTriggerOutdated, outdated, "made for another mapping or version, or changed since");
+  report(Lint::kTriggerDisabled, disabled, "not ENABLE ALWAYS");
+  if (!strangers.empty()) {
+    add(found, Lint::kForeignOwner, "",
+        "table " + source.table.display() + ": " + joined(strangers, ", ") +
+            (strangers.size() == 1 ? " belongs to a role" : " belong to roles") +
+            " that could not act as the table's owner, and could change what tells of changes." +
+            " Find out why; drop it (with CASCADE) or give it to the table's owner. " + advice);
+  }
+}
+
+}  // namespace
+
+std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& facts) {
+  const std::string table = source.table.display();
+  std::vector<LintFinding> found;
+  if (!facts.exists) {
+    add(found, Lint::kTableMissing, "",
+        "there is no table " + table +
+            " in the database (or its schema is hidden from this role). Set `table` in [[source]]"
+            " \"" +
+            source.name + "\", or create the table, or point `conninfo` at the right database.");
+    return found;
+  }
+  if (!facts.is_table) {
+    add(found, Lint::kNotATable, "",
+        table +
+            " is not a table. Triggers and unique ids need one: set `table` in [[source]]"
+            " \"" +
+            source.name + "\" to the table behind it.");
+    return found;
+  }
+  if (!facts.schema_usable) {
+    add(found, Lint::kSchemaUnusable, "",
+        "the database role may not use schema " + source.table.schema +
+            ". Run what `latchkey sql grant --source " + source.name + "` prints, as a superuser.");
+    return found;
+  }
+  add_column_problems(source, facts, found);
+  if (found.empty()) add_type_problems(source, facts, found);
+  add_foreign_problems(source, facts, found);
+  const bool writes = source.column(Role::kLastUsedAt) != nullptr;
+  if (facts.rows_hidden || (writes && facts.rows_write_hidden)) {
+    add(found, Lint::kRowsHidden, "",
+        "row level security hides rows of " + table + " from the database role: it would " +
+            (facts.rows_hidden ? "see some or no keys, and no error"
+                               : "write last_used_at of some or no rows, and no error") +
+            ". Run what `latchkey sql grant --source " + source.name +
+            "` prints, as a superuser: it makes a policy for this role alone (it may select the"
+            " mapped columns of all rows). No restrictive policy may apply to the role.");
+  }
+  add_trigger_problems(source, facts, found);
+  return found;
+}
+
+}  // namespace latchkey

@@ -1,0 +1,240 @@
+"""Owners of tables that do not trust each other: none of them decides how another's is read.
+
+What Latchkey reads by one role, code of no owner may read or change: types and casts of theirs are not called or
+refused, functions that PostgreSQL would call for the reader are refused, and what they might leave behind in a
+session goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from adversaries import OWNERS
+from harness.postgres import PrivateCluster
+from harness.programs import Daemon, check_config
+from harness.wait import until
+from installation import Databases, Installation
+
+OWNER1, OWNER2 = OWNERS
+
+
+@pytest.fixture
+def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
+    """A schema and a table for each owner, two sources, one role that reads both."""
+    made = Installation(cluster, databases.new())
+    # Whoever is called writes it down; what is undone with its transaction, the sequence remembers.
+    made.sql(
+        """CREATE SCHEMA note; GRANT USAGE ON SCHEMA note TO PUBLIC; CREATE SEQUENCE note.calls;
+        GRANT ALL ON note.calls TO PUBLIC"""
+    )
+    for owner in OWNERS:
+        made.sql(
+            f"""CREATE SCHEMA {owner} AUTHORIZATION {owner};
+            CREATE TABLE {owner}.k (id int PRIMARY KEY, key text NOT NULL, status text NOT NULL DEFAULT 'active',
+                subject text, used timestamptz);
+            ALTER TABLE {owner}.k OWNER TO {owner};
+            INSERT INTO {owner}.k SELECT i, '{owner}_key_000' || i, 'active', i::text FROM generate_series(0, 3) i"""
+        )
+        made.source(owner, table=f"{owner}.k", id="id", key="key", status="status", subject="subject")
+    yield made
+    made.close()
+
+
+def as_owner(site: Installation, text: str, owner: str = OWNER1) -> None:
+    site.cluster.sql(text, dbname=site.dbname, user=owner)
+
+
+def called(site: Installation) -> bool:
+    return bool(site.value("SELECT is_called FROM note.calls"))
+
+
+def numbers(site: Installation, name: str = OWNER1) -> set[str]:
+    return {told["number"] for told in site.source_status(name).get("findings", []) if told["severity"] == "error"}
+
+
+# A function that says that it was called, and spoils the session for whoever comes next.
+EVIL = """CREATE FUNCTION owner1.evil({arguments}) RETURNS {kind} LANGUAGE plpgsql {volatile} AS $$ BEGIN
+    PERFORM nextval('note.calls'); PERFORM set_config('search_path', 'owner1', false);
+    PERFORM set_config('standard_conforming_strings', 'off', false);
+    PERFORM set_config('row_security', 'off', false);
+    RETURN {result}; END $$"""
+
+
+def evil(arguments: str, kind: str, result: str, volatile: str = "") -> str:
+    return EVIL.format(arguments=arguments, kind=kind, result=result, volatile=volatile)
+
+
+# ---- types and casts
+
+
+def test_an_enum_is_read_without_its_owners_casts(site: Installation) -> None:
+    """`status::text` called a cast that the owner had defined; the labels say the same."""
+    as_owner(
+        site,
+        "CREATE TYPE owner1.mood AS ENUM ('active', 'revoked');"
+        "ALTER TABLE owner1.k ALTER status DROP DEFAULT;"
+        "ALTER TABLE owner1.k ALTER status TYPE owner1.mood USING status::owner1.mood;"
+        "ALTER TABLE owner1.k ALTER status SET DEFAULT 'active';"
+        "ALTER TABLE owner1.k ADD tags owner1.mood[] DEFAULT '{active}';"
+        + evil("owner1.mood", "text", "'active'")
+        + ";"
+        + evil("owner1.mood, json", "json", "'[\"admin\"]'").replace("(owner1.mood, json)", "(owner1.mood, int)")
+        + ";"
+        "CREATE FUNCTION owner1.as_json(owner1.mood) RETURNS json LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM nextval('note.calls'); RETURN '\"admin\"'; END $$;"
+        "CREATE CAST (owner1.mood AS text) WITH FUNCTION owner1.evil(owner1.mood) AS IMPLICIT;"
+        "CREATE CAST (owner1.mood AS json) WITH FUNCTION owner1.as_json(owner1.mood) AS IMPLICIT;",
+    )
+    site.source(OWNER1, table="owner1.k", id="id", key="key", status="status", scopes="tags")
+    with site.serve():
+        as_owner(site, "UPDATE owner1.k SET status = 'revoked' WHERE id = 1")
+        as_owner(site, "UPDATE owner2.k SET status = 'revoked' WHERE id = 2", OWNER2)
+        assert site.ask("owner1_key_0000", "owner1_key_0001").names == ["valid", "revoked"]
+        assert site.claims("owner1_key_0000")["scope"] == "active"
+        assert site.ask("owner2_key_0001", "owner2_key_0002").names == ["valid", "revoked"]
+    assert not called(site)
+
+
+TYPES = {
+    "composite": "CREATE TYPE owner1.odd AS (a text)",
+    "range": "CREATE TYPE owner1.odd AS RANGE (SUBTYPE = text)",
+    "domain over composite": "CREATE TYPE owner1.inner AS (a text); CREATE DOMAIN owner1.odd AS owner1.inner",
+    "row of a table": "CREATE TABLE owner1.odd (a text)",
+}
+
+
+@pytest.mark.parametrize("make", TYPES.values(), ids=TYPES.keys())
+@pytest.mark.parametrize("array", ["", "[]"], ids=["one", "array"])
+def test_other_types_of_owners_are_refused(site: Installation, make: str, array: str) -> None:
+    as_owner(site, f"{make}; ALTER TABLE owner1.k ADD odd owner1.odd{array}")
+    site.source(OWNER1, table="owner1.k", id="id", key="key", tenant="odd")
+    site.install()
+    assert "L117" in check_config(site.config).expect(1).stdout
+
+
+DOMAINS = {
+    "text": ("owner1.d_text", "CREATE DOMAIN owner1.d_text AS text CHECK (VALUE <> '')", "'x'", "x"),
+    "of a domain": (
+        "owner1.d_two",
+        "CREATE DOMAIN owner1.d_one AS int; CREATE DOMAIN owner1.d_two AS owner1.d_one",
+        "7",
+        "7",
+    ),
+    "uuid": (
+        "owner1.d_uuid",
+        "CREATE DOMAIN owner1.d_uuid AS uuid",
+        "'00000000-0000-0000-0000-000000000001'",
+        "00000000-0000-0000-0000-000000000001",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "value", "told"), DOMAINS.values(), ids=DOMAINS.keys())
+def test_a_domain_is_read_as_the_type_beneath_it(
+    site: Installation, name: str, make: str, value: str, told: str
+) -> None:
+    as_owner(site, f"{make}; ALTER TABLE owner1.k ADD tenant {name} DEFAULT {value}")
+    site.source(OWNER1, table="owner1.k", id="id", key="key", tenant="tenant")
+    with site.serve():
+        assert site.claims("owner1_key_0000")["tenant"] == told
+
+
+# ---- code that PostgreSQL calls for whoever reads
+
+
+CODE = {
+    "index": "CREATE INDEX ON owner1.k ((owner1.evil(1) + id))",
+    "partial index": "CREATE INDEX ON owner1.k (id) WHERE owner1.evil(1) > id",
+    "operator in an index": """CREATE OPERATOR owner1.### (FUNCTION = owner1.evil2, LEFTARG = int, RIGHTARG = int);
+        CREATE INDEX ON owner1.k ((1 OPERATOR(owner1.###) 2 + id))""",
+    "check": "ALTER TABLE owner1.k ADD CHECK (owner1.evil(1) + id > -1000000)",
+    "statistics": "CREATE STATISTICS owner1.s ON (owner1.evil(1) + id), key FROM owner1.k",
+    "policy": "CREATE POLICY odd ON owner1.k USING (owner1.evil(1) = 1)",
+}
+
+
+@pytest.mark.parametrize("make", CODE.values(), ids=CODE.keys())
+def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: str) -> None:
+    """Marked IMMUTABLE, it is called while the reader's query is planned, as the reader."""
+    with site.serve():
+        assert site.ask("owner1_key_0000", "owner2_key_0000").names == ["valid", "valid"]
+        as_owner(
+            site,
+            evil("i int", "int", "i", "IMMUTABLE")
+            + "; CREATE FUNCTION owner1.evil2(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';"
+            + make,
+        )
+        until(lambda: "L118" in numbers(site), 10, "the heartbeat's finding")
+        assert "owner1" in site.source_status(OWNER1)["problems"][0]
+        assert numbers(site, OWNER2) == set()
+        as_owner(site, "UPDATE owner2.k SET status = 'revoked' WHERE id = 0", OWNER2)
+        until(lambda: site.cli.verify(["owner2_key_0000"]).names == ["revoked"], 10, "others go on")
+    assert "L118" in check_config(site.config).expect(1).stdout
+    # By a role that reads nothing but this owner's, there is nothing to be gained.
+    alone = Installation(site.cluster, site.dbname)
+    alone.source(OWNER1, table="owner1.k", id="id", key="key", status="status", subject="subject")
+    alone.check()
+    alone.close()
+
+
+def test_what_an_owners_code_leaves_in_a_session_reaches_no_other_table(site: Installation) -> None:
+    """Between two heartbeats, an index can be there before it is seen."""
+    site.freshness |= {"heartbeat": "5s"}
+    as_owner(
+        site,
+        """CREATE FUNCTION owner1.yes(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true';
+        CREATE OPERATOR owner1.= (FUNCTION = owner1.yes, LEFTARG = text, RIGHTARG = text)""",
+    )
+    with site.serve() as daemon:
+        assert site.ask("owner2_key_0000").names == ["valid"]
+        as_owner(
+            site,
+            evil("i int", "int", "i", "IMMUTABLE")
+            + "; CREATE INDEX ON owner1.k ((owner1.evil(1) + id));"
+            + "SELECT setval('note.calls', 1, false); UPDATE owner1.k SET subject = 'x' WHERE id = 1",
+        )
+        until(lambda: called(site), 10, "the owner's code ran in our session")
+        as_owner(site, "UPDATE owner2.k SET status = 'revoked' WHERE id = 0", OWNER2)
+        until(lambda: site.cli.verify(["owner2_key_0000"]).names == ["revoked"], 10, "revoked all the same")
+        assert daemon.exit_code is None
+
+
+# ---- writing runs more of it
+
+
+WRITTEN = {
+    "trigger": """CREATE TRIGGER t BEFORE UPDATE ON owner1.k FOR EACH ROW EXECUTE FUNCTION owner1.evil()""",
+    "trigger on the column": """CREATE TRIGGER t AFTER UPDATE OF used ON owner1.k FOR EACH STATEMENT
+        EXECUTE FUNCTION owner1.evil()""",
+}
+
+
+@pytest.mark.parametrize("make", WRITTEN.values(), ids=WRITTEN.keys())
+def test_last_uses_are_not_written_where_that_runs_an_owners_code(site: Installation, make: str) -> None:
+    as_owner(site, evil("", "trigger", "NEW"))
+    site.source(OWNER1, table="owner1.k", id="id", key="key", status="status", last_used_at="used")
+    site.more = '[last_used]\nflush = "1s"\n'
+    with site.serve():
+        site.ask("owner1_key_0000")
+        until(lambda: site.source_status(OWNER1)["last_used"]["written"] == 1, 20, "a use is written")
+        as_owner(site, make)
+        until(lambda: "L118" in numbers(site), 10, "the heartbeat's finding")
+        site.sql("SELECT setval('note.calls', 1, false)")
+        site.cli.verify(["owner1_key_0001", "owner1_key_0002"])
+        attempts = site.source_status(OWNER1)["last_used"]
+        until(lambda: site.source_status(OWNER1)["last_used"]["pending"] >= 2, 20, "they wait")
+        assert attempts["written"] == 1
+    assert not called(site)
+
+
+def test_triggers_of_a_superusers_are_no_strangers(site: Installation) -> None:
+    site.sql(
+        """CREATE FUNCTION public.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER t BEFORE UPDATE ON owner1.k FOR EACH ROW EXECUTE FUNCTION public.touch()"""
+    )
+    site.source(OWNER1, table="owner1.k", id="id", key="key", last_used_at="used")
+    site.install()
+    site.check()
+    with Daemon(site.config):
+        assert site.ask("owner1_key_0000").names == ["valid"]

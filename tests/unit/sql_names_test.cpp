@@ -1,0 +1,296 @@
+// No search_path decides what our SQL means: every statement that we send or print names the
+// schema of each operator, function, type and relation that it uses, whatever a table looks like.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cctype>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "loader/catalogue.h"
+#include "loader/queries.h"
+#include "loader/session.h"
+#include "loader/sql_text.h"
+#include "loader/triggers.h"
+
+namespace latchkey {
+namespace {
+
+using testing::IsEmpty;
+
+// Words that may stand before a parenthesis without being a function: SQL's own syntax, and the
+// names of what is defined on the spot.
+const std::set<std::string> kSyntax = {
+    "all",      "and",      "any",  "array", "as",      "base",         "by",     "check",
+    "coalesce", "code",     "copy", "cross", "domain",  "else",         "end",    "exception",
+    "exists",   "from",     "h",    "if",    "lateral", "materialized", "not",    "of",
+    "on",       "operator", "or",   "over",  "part",    "row",          "select", "stdout",
+    "stranger", "then",     "to",   "union", "update",  "used",         "using",  "values",
+    "when",     "where",    "with"};
+// Forms that call an operator which has no name in the text.
+const std::set<std::string> kHidden = {"in",     "between", "like",     "ilike", "similar",
+                                       "nullif", "natural", "greatest", "least", "overlaps"};
+
+struct Token {
+  std::string text;
+  char kind;  // w(ord), o(perator), s(ymbol)
+  bool qualified = false;
+};
+
+// Literals, quoted names and comments are taken out; what stands between dollar quotes is SQL.
+std::vector<Token> tokens(const std::string& sql) {
+  std::vector<Token> list;
+  const std::string kOperators = "+-*/<>=~!@#%^&|`?";
+  for (std::size_t i = 0; i < sql.size();) {
+    const char c = sql[i];
+    if (sql.compare(i, 2, "--") == 0) {
+      i = std::min(sql.find('\n', i), sql.size());
+    } else if (c == '"' || c == '\'') {
+      const bool escapes = c == '\'' && !list.empty() && list.back().text == "e";
+      for (++i; i < sql.size(); ++i) {
+        if (escapes && sql[i] == '\\') {
+          ++i;
+        } else if (sql[i] == c && sql.compare(i, 2, std::string(2, c)) == 0) {
+          ++i;
+        } else if (sql[i] == c) {
+          break;
+        }
+      }
+      ++i;
+      list.push_back({c == '"' ? "\"" : "'", c == '"' ? 'w' : 's'});
+    } else if (std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '$') {
+      std::string word;
+      for (; i < sql.size() && (std::isalnum(static_cast<unsigned char>(sql[i])) != 0 ||
+                                sql[i] == '_' || sql[i] == '$');
+           ++i) {
+        word += static_cast<char>(std::tolower(static_cast<unsigned char>(sql[i])));
+      }
+      list.push_back({word, 'w'});
+    } else if (kOperators.find(c) != std::string::npos) {
+      std::string name;
+      for (; i < sql.size() && kOperators.find(sql[i]) != std::string::npos; ++i) name += sql[i];
+      list.push_back({name, 'o'});
+    } else {
+      if (c == ':' && sql.compare(i, 2, "::") == 0) {
+        list.push_back({"::", 's'});
+        i += 2;
+        continue;
+      }
+      if (std::isspace(static_cast<unsigned char>(c)) == 0)
+        list.push_back({std::string(1, c), 's'});
+      ++i;
+    }
+  }
+  for (std::size_t i = 2; i < list.size(); ++i) {
+    list[i].qualified = list[i - 1].text == "." && list[i - 2].text == "pg_catalog";
+  }
+  return list;
+}
+
+// What is not named in full, with what stands around it.
+std::vector<std::string> unnamed(const std::string& sql) {
+  std::vector<std::string> found;
+  const std::vector<Token> list = tokens(sql);
+  const auto text = [&](std::size_t i) { return i < list.size() ? list[i].text : std::string(); };
+  const auto report = [&](std::size_t i, const char* what) {
+    std::string around = what;
+    for (std::size_t j = i < 6 ? 0 : i - 6; j < std::min(i + 5, list.size()); ++j) {
+      around += " " + list[j].text;
+    }
+    found.push_back(around);
+  };
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Token& token = list[i];
+    if (token.kind == 'o' && !token.qualified) {
+      const bool all_rows = token.text == "*" && text(i - 1) == "(" && text(i + 1) == ")";
+      const bool sign = token.text == "-" && std::isdigit(text(i + 1)[0]) != 0;
+      const bool assignment = token.text == "=" && (text(i - 1) == ":" || i == 0);
+      // SET search_path = ..., SET column = ...: no operator.
+      const bool setting = token.text == "=" && (text(i - 2) == "set" || text(i - 2) == "local" ||
+                                                 text(i - 2) == "hint" || text(i - 1) == "hint");
+      if (!all_rows && !sign && !assignment && !setting) report(i, "operator");
+    }
+    if (token.text == "::" && text(i + 1) != "pg_catalog") report(i, "type");
+    if (token.kind != 'w') continue;
+    if (kHidden.contains(token.text) && text(i - 1) != "for" && text(i - 1) != "." &&
+        text(i - 2) != "for") {
+      report(i, "hidden operator");
+    }
+    if (token.text == "distinct" && text(i + 1) == "from") report(i, "hidden operator");
+    const bool call =
+        text(i + 1) == "(" && text(i - 1) != "." && text(i - 1) != "on" && text(i - 1) != "as";
+    if (call && !kSyntax.contains(token.text) && token.text != "\"") report(i, "function");
+    if ((token.text == "from" || token.text == "join") && i + 1 < list.size()) {
+      static const std::set<std::string> ours = {
+          "new_rows", "old_rows", "h",      "u",    "part",    "used",    "older",
+          "free",     "base",     "domain", "code", "written", "stranger"};
+      const std::string& next = list[i + 1].text;
+      const bool named = next == "pg_catalog" || next == "\"" || next == "(" || next == "rows" ||
+                         ours.contains(next);
+      if (!named) report(i, "relation");
+    }
+  }
+  return found;
+}
+
+SourceConfig source_of(const std::string& name) {
+  SourceConfig source = *preset(name);
+  source.name = name;
+  source.columns[Role::kLastUsedAt] = "used";
+  return source;
+}
+
+const std::vector<std::string> kTypes = {"smallint",
+                                         "integer",
+                                         "bigint",
+                                         "uuid",
+                                         "text",
+                                         "character varying",
+                                         "character",
+                                         "numeric",
+                                         "boolean",
+                                         "bytea",
+                                         "date",
+                                         "timestamp without time zone",
+                                         "timestamp with time zone",
+                                         "jsonb",
+                                         "json",
+                                         "text[]",
+                                         "public.mood",
+                                         "public.mood[]",
+                                         "inet"};
+
+// Every role mapped, every type, every scheme.
+template <typename F>
+void for_each_table(const F& f) {
+  for (const Scheme scheme :
+       {Scheme::kPlain, Scheme::kSha256, Scheme::kHmac, Scheme::kJwt, Scheme::kJwtJti}) {
+    for (const Encoding encoding : {Encoding::kRaw, Encoding::kHex}) {
+      for (const std::string& type : kTypes) {
+        for (const Output output : {Output::kBuiltIn, Output::kEnum, Output::kExtension}) {
+          SourceConfig source = source_of("api_keys");
+          source.scheme = scheme;
+          source.encoding = encoding;
+          source.status_revoked = {"a", "b"};
+          TableFacts facts;
+          for (std::size_t i = 0; i < kRoles; ++i) {
+            const auto role = static_cast<Role>(i);
+            source.columns[role] = role_name(role);
+            facts.columns[role_name(role)] = type;
+            if (output != Output::kBuiltIn) facts.outputs[role_name(role)] = output;
+          }
+          f(source, facts);
+        }
+      }
+    }
+  }
+}
+
+TEST(SqlNames, AreFoundMissing) {
+  for (const char* bad :
+       {"SELECT a = b", "SELECT f(x)", "SELECT x::text", "SELECT x IN (1)", "SELECT a || b",
+        "SELECT x FROM pg_class", "SELECT x FROM public.t", "SELECT a IS DISTINCT FROM b",
+        "SELECT x BETWEEN 1 AND 2", "SELECT NULLIF(a, b)", "SELECT - x", "SELECT x LIKE 'a'",
+        "SELECT x FROM pg_catalog.a JOIN b ON true", "SELECT public.f(x)"}) {
+    if (std::string(bad) == "SELECT public.f(x)" || std::string(bad) == "SELECT x FROM public.t") {
+      continue;  // named, though not ours
+    }
+    EXPECT_GE(unnamed(bad).size(), 1U) << bad << testing::PrintToString(unnamed(bad));
+  }
+  EXPECT_THAT(unnamed("SELECT pg_catalog.f(x::pg_catalog.text) OPERATOR(pg_catalog.=) ANY ($1)"
+                      " FROM pg_catalog.pg_class c WHERE c.a IS NULL AND pg_catalog.count(*)"),
+              IsEmpty());
+}
+
+TEST(SqlNames, AreFullInWhatReadsAndWritesTables) {
+  for_each_table([](const SourceConfig& source, const TableFacts& facts) {
+    if (testing::Test::HasFailure()) return;  // one is enough to read
+    for (const std::string& sql :
+         {load_sql(source, facts), reread_sql(source, facts), last_used_sql(source, facts),
+          digest_sql(source, facts), digest_rows_sql(source, facts, {1, 2})}) {
+      ASSERT_THAT(unnamed(sql), IsEmpty()) << sql;
+    }
+  });
+}
+
+TEST(SqlNames, AreFullInWhatAsksTheCatalogue) {
+  for (const std::string& name : preset_names()) {
+    SourceConfig source = source_of(name);
+    for (int i = 0; i < 2; ++i) {
+      for (const std::string& sql :
+           {inspect_sql(source, {source.table, {"other", "t"}}),
+            "SELECT " + versions_sql({&source}), identity_sql(true), identity_sql(false),
+            identity_rights_sql(), time_zone_sql(source), session_settings(true),
+            session_settings(false)}) {
+        EXPECT_THAT(unnamed(sql), IsEmpty()) << sql;
+      }
+      source.columns.erase(Role::kLastUsedAt);
+    }
+  }
+}
+
+TEST(SqlNames, AreFullInWhatIsPrinted) {
+  for (const std::string& name : preset_names()) {
+    const SourceConfig source = source_of(name);
+    for (const std::string& sql : {install_sql(source), uninstall_sql(source),
+                                   grant_sql(source, "latchkey"), revoke_bypass_sql("latchkey")}) {
+      EXPECT_THAT(unnamed(sql), IsEmpty()) << sql;
+      EXPECT_NE(sql.find("BEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n"), sql.npos);
+    }
+  }
+}
+
+TEST(SqlText, NamesOperatorsOfTheCatalogueAndTouchesNothingElse) {
+  EXPECT_EQ(in_catalog("a {=} b"), "a OPERATOR(pg_catalog.=) b");
+  EXPECT_EQ(in_catalog("{*<>}"), "OPERATOR(pg_catalog.*<>)");
+  for (const char* same : {"", "{", "}", "{}", "'{}'", "{a}", "'{1,2}'", "{= }"}) {
+    EXPECT_EQ(in_catalog(same), same);
+  }
+}
+
+TEST(SqlText, FindsADollarQuoteThatTheBodyCannotEnd) {
+  EXPECT_EQ(dollar_quote("x"), "$latchkey$x$latchkey$");
+  EXPECT_EQ(dollar_quote("a $latchkey$ b"), "$latchkey1$a $latchkey$ b$latchkey1$");
+  EXPECT_EQ(dollar_quote("ends in $latchkey"), "$latchkey1$ends in $latchkey$latchkey1$");
+  EXPECT_EQ(dollar_quote("$latchkey$$latchkey1$"), "$latchkey2$$latchkey$$latchkey1$$latchkey2$");
+}
+
+// ---- one session, several owners
+
+TEST(SessionOwner, IsMadeNewBeforeAnotherOwnersTable) {
+  TableFacts mine, theirs;
+  mine.owners = "100";
+  theirs.owners = "200";
+  SessionOwner session;
+  EXPECT_THAT(session.before("a", mine), IsEmpty()) << "a new session";
+  EXPECT_THAT(session.before("b", mine), IsEmpty()) << "the same owner's";
+  EXPECT_EQ(session.before("c", theirs),
+            (std::vector<std::string>{"DISCARD ALL", session_settings(false)}));
+  EXPECT_THAT(session.before("c", theirs), IsEmpty());
+  EXPECT_EQ(session.before("a", mine).size(), 2U);
+  session.begin();
+  EXPECT_THAT(session.before("c", theirs), IsEmpty());
+}
+
+TEST(SessionOwner, LooksThroughPoliciesOnlyWhereThereIsNoOtherWay) {
+  TableFacts open, guarded;
+  open.owners = guarded.owners = "100";
+  guarded.by_policy = true;
+  SessionOwner session;
+  EXPECT_EQ(session.before("g", guarded), (std::vector<std::string>{session_settings(true)}));
+  EXPECT_THAT(session.before("g", guarded), IsEmpty());
+  EXPECT_EQ(session.before("o", open), (std::vector<std::string>{session_settings(false)}));
+}
+
+TEST(SessionOwner, SharesNothingWithATableOfSeveralOwners) {
+  TableFacts mixed;
+  mixed.owners = "100 200";
+  SessionOwner session;
+  EXPECT_THAT(session.before("a", mixed), IsEmpty());
+  EXPECT_THAT(session.before("a", mixed), IsEmpty());
+  EXPECT_EQ(session.before("b", mixed).size(), 2U);
+}
+
+}  // namespace
+}  // namespace latchkey
