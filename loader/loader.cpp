@@ -573,8 +573,8 @@ void Loader::inspect(std::size_t index) {
     return;
   }
   Source& source = *sources_[index];
-  work_step_ = "`time_zone` of source \"" + source.status.name +
-               "\", \"" + printable(source.settings.config.time_zone) +
+  work_step_ = "`time_zone` of source \"" + source.status.name + "\", \"" +
+               printable(source.settings.config.time_zone) +
                "\", must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
   const auto look_up = [this, index] {
     look_up_table(*sources_[index], [this, index] { inspect(index + 1); });
