@@ -8,6 +8,7 @@
 #include "client/connection.h"
 #include "daemon/duration.h"
 #include "daemon/options.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -25,7 +26,7 @@ std::string default_socket() {
   return named != nullptr && *named != '\0' ? named : "/run/latchkey/latchkey.sock";
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, PrintableStream& out) {
   CLI::App app{
       "Asks latchkeyd about API keys. Exit status: 0 all keys are active, 1 some key is not,"
       " 2 wrong usage, 3 no trustworthy answer."};
@@ -108,6 +109,7 @@ int run(int argc, char** argv) {
     throw UsageError{"the command line cannot be understood (" + error.get_name() +
                      "). --help tells what there is."};
   }
+  if (common.json) out.set_kind(PrintableStream::Kind::kJson);
   if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");
   if (verify_command->parsed()) return run_verify(common, verify);
   if (why_command->parsed()) return run_why(common, verify);
@@ -133,22 +135,25 @@ int run(int argc, char** argv) {
 }  // namespace latchkey
 
 int main(int argc, char** argv) {
+  using latchkey::printable;
+  latchkey::PrintableStream out(std::cout);
+  const latchkey::PrintableStream errors(std::cerr);
   try {
-    return latchkey::run(argc, argv);
+    return latchkey::run(argc, argv, out);
   } catch (const latchkey::UsageError& error) {
-    std::cerr << "latchkey: " << error.what << "\n";
+    std::cerr << "latchkey: " << printable(error.what) << "\n";
     return latchkey::kExitUsage;
   } catch (const latchkey::ConfigError& error) {
-    std::cerr << "latchkey: " << error.what() << "\n";
+    std::cerr << "latchkey: " << printable(error.what()) << "\n";
     return latchkey::kExitUsage;
   } catch (const latchkey::Refused& error) {
-    std::cerr << "latchkey: " << error.what() << "\n";
+    std::cerr << "latchkey: " << printable(error.what()) << "\n";
     return error.code == LATCHKEY_UNKNOWN_SOURCE || error.code == LATCHKEY_BAD_SCOPE ||
                    error.code == LATCHKEY_BAD_SOURCE
                ? latchkey::kExitUsage
                : latchkey::kExitNoAnswer;
   } catch (const std::exception& error) {
-    std::cerr << "latchkey: " << error.what() << "\n";
+    std::cerr << "latchkey: " << printable(error.what()) << "\n";
     return latchkey::kExitNoAnswer;
   }
 }

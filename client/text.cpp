@@ -66,7 +66,7 @@ std::string wrapped(const std::string& start, std::string_view text, std::size_t
       if (length == std::string_view::npos || length == 0) length = text.find(' ', room);
       if (length == std::string_view::npos) length = text.size();
     }
-    lines += printable(before) + printable(std::string(text.substr(0, length))) + '\n';
+    lines += printable(before) + printable(text.substr(0, length)) + '\n';
     text.remove_prefix(std::min(text.size(), length + 1));
   } while (!text.empty());
   return lines;

@@ -22,6 +22,7 @@
 #include "client/connection.h"
 #include "client/report.h"
 #include "client/top_screen.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -83,7 +84,7 @@ int run_plain(Reports& reports, const TopSettings& top) {
       for (const ScreenLine& line : reports.lines(kPlainColumns)) std::cout << line.text << '\n';
     } catch (const NoAnswer& error) {
       code = kExitNoAnswer;
-      std::cout << "NO ANSWER: " << error.what() << '\n';
+      std::cout << "NO ANSWER: " << printable(error.what()) << '\n';
     }
     if (!std::cout.flush()) return kExitNoAnswer;  // nobody reads any more
   }
@@ -156,7 +157,7 @@ class Terminal {
   }
   static void put(int row, const std::string& text, attr_t attributes) {
     attrset(static_cast<int>(attributes));
-    mvaddnstr(row, 0, text.c_str(), COLS);
+    mvaddnstr(row, 0, printable(text).c_str(), COLS);
     attrset(A_NORMAL);
   }
 };

@@ -66,7 +66,7 @@ class Screen {
   void add(const std::string& text, Look look = Look::kPlain) {
     std::string line = printable(text);
     line.resize(std::min(line.find_last_not_of(' ') + 1, columns_));
-    lines_.push_back({std::move(line), look});
+    lines_.push_back({printable(line), look});  // again: it may end within a letter
   }
 
   double count(const ordered_json& object, const char* name) const {

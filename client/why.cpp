@@ -324,7 +324,7 @@ int run_why(const CommonSettings& common, const VerifySettings& settings) {
   const ordered_json told = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!told.is_object()) throw NoAnswer("the daemon's reply cannot be understood");
   if (common.json) {
-    std::cout << text << '\n';
+    std::cout << told << '\n';
   } else {
     print_explanation(told);
   }

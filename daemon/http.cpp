@@ -15,6 +15,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "protocol/printable.h"
+
 namespace latchkey {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -36,7 +38,7 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 
 std::string lines(const std::vector<std::string>& list) {
   std::string text;
-  for (const std::string& line : list) text += line + "\n";
+  for (const std::string& line : list) text += printable(line) + "\n";
   return text;
 }
 

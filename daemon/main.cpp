@@ -32,12 +32,14 @@
 #include "daemon/http.h"
 #include "daemon/metrics.h"
 #include "daemon/options.h"
+#include "daemon/printable_sink.h"
 #include "daemon/reload.h"
 #include "daemon/server.h"
 #include "daemon/service.h"
 #include "daemon/status.h"
 #include "keymap/clock.h"
 #include "loader/loader.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -87,7 +89,8 @@ void start_log(const std::string& level) {
     sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   }
   const auto log = std::make_shared<spdlog::async_logger>(
-      "latchkeyd", sink, spdlog::thread_pool(), spdlog::async_overflow_policy::overrun_oldest);
+      "latchkeyd", std::make_shared<PrintableSink>(sink), spdlog::thread_pool(),
+      spdlog::async_overflow_policy::overrun_oldest);
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l: %v", spdlog::pattern_time_type::utc);
   log->set_level(spdlog::level::from_str(level));
   log->flush_on(spdlog::level::trace);
@@ -180,7 +183,7 @@ int report_check(const std::vector<LintFinding>& trouble,
   const auto print = [&](const LintFinding& finding, const std::string& where) {
     ++of_severity[static_cast<std::size_t>(finding.severity())];
     std::cout << ++count << ". " << finding.number() << " " << severity_name(finding.severity())
-              << ": " << where << finding.text << "\n\n";
+              << ": " << where << printable(finding.text) << "\n\n";
   };
   for (const LintFinding& finding : trouble) print(finding, "");
   for (const auto& loader : loaders) {
@@ -531,6 +534,7 @@ int run(const std::string& config_path, bool check) {
 }  // namespace latchkey
 
 int main(int argc, char** argv) {
+  const latchkey::PrintableStream out(std::cout), errors(std::cerr);
   CLI::App app{
       "latchkeyd answers whether the holder of an API key may in, as whom, with which scopes."};
   std::string config_path;
@@ -548,10 +552,10 @@ int main(int argc, char** argv) {
   try {
     code = latchkey::run(config_path, check);
   } catch (const latchkey::ConfigError& error) {
-    std::cerr << "latchkeyd: " << error.what() << "\n";
+    std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
     code = latchkey::kExitConfiguration;
   } catch (const std::exception& error) {
-    std::cerr << "latchkeyd: " << error.what() << "\n";
+    std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
   }
   latchkey::finish_log(code);
   return code;

@@ -12,6 +12,8 @@
 #include <initializer_list>
 #include <utility>
 
+#include "protocol/printable.h"
+
 namespace latchkey {
 namespace {
 
@@ -53,7 +55,7 @@ class Family {
  private:
   ClientMetric& add(Labels labels) {
     ClientMetric& metric = all_[index_].metric.emplace_back();
-    for (const auto& [name, value] : labels) metric.label.push_back({name, value});
+    for (const auto& [name, value] : labels) metric.label.push_back({name, printable(value)});
     return metric;
   }
   std::vector<MetricFamily>& all_;

@@ -15,6 +15,7 @@
 #include "keymap/verdict.h"
 #include "latchkey/wire.h"
 #include "loader/postgres.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -167,10 +168,11 @@ void read_last_used(const Section& section, LastUsedOptions& last_used) {
   }
 }
 
-// What we quote into SQL; "$latchkey$" would end the quotation of a function's body.
+// What we quote into SQL; "$latchkey$" would end the quotation of a function's body. Printed SQL
+// shows each name as it is, so one that cannot be shown would be read as another one.
 bool is_sql_name(const std::string& name) {
   return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
-         std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+         printable(name) == name;
 }
 
 DatabaseOptions read_database(const Section& section) {
@@ -201,8 +203,8 @@ DatabaseOptions read_database(const Section& section) {
   database.allow_superuser = section.flag("allow_superuser");
   if (!is_sql_name(database.role)) {
     section.refuse(
-        "`role` (else the user in `conninfo`) must have at most 63 characters, none a control"
-        " character.",
+        "`role` (else the user in `conninfo`) must have at most 63 characters, none of them a"
+        " control or a format character, which nobody could see.",
         section.find("role"));
   }
   return database;
@@ -296,8 +298,10 @@ SourceConfig read_source(const Section& section) {
   if (const auto text = section.text("table")) {
     const auto table = TableName::parse(*text);
     if (!table || !is_sql_name(table->schema) || !is_sql_name(table->table)) {
-      section.refuse("`table` must be schema.table, such as \"public.api_keys\".",
-                     section.find("table"));
+      section.refuse(
+          "`table` must be schema.table, such as \"public.api_keys\", without control or"
+          " format characters, which nobody could see.",
+          section.find("table"));
     }
     source.table = *table;
   }

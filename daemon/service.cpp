@@ -8,6 +8,8 @@
 
 #include <sys/socket.h>
 
+#include "protocol/printable.h"
+
 namespace latchkey {
 
 std::optional<std::chrono::microseconds> watchdog_period() {
@@ -43,7 +45,7 @@ void notify_patience(std::chrono::microseconds time) {
 
 void ShownStatus::show(const std::string& text) {
   if (text == shown_) return;
-  sd_notify(0, ("STATUS=" + text).c_str());
+  sd_notify(0, ("STATUS=" + printable(text)).c_str());
   shown_ = text;
 }
 

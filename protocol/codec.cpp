@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "protocol/printable.h"
+
 namespace latchkey {
 namespace {
 
@@ -237,7 +239,8 @@ void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
                   std::string_view text) {
   const std::size_t start = begin_frame(out, LATCHKEY_ERROR, request_id);
   put(out, static_cast<std::uint16_t>(code));
-  put_item<std::uint16_t>(out, text.substr(0, LATCHKEY_ERROR_TEXT_BYTES_MAX));
+  // Cut before: what is left of a letter in two is no text.
+  put_item<std::uint16_t>(out, printable(text.substr(0, LATCHKEY_ERROR_TEXT_BYTES_MAX)));
   end_frame(out, start);
 }
 

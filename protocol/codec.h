@@ -122,7 +122,7 @@ void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_v
 void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us);
 // At most what fits a reply (LATCHKEY_REPLY_BYTES_MAX); the caller's to keep (asserted).
 void encode_why_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
-// Text longer than LATCHKEY_ERROR_TEXT_BYTES_MAX is cut.
+// The text is made printable, and cut where it is longer than LATCHKEY_ERROR_TEXT_BYTES_MAX.
 void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
                   std::string_view text);
 

@@ -14,6 +14,7 @@
 #include "client/commands.h"
 #include "client/text.h"
 #include "daemon/duration.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -102,11 +103,12 @@ int run(RunOptions& options) {
     const auto within_us = [&](double share) {
       return std::to_string(interval.latencies.quantile_ns(share) / 1000) + " us";
     };
-    std::cerr << "\r" << interval.begin_s
+    // Not by std::cerr, which lets nothing pass that moves the cursor.
+    std::clog << "\r" << interval.begin_s
               << " s: " << short_number(static_cast<double>(interval.requests)) << " requests, p50 "
               << within_us(0.5) << ", p99 " << within_us(0.99) << "      " << std::flush;
   });
-  if (live) std::cerr << "\n";
+  if (live) std::clog << std::endl;
   if (result.requests == 0) throw std::runtime_error("no answer came in time");
   const auto report = report_json(load, result, options.title);
   if (!options.json.empty()) write_file(options.json, report.dump(1) + "\n");
@@ -240,16 +242,17 @@ int main_of(int argc, char** argv) {
 }  // namespace latchkey
 
 int main(int argc, char** argv) {
+  const latchkey::PrintableStream out(std::cout), errors(std::cerr);
   try {
     return latchkey::main_of(argc, argv);
   } catch (const latchkey::UsageError& error) {
-    std::cerr << "latchkey-bench: " << error.what << "\n";
+    std::cerr << "latchkey-bench: " << latchkey::printable(error.what) << "\n";
     return latchkey::kExitUsage;
   } catch (const latchkey::WrongAnswer& error) {
-    std::cerr << "latchkey-bench: WRONG: " << error.what() << "\n";
+    std::cerr << "latchkey-bench: WRONG: " << latchkey::printable(error.what()) << "\n";
     return latchkey::kExitWrongAnswer;
   } catch (const std::exception& error) {
-    std::cerr << "latchkey-bench: " << error.what() << "\n";
+    std::cerr << "latchkey-bench: " << latchkey::printable(error.what()) << "\n";
     return latchkey::kExitNoAnswer;
   }
 }

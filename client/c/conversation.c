@@ -5,15 +5,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocol/code_points.h"
+
+/* '?' for what is not shown (protocol/code_points.h), in place: nothing gets longer. */
+static void make_printable(char* text) {
+  const unsigned char* from = (const unsigned char*)text;
+  size_t left = strlen(text);
+  char* to = text;
+  while (left != 0) {
+    uint32_t code = 0;
+    size_t length = latchkey_code_point(from, left, &code);
+    if (length == 0 || latchkey_is_hidden(code)) {
+      *to++ = '?';
+      if (length == 0) length = 1;
+    } else {
+      memmove(to, from, length);
+      to += length;
+    }
+    from += length;
+    left -= length;
+  }
+  *to = '\0';
+}
+
 void lk_say(lk_conversation* talk, const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(talk->text, sizeof talk->text, format, arguments);
   va_end(arguments);
   /* The daemon's words are quoted here, and who poses as it must not write lines into a log. */
-  for (char* c = talk->text; *c != '\0'; ++c) {
-    if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-  }
+  make_printable(talk->text);
 }
 
 /* ---- requests */

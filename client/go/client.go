@@ -310,10 +310,11 @@ func (c *connection) refused(head header, body []byte) *Error {
 	}
 	// Who poses as the daemon must not write lines into a log.
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
+		if !unicode.IsPrint(r) ||
+			unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+			return '?'
 		}
-		return '?'
+		return r
 	}, text)
 	return &Error{Failure: FailedRefused, Refusal: name,
 		Text: fmt.Sprintf("latchkeyd refused: %s (%s)", text, name)}

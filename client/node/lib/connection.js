@@ -26,7 +26,7 @@ function notLatchkeyd(error) {
 
 function refused({ name, text }) {
   // Who poses as the daemon must not write lines into a log.
-  const printable = text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?");
+  const printable = text.replace(/[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu, "?");
   return new LatchkeyError("refused", `latchkeyd refused: ${printable} (${name})`, {
     refusal: name,
     mayPass: name === "overloaded" || name === "stopping",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -335,9 +336,15 @@ def decode_error(body: bytes) -> tuple[str, str]:
     return name, _printable(_text(body[4:]))
 
 
+# What str.isprintable() lets through though nobody sees it (Default_Ignorable_Code_Point).
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def _printable(text: str) -> str:
     # Who poses as the daemon must not write lines into a log.
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else "?" for c in text)
 
 
 def wipe(frame: bytearray) -> None:
