@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -41,6 +42,18 @@ int try_connect(const std::string& path) {
   return result;
 }
 
+constexpr std::string_view kRootsFolder = "/run/latchkey/";
+
+std::string advice(const std::string& path, const std::string& setting) {
+  if (!path.starts_with(kRootsFolder) || geteuid() == 0) {
+    return " Does the folder exist, and may this user write there?";
+  }
+  // latchkeyd.service and latchkeyd.socket.
+  return " /run/latchkey is root's: there only root can make a socket, as latchkeyd.socket does"
+         " (systemctl start latchkeyd.socket). Start that one, or set `" +
+         setting + "` to a path in /run/latchkeyd, or in another folder of this user's.";
+}
+
 }  // namespace
 
 SocketPath::SocketPath(std::string path, std::string setting)
@@ -48,8 +61,8 @@ SocketPath::SocketPath(std::string path, std::string setting)
   const std::string lock = path_ + ".lock";
   lock_fd_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock_fd_ < 0) {
-    throw std::runtime_error("cannot create " + lock + ": " + error_text(errno) +
-                             ". Does the folder exist, and may this user write there?");
+    throw std::runtime_error("cannot create " + lock + " for `" + setting_ +
+                             "`: " + error_text(errno) + "." + advice(path_, setting_));
   }
   try {
     if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
@@ -88,8 +101,8 @@ int SocketPath::listen(mode_t mode, std::optional<gid_t> group) {
     const int error = errno;
     umask(old_mask);
     if (!done) {
-      throw std::runtime_error("cannot listen on " + path_ + ": " + error_text(error) +
-                               ". Does its folder exist, and may this user write there?");
+      throw std::runtime_error("cannot listen on " + path_ + ": " + error_text(error) + "." +
+                               advice(path_, setting_));
     }
     bound_ = true;
     if (group && chown(path_.c_str(), static_cast<uid_t>(-1), *group) != 0) {

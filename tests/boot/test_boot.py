@@ -20,7 +20,7 @@ PEPPER = "0123456789abcdef0123456789abcdef"
 
 CONFIG = """
 [metrics]
-listen = "/run/latchkey/metrics.sock"
+listen = "/run/latchkeyd/metrics.sock"
 [freshness]
 heartbeat = "250ms"
 [[database]]
@@ -85,7 +85,7 @@ def test_installs_and_waits_for_a_configuration(machine: Machine) -> None:
     for unit in ("latchkeyd.service", "latchkeyd.socket"):
         assert machine.unit(unit, "UnitFileState") == "enabled"
         assert machine.unit(unit, "ActiveState") == "inactive", "there is nothing to serve yet"
-    assert machine.run("stat", "-c", "%U %G %a", "/run/latchkey").strip() == "latchkey latchkey 755"
+    assert machine.run("stat", "-c", "%U %G %a", "/run/latchkey").strip() == "root root 755"
     assert machine.run("stat", "-c", "%U %G %a", "/etc/latchkey").strip() == "root latchkey 750"
     assert machine.run("latchkeyd", "--version").strip() == "latchkeyd 0.1.0"
     assert machine.run("systemctl", "--failed", "--no-legend") == ""
@@ -127,7 +127,34 @@ def test_serves_an_unprivileged_user(machine: Machine) -> None:
     ]
     assert machine.unit("latchkeyd.service", "StatusText") == "Serving: 2 sources fresh"
     socket = machine.run("stat", "-c", "%U %G %a", "/run/latchkey/latchkey.sock").strip()
-    assert socket == "latchkey latchkey-clients 660"
+    assert socket == "root latchkey-clients 660"
+    folder = machine.run("stat", "-c", "%U %G %a", "/run/latchkeyd").strip()
+    assert folder == "latchkey latchkey 755", "its own"
+
+
+def test_only_root_changes_the_folder_of_the_socket(machine: Machine) -> None:
+    """systemd changes owners of paths there, as root: the daemon's user must not be able to lead it astray."""
+    for who in ("latchkey", "app"):
+        for command in (
+            "touch /run/latchkey/planted",
+            "ln -s /etc/shadow /run/latchkey/planted",
+            "mkdir /run/latchkey/planted",
+            "mv /run/latchkey/latchkey.sock /run/latchkey/elsewhere",
+            "mv /run/latchkey /run/elsewhere",
+            "rm -f /run/latchkey/latchkey.sock",
+            "ln -sf /etc/shadow /run/latchkey/latchkey.sock",
+            "chmod 0666 /run/latchkey/latchkey.sock",
+            "chmod 0777 /run/latchkey",
+        ):
+            machine.run("sh", "-c", command, user=who, code=1)
+    assert machine.run("ls", "-A", "/run/latchkey").split() == ["latchkey.sock"]
+    assert verify(machine, KEY) == ["valid"]
+
+
+def test_is_confined_as_the_readme_says(machine: Machine) -> None:
+    told = machine.run("systemd-analyze", "security", "--no-pager", "latchkeyd.service")
+    [exposure] = re.findall(r"Overall exposure level for latchkeyd.service: ([0-9.]+)", told)
+    assert float(exposure) <= 1.4
 
 
 def test_refuses_whom_nobody_named(machine: Machine) -> None:
@@ -158,7 +185,7 @@ def test_logs_to_the_journal_with_fields(machine: Machine) -> None:
 
 def test_tells_its_metrics(machine: Machine) -> None:
     ask = (
-        'use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new("/run/latchkey/metrics.sock") or die $!;'
+        'use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new("/run/latchkeyd/metrics.sock") or die $!;'
         ' print $s "GET /metrics HTTP/1.0\\r\\n\\r\\n"; print while <$s>;'
     )
     told = machine.run("perl", "-e", ask)
@@ -174,7 +201,8 @@ sub report { print "$_[0]: ", ($_[1] ? "done" : $! + 0), "\n"; }
 report("write /etc", open(my $a, ">", "/etc/latchkey/probe"));
 report("write /usr", open(my $b, ">", "/usr/probe"));
 report("write tmp", open(my $c, ">", "/var/tmp/probe"));
-report("write run", open(my $d, ">", "/run/latchkey/probe") && unlink("/run/latchkey/probe"));
+report("write run", open(my $d, ">", "/run/latchkey/probe"));
+report("write own", open(my $l, ">", "/run/latchkeyd/probe") && unlink("/run/latchkeyd/probe"));
 report("read home", opendir(my $h, "/home/app"));
 report("unix", socket(my $e, AF_UNIX, SOCK_STREAM, 0));
 report("inet", socket(my $f, AF_INET, SOCK_STREAM, 0));
@@ -217,7 +245,8 @@ def test_the_sandbox_holds(machine: Machine) -> None:
     can = probe(machine)
     assert can["write /etc"] == EROFS
     assert can["write /usr"] == EROFS
-    assert can["write run"] == "done"
+    assert can["write run"] in (EACCES, EROFS)
+    assert can["write own"] == "done"
     assert can["read home"] in (EACCES, ENOENT)
     assert (can["unix"], can["inet"]) == ("done", "done")
     assert (can["packet"], can["vsock"]) == (EAFNOSUPPORT, EAFNOSUPPORT)
@@ -329,6 +358,14 @@ done
 
 def test_an_upgrade_under_load_is_not_noticed(machine: Machine, tmp_path: Path) -> None:
     pid = main_pid(machine)
+    # As the versions before left it: the daemon's, who might have planted anything there.
+    plant = (
+        "chown latchkey:latchkey /run/latchkey && cd /run/latchkey && touch latchkey.sock.lock"
+        " && ln -s /etc/shadow metrics.sock && ln -s /etc/latchkey folder && mkdir -p a/b"
+        " && ln -s /etc/shadow a/b/c && chown -hR latchkey a metrics.sock folder"
+    )
+    machine.run("sh", "-c", plant)
+    before_it = machine.run("stat", "-c", "%n %U %G %a", "/etc/shadow", "/etc/latchkey", "/etc/latchkey/pgpass")
     output = tmp_path / "callers.txt"
     callers = machine.start(["sh", "-c", CALLERS], "app", output)
     try:
@@ -346,6 +383,10 @@ def test_an_upgrade_under_load_is_not_noticed(machine: Machine, tmp_path: Path) 
     # dpkg's own record: it was never refused, at most cut off while it was replaced.
     again = [line for line in output.read_text().splitlines() if line.startswith("again:")]
     assert len(again) <= 1, again
+    assert machine.run("stat", "-c", "%U %G %a", "/run/latchkey").strip() == "root root 755"
+    assert machine.run("ls", "-A", "/run/latchkey").split() == ["latchkey.sock"]
+    after_it = machine.run("stat", "-c", "%n %U %G %a", "/etc/shadow", "/etc/latchkey", "/etc/latchkey/pgpass")
+    assert after_it == before_it, "no link was followed"
 
 
 def test_who_has_disabled_it_keeps_it_disabled(machine: Machine) -> None:
