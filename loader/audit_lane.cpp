@@ -44,22 +44,27 @@ void AuditLane::ask(std::int64_t now_ns) {
   deadline_ns_ = now_ns + terms_.patience_ns;
   if (!audit_.is_second_look()) {
     const auto take = [this](const PgRows& rows) {
+      rows.expect_columns(3);
       for (int i = 0; i < rows.rows(); ++i) {
-        if (!audit_.add_bucket(rows.field(i, 0).value_or(""), rows.field(i, 1).value_or(""),
-                               rows.field(i, 2).value_or(""))) {
+        if (!audit_.add_bucket(rows.value(i, 0), rows.value(i, 1), rows.value(i, 2))) {
           throw PgError("the digest of the table cannot be read");
         }
       }
     };
-    connection_.send(digest_sql(terms_.config, terms_.facts),
-                     {.copy_data = {}, .rows = take, .done = [this] { notify(); }});
+    connection_.send(digest_sql(terms_.config, terms_.facts), {.copy_data = {},
+                                                               .rows = take,
+                                                               .done = [this] { notify(); },
+                                                               .what = "the digest of the table"});
     return;
   }
   copy_.emplace(std::size_t{2});
   const auto take = [this](const CopyReader::Fields& fields) {
     std::uint64_t hash = 0;
-    for (const char c : fields[1].value_or("")) hash = hash << 8 | static_cast<std::uint8_t>(c);
-    audit_.add_row(fields[0].value_or(""), hash);
+    if (!fields[0] || !fields[1] || fields[1]->size() != sizeof hash) {
+      throw PgError("the digest of a row cannot be read");
+    }
+    for (const char c : *fields[1]) hash = hash << 8 | static_cast<std::uint8_t>(c);
+    audit_.add_row(*fields[0], hash);
   };
   connection_.send(digest_rows_sql(terms_.config, terms_.facts, audit_.buckets()),
                    {.copy_data =
@@ -68,7 +73,12 @@ void AuditLane::ask(std::int64_t now_ns) {
                             copy_->read(message, take);
                         },
                     .rows = {},
-                    .done = [this] { notify(); }});
+                    .done =
+                        [this] {
+                          if (!copy_->ended()) throw PgError("the digests of rows broke off");
+                          notify();
+                        },
+                    .what = "the digests of rows"});
 }
 
 // A notification sent now comes in behind those of all that the digest has seen, and tells that

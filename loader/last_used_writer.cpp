@@ -211,9 +211,11 @@ void LastUsedWriter::send_batch(const std::vector<std::string>& before, std::siz
     return;
   }
   const Source& source = *sources_[at_];
-  connection_->send(
-      last_used_sql(source.config, source.facts), parameters,
-      {.copy_data = {}, .rows = [this](const PgRows& rows) { batch_done(rows); }, .done = {}});
+  connection_->send(last_used_sql(source.config, source.facts), parameters,
+                    {.copy_data = {},
+                     .rows = [this](const PgRows& rows) { batch_done(rows); },
+                     .done = {},
+                     .what = "the writing of last_used_at"});
 }
 
 // Rows come back that were older than the use: those that could be written, and those that somebody
@@ -221,11 +223,12 @@ void LastUsedWriter::send_batch(const std::vector<std::string>& before, std::siz
 void LastUsedWriter::batch_done(const PgRows& rows) {
   Source& source = *sources_[at_];
   std::unordered_set<std::string_view> locked;
+  rows.expect_columns(2);
   for (int i = 0; i < rows.rows(); ++i) {
-    if (rows.field(i, 1) == std::string_view("\1", 1)) {
+    if (rows.value(i, 1) == std::string_view("\1", 1)) {
       ++source.written;
-    } else if (const auto id = rows.field(i, 0)) {
-      locked.insert(*id);
+    } else {
+      locked.insert(rows.value(i, 0));
     }
   }
   for (UsedRow& row : batch_) {

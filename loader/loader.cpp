@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <charconv>
 #include <limits>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -482,6 +483,49 @@ void Loader::listen_connected() {
        }});
 }
 
+namespace {
+
+// A number as long as it may be and nothing else, or nothing.
+template <typename T>
+std::optional<T> number_of(std::string_view text, int base) {
+  T number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number, base);
+  if (text.empty() || error != std::errc() || rest != end) return std::nullopt;
+  return number;
+}
+
+// NULL: it may not be known.
+ServerIdentity read_identity(const PgRows& rows) {
+  ServerIdentity identity;
+  if (const auto system = rows.field(0, 0)) {
+    if (!number_of<std::uint64_t>(*system, 10)) {
+      throw PgError("what the server calls its system identifier is no number");
+    }
+    identity.system = *system;
+  }
+  if (const auto timeline = rows.field(0, 1)) {
+    const auto number = number_of<std::uint32_t>(*timeline, 16);
+    if (!number) throw PgError("what the server calls its timeline is no number");
+    identity.timeline = *number;
+  }
+  return identity;
+}
+
+// The parser's own error would quote what it stumbled over.
+template <typename Read>
+void read_json(const char* what, Read read) {
+  try {
+    read();
+  } catch (const nlohmann::json::exception&) {
+    throw PgError("the server's answer to " + std::string(what) + " is not the JSON it should be");
+  } catch (const std::out_of_range&) {
+    throw PgError("the server's answer to " + std::string(what) + " lacks a part");
+  }
+}
+
+}  // namespace
+
 // Asks the server who it is, before anything else.
 void Loader::identify() {
   work_step_ = "asking the server who it is";
@@ -489,24 +533,18 @@ void Loader::identify() {
   const auto ask = [this](bool may_read_identifier) {
     work_->send(identity_sql(may_read_identifier),
                 {.copy_data = {},
-                 .rows =
-                     [this](const PgRows& rows) {
-                       ServerIdentity found;
-                       found.system = rows.field(0, 0).value_or("");
-                       const std::string timeline(rows.field(0, 1).value_or("0"));
-                       found.timeline =
-                           static_cast<std::uint32_t>(std::stoul(timeline, nullptr, 16));
-                       take_identity(found);
-                     },
+                 .rows = [this](const PgRows& rows) { take_identity(read_identity(rows)); },
                  // Once it serves, each load looks its own table up, and one table's trouble is no
                  // other's.
-                 .done = [this] { ready_ ? inspected() : inspect(0); }});
+                 .done = [this] { ready_ ? inspected() : inspect(0); },
+                 .what = "the question who it is"});
   };
   const auto allowed = std::make_shared<bool>(false);
   work_->send(identity_rights_sql(),
               {.copy_data = {},
-               .rows = [allowed](const PgRows& rows) { *allowed = rows.field(0, 0) == "t"; },
-               .done = [ask, allowed] { ask(*allowed); }});
+               .rows = [allowed](const PgRows& rows) { *allowed = rows.value(0, 0) == "t"; },
+               .done = [ask, allowed] { ask(*allowed); },
+               .what = "the question whether it may be asked who it is"});
 }
 
 // Rows of another history say nothing of the keys of this one. So what is known is not even served
@@ -597,9 +635,11 @@ void Loader::look_up_table(Source& source, std::function<void()> done) {
               {.copy_data = {},
                .rows =
                    [&source](const PgRows& rows) {
-                     source.facts = TableFacts::from_json(rows.field(0, 0).value_or("{}"));
+                     read_json("the look-up of the table",
+                               [&] { source.facts = TableFacts::from_json(rows.value(0, 0)); });
                    },
-               .done = std::move(done)});
+               .done = std::move(done),
+               .what = "the look-up of the table"});
 }
 
 // ---- the barrier
@@ -615,14 +655,23 @@ void Loader::send_barrier(std::uint64_t number) {
   listen_->send("SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs),
                 {heartbeat_channel_, nonce_},
                 {.copy_data = {},
-                 .rows = [this](const PgRows& rows) { take_versions(*rows.field(0, 1)); },
-                 .done = {}});
+                 .rows =
+                     [this](const PgRows& rows) {
+                       rows.expect_columns(2);
+                       read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
+                     },
+                 .done = {},
+                 .what = "the heartbeat"});
 }
 
 // A table whose triggers are not as they were when it was looked up may have changed without a
 // word. What this barrier proves then has to wait until the table has been read again.
 void Loader::take_versions(std::string_view text) {
   const auto versions = nlohmann::json::parse(text);
+  if (!versions.is_array() || versions.size() != sources_.size()) {
+    throw PgError(
+        "the server's answer to the heartbeat is not of as many tables as were asked for");
+  }
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = *sources_[i];
     const std::string version = versions.at(i).is_null() ? "" : versions.at(i).get<std::string>();
@@ -824,11 +873,14 @@ void Loader::copy(std::size_t index) {
                    },
                .rows = {},
                .done = [this, index] { load_done(index); },
-               .refused = refusal_handler(index)});
+               .refused = refusal_handler(index),
+               .what = "the load of a table"});
 }
 
 void Loader::load_done(std::size_t index) {
   Source& source = *sources_[index];
+  // What has not come is not gone.
+  if (!source.copy->ended()) throw PgError(work_step_ + ": the COPY broke off before its end");
   const LoadReport report = source.writer.finish_load();
   source.unusable.finish_load();
   const std::int64_t now_ns = boot_ns();
@@ -915,7 +967,8 @@ void Loader::read_rows(std::size_t index, const std::vector<std::string>& ids) {
                      work_deadline_ns_ = kNoDeadline;
                      refresh_.work_done(now_ns);
                    },
-               .refused = refusal_handler(index)});
+               .refused = refusal_handler(index),
+               .what = "the reading of changed rows"});
 }
 
 void Loader::apply_reread(std::size_t index, const PgRows& rows,
@@ -926,6 +979,9 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   std::unordered_set<std::string_view> found;
   for (const std::string& id : ids) source.unusable.erase(id);
   const std::size_t width = source.decoder->fields().size();
+  std::vector<std::uint32_t> types;
+  for (const WireField& field : source.decoder->fields()) types.push_back(field.type);
+  rows.expect_types(types);
   std::vector<CopyReader::Fields> fields;
   for (int i = 0; i < rows.rows(); ++i) fields.push_back(wire_row(rows, i, width));
   source.wire.assign(fields.begin(), fields.end());

@@ -150,14 +150,45 @@ std::int64_t connect_timeout_ns(const std::string& conninfo) {
 
 // ---- results
 
-PgRows::PgRows(pg_result* result) : result_(result, PQclear) {}
+PgRows::PgRows(pg_result* result, std::string_view what) : result_(result, PQclear), what_(what) {}
 
 int PgRows::rows() const { return PQntuples(result_.get()); }
 
+void PgRows::fail(const std::string& how) const {
+  throw PgError("the server's answer to " + std::string(what_) + " " + how);
+}
+
+void PgRows::expect_columns(std::size_t columns) const {
+  const int count = PQnfields(result_.get());
+  if (count < 0 || static_cast<std::size_t>(count) != columns) {
+    fail("has " + std::to_string(count) + " columns instead of " + std::to_string(columns));
+  }
+}
+
+void PgRows::expect_types(std::span<const std::uint32_t> types) const {
+  expect_columns(types.size());
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    const int column = static_cast<int>(i);
+    if (PQftype(result_.get(), column) != types[i] || PQfformat(result_.get(), column) != 1) {
+      fail("has another type or format than was asked for, in column " + std::to_string(i));
+    }
+  }
+}
+
 std::optional<std::string_view> PgRows::field(int row, int column) const {
+  if (row < 0 || row >= rows()) fail("has no row " + std::to_string(row));
+  if (column < 0 || column >= PQnfields(result_.get())) {
+    fail("has no column " + std::to_string(column));
+  }
   if (PQgetisnull(result_.get(), row, column) != 0) return std::nullopt;
   return std::string_view(PQgetvalue(result_.get(), row, column),
                           static_cast<std::size_t>(PQgetlength(result_.get(), row, column)));
+}
+
+std::string_view PgRows::value(int row, int column) const {
+  const auto found = field(row, column);
+  if (!found) fail("is NULL in column " + std::to_string(column));
+  return *found;
 }
 
 // ---- the connection
@@ -216,6 +247,7 @@ void PgConnection::send(const std::string& sql, Handlers handlers) {
   if (PQsendQuery(connection_.get(), sql.c_str()) == 0) fail();
   handlers_ = std::move(handlers);
   busy_ = true;
+  answered_ = false;
   wants_write_ = PQflush(connection_.get()) > 0;
 }
 
@@ -230,6 +262,7 @@ void PgConnection::send(const std::string& sql, const std::vector<std::string>& 
   }
   handlers_ = std::move(handlers);
   busy_ = true;
+  answered_ = false;
   wants_write_ = PQflush(connection_.get()) > 0;
 }
 
@@ -269,13 +302,18 @@ void PgConnection::read_results() {
       finish_query();
       return;
     }
-    const PgRows rows(result);  // frees it
+    const PgRows rows(result, handlers_.what);  // frees it
     switch (PQresultStatus(result)) {
       case PGRES_COMMAND_OK: break;
       case PGRES_TUPLES_OK:
-        if (handlers_.rows) handlers_.rows(rows);
+        if (handlers_.copy_data) unexpected("has rows instead of a COPY");
+        if (!handlers_.rows) break;  // they say nothing that anybody wants to know
+        take_result();
+        handlers_.rows(rows);
         break;
       case PGRES_COPY_OUT:
+        if (!handlers_.copy_data) unexpected("is a COPY that nobody asked for");
+        take_result();
         copying_ = true;
         if (!read_copy()) return;
         break;
@@ -284,9 +322,17 @@ void PgConnection::read_results() {
         if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
         if (!refusal_) refusal_.emplace(told(result));
         break;
-      default: throw PgError("an answer of an unexpected kind");
+      default: unexpected("is of an unexpected kind");
     }
   }
+}
+
+void PgConnection::take_result() {
+  if (std::exchange(answered_, true)) unexpected("has more than one result");
+}
+
+void PgConnection::unexpected(const char* how) const {
+  throw PgError("the server's answer to " + std::string(handlers_.what) + " " + how);
 }
 
 // True when the COPY is over and its result can be read.
@@ -331,6 +377,10 @@ bool PgConnection::read_copy() {
 }
 
 void PgConnection::finish_query() {
+  // Whoever took this for an empty table would forget every key; for a heartbeat, he would not have
+  // asked whether the triggers are there.
+  if (!refusal_ && !answered_ && handlers_.copy_data) unexpected("is no COPY");
+  if (!refusal_ && !answered_ && handlers_.rows) unexpected("has no rows");
   busy_ = false;
   // They may send the next query, which replaces the handlers.
   const Handlers handlers = std::exchange(handlers_, {});

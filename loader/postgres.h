@@ -42,15 +42,27 @@ struct PgNotification {
   std::string payload;
 };
 
-// Rows of one finished query; views live as long as the result.
+// Rows of one finished query; views live as long as the result. What a broken or hostile server
+// leaves out is an error with a name, never a read of what is not there.
 class PgRows {
  public:
-  explicit PgRows(pg_result* result);
+  // `what` was asked for; it lives as long as the rows, and stands in errors.
+  PgRows(pg_result* result, std::string_view what);
   [[nodiscard]] int rows() const;
+  // Throws PgError unless each row has just so many fields.
+  void expect_columns(std::size_t columns) const;
+  // Throws PgError unless the fields are binary, and of these types (pg_type.dat).
+  void expect_types(std::span<const std::uint32_t> types) const;
+  // Nothing: NULL. Throws PgError if there is no such field.
   [[nodiscard]] std::optional<std::string_view> field(int row, int column) const;
+  // Throws PgError if there is no such field, or NULL in it.
+  [[nodiscard]] std::string_view value(int row, int column) const;
 
  private:
+  [[noreturn]] void fail(const std::string& how) const;
+
   std::shared_ptr<pg_result> result_;
+  std::string_view what_;
 };
 
 struct PgTarget {
@@ -92,11 +104,14 @@ class PgConnection {
   struct Handlers {
     // Some CopyData messages, all that are at hand or kCopyMessages of them.
     std::function<void(std::span<const std::string_view>)> copy_data;
+    // Called once: a query with this handler has one result with rows, one with the handler above
+    // one COPY. An answer of another kind fails the connection.
     std::function<void(const PgRows&)> rows;
     std::function<void()> done;  // the whole query string is through; a new one may be sent
     // Instead of `done`, if the server refused the query: the connection is still good. Without it
     // advance() throws.
     std::function<void(const PgQueryError&)> refused = {};
+    std::string_view what = "a query";  // is asked, for errors; a literal
   };
 
   // One query at a time. Without parameters several statements may stand in `sql`; they are one
@@ -126,13 +141,16 @@ class PgConnection {
   void advance_connecting();
   void read_results();
   bool read_copy();
+  void take_result();
   void finish_query();
+  [[noreturn]] void unexpected(const char* how) const;
   [[noreturn]] void fail() const;
 
   std::unique_ptr<pg_conn, void (*)(pg_conn*)> connection_;
   bool connected_ = false;
   bool busy_ = false;
   bool copying_ = false;
+  bool answered_ = false;  // by the rows, or the COPY, that the query under way is for
   bool more_to_do_ = false;
   bool streaming_ = false;
   bool wants_write_ = true;
@@ -149,6 +167,8 @@ class CopyReader {
 
   // Calls `tuple` for each tuple in the message; throws PgError if it is none.
   void read(std::string_view message, const std::function<void(const Fields&)>& tuple);
+  // Its trailer has come. Without it tuples may be missing.
+  [[nodiscard]] bool ended() const { return ended_; }
 
  private:
   std::size_t fields_;

@@ -81,10 +81,33 @@ Lint lint_of(Oddity oddity) {
 
 namespace {
 
+const char* name_of(RowField field) {
+  switch (field) {
+    case kFieldId: return "id";
+    case kFieldKey: return "key";
+    case kFieldKeyVersion: return "key_version";
+    case kFieldState: return "state";
+    case kFieldExpires: return "expires_at";
+    case kFieldNotBefore: return "not_before";
+    case kFieldSubject: return "subject";
+    case kFieldTenant: return "tenant";
+    case kFieldScopes: return "scopes";
+    case kFieldMetadata: return "metadata";
+    case kFieldJwtClaims: return "jwt claims";
+    case kFieldShort: return "short";
+    case kRowFields: break;
+  }
+  return "a field";
+}
+
+// Whoever sends this sends no rows: the connection is of no more use.
+[[noreturn]] void broken(RowField field, const char* how) {
+  throw std::runtime_error("a row's `" + std::string(name_of(field)) + "` is " + how);
+}
+
 template <typename T>
-std::int64_t integer_of(std::string_view bytes) {
-  // Whoever sends this sends no rows: the connection is of no more use.
-  if (bytes.size() != sizeof(T)) throw std::runtime_error("an integer of an impossible length");
+std::int64_t integer_of(RowField field, std::string_view bytes) {
+  if (bytes.size() != sizeof(T)) broken(field, "an integer of an impossible length");
   std::make_unsigned_t<T> value = 0;
   std::memcpy(&value, bytes.data(), sizeof value);
   if constexpr (sizeof(T) == 8) return static_cast<T>(be64toh(value));
@@ -98,8 +121,8 @@ std::string_view spell(std::int64_t value, std::array<char, 24>& text) {
 }
 
 // jsonb_send(): a version, then the text.
-std::string_view text_of_jsonb(std::string_view bytes) {
-  if (!bytes.starts_with('\1')) throw std::runtime_error("jsonb of an unknown version");
+std::string_view text_of_jsonb(RowField field, std::string_view bytes) {
+  if (!bytes.starts_with('\1')) broken(field, "jsonb of an unknown version");
   return bytes.substr(1);
 }
 
@@ -107,16 +130,30 @@ std::string_view text_of_jsonb(std::string_view bytes) {
 
 void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) const {
   view.fill(std::nullopt);
+  if (row.size() != fields_.size()) {
+    throw std::runtime_error("a row has " + std::to_string(row.size()) + " fields instead of " +
+                             std::to_string(fields_.size()));
+  }
   std::size_t integers = 0;
   for (std::size_t i = 0; i < fields_.size(); ++i) {
     if (!row[i]) continue;
     const auto [field, type] = fields_[i];
     std::optional<std::string_view>& value = view[field];
     switch (type) {
-      case kInt8: value = spell(integer_of<std::int64_t>(*row[i]), texts.at(integers++)); break;
-      case kInt4: value = spell(integer_of<std::int32_t>(*row[i]), texts.at(integers++)); break;
-      case kInt2: value = spell(integer_of<std::int16_t>(*row[i]), texts.at(integers++)); break;
-      case kJsonb: value = text_of_jsonb(*row[i]); break;
+      case kInt8:
+        value = spell(integer_of<std::int64_t>(field, *row[i]), texts.at(integers++));
+        break;
+      case kInt4:
+        value = spell(integer_of<std::int32_t>(field, *row[i]), texts.at(integers++));
+        break;
+      case kInt2:
+        value = spell(integer_of<std::int16_t>(field, *row[i]), texts.at(integers++));
+        break;
+      case kJsonb: value = text_of_jsonb(field, *row[i]); break;
+      case kTimestamptz:
+        if (row[i]->size() != sizeof(std::int64_t)) broken(field, "a time of an impossible length");
+        value = row[i];
+        break;
       default: value = row[i];
     }
   }

@@ -34,8 +34,8 @@ class RowDecoder {
 
   // Where the integers of one row are spelt out; the view leads into it.
   using Texts = std::array<std::array<char, 24>, 3>;
-  // `row` has fields().size() fields; whatever `view` held is gone. Throws std::runtime_error if an
-  // integer or a jsonb is none.
+  // Whatever `view` held is gone. Throws std::runtime_error, which names the field, if there are
+  // not fields().size() of them, or an integer, a time or a jsonb is none.
   void decode(WireRow row, Texts& texts, RowView& view) const;
 
  private:

@@ -53,7 +53,9 @@ TEST(CopyReader, ReadsHeaderTuplesAndTrailerHoweverMessagesCutThem) {
   EXPECT_EQ(read(reader, kHeader), Tuples{});
   EXPECT_EQ(read(reader, kTuple), kOneTuple);
   EXPECT_EQ(read(reader, kTuple + kTuple).size(), 2U);
+  EXPECT_FALSE(reader.ended()) << "more may come";
   EXPECT_EQ(read(reader, kTrailer), Tuples{});
+  EXPECT_TRUE(reader.ended());
 }
 
 TEST(CopyReader, StepsOverAHeaderExtension) {

@@ -556,6 +556,54 @@ TEST(RowDecoderTest, TakesTheTextOutOfJsonb) {
   EXPECT_THROW(decode(std::nullopt, ""), std::runtime_error);
 }
 
+TEST(RowDecoderTest, TakesNoValueOfAnotherLength) {
+  struct {
+    WireField wire;
+    std::size_t bytes;
+    std::string said;
+  } const kinds[] = {
+      {{kFieldId, kInt8}, 8, "a row's `id` is an integer of an impossible length"},
+      {{kFieldSubject, kInt4}, 4, "a row's `subject` is an integer of an impossible length"},
+      {{kFieldTenant, kInt2}, 2, "a row's `tenant` is an integer of an impossible length"},
+      {{kFieldExpires, kTimestamptz}, 8, "a row's `expires_at` is a time of an impossible length"},
+      {{kFieldNotBefore, kTimestamptz},
+       8,
+       "a row's `not_before` is a time of an impossible length"},
+  };
+  for (const auto& [wire, bytes, said] : kinds) {
+    const RowDecoder decoder({wire});
+    for (std::size_t length = 0; length <= 17; ++length) {
+      // In a heap block of its own size, so that a sanitizer sees whoever reads on.
+      const std::vector<char> value(length, '\1');
+      const std::array<std::optional<std::string_view>, 1> row = {
+          std::string_view(value.data(), value.size())};
+      RowDecoder::Texts texts;
+      RowView view;
+      if (length == bytes) {
+        EXPECT_NO_THROW(decoder.decode(row, texts, view)) << said;
+        continue;
+      }
+      try {
+        decoder.decode(row, texts, view);
+        ADD_FAILURE() << said << ": " << length << " bytes were taken";
+      } catch (const std::runtime_error& error) {
+        EXPECT_EQ(error.what(), said);
+      }
+    }
+  }
+}
+
+TEST(RowDecoderTest, TakesNoRowOfAnotherWidth) {
+  const RowDecoder decoder({{kFieldId, kText}, {kFieldKey, kText}});
+  RowDecoder::Texts texts;
+  RowView view;
+  const std::vector<std::optional<std::string_view>> row(3, "x");
+  EXPECT_NO_THROW(decoder.decode(std::span(row).first(2), texts, view));
+  EXPECT_THROW(decoder.decode(std::span(row).first(0), texts, view), std::runtime_error);
+  EXPECT_THROW(decoder.decode(std::span(row).first(1), texts, view), std::runtime_error);
+  EXPECT_THROW(decoder.decode(row, texts, view), std::runtime_error);
+}
+
 TEST(RowDecoderTest, LeavesTextsAndNullsAlone) {
   const RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}});
   RowDecoder::Texts texts;
