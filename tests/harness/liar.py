@@ -281,7 +281,7 @@ class LyingServer:
 
     @property
     def told(self) -> int:
-        """How many answers were falsified."""
+        """How many falsified answers were sent."""
         with self._lock:
             return self._told
 
@@ -353,20 +353,22 @@ class LyingServer:
                 continue
             answer.append(one)
             if _is(one, "Z"):
-                client.sendall(b"".join(self._falsified(asked.popleft(), answer)))
+                lie, falsified = self._falsified(asked.popleft(), answer)
+                client.sendall(b"".join(falsified))
+                with self._lock:
+                    self._told += lie
                 answer = []
             elif _is(one, "R") and one[5:9] != bytes(4):  # it wants a password first
                 client.sendall(one)
                 answer.pop()
 
-    def _falsified(self, kind: str, answer: Answer) -> Answer:
+    def _falsified(self, kind: str, answer: Answer) -> tuple[bool, Answer]:
         with self._lock:
             if self._armed is None or self._armed[0] != kind:
-                return answer
+                return False, answer
             _, lie, rng = self._armed
             self._armed = None
-            self._told += 1
-        return lie(answer, rng)
+        return True, lie(answer, rng)
 
 
 def _exactly(source: socket.socket, size: int) -> bytes:
