@@ -221,10 +221,12 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
     if (now_ns < barrier_->sent_ns + settings_.barrier_deadline_ns) return std::nullopt;
     return Disconnect{"the heartbeat did not come back in time: notifications may be lost"};
   }
-  if (now_ns < next_heartbeat_ns_ && syncs_waiting_.empty() && !a_load_waits_for_a_barrier()) {
+  const bool a_sync_is_due = !syncs_waiting_.empty() && now_ns >= no_sync_before_ns_;
+  if (now_ns < next_heartbeat_ns_ && !a_sync_is_due && !a_load_waits_for_a_barrier()) {
     return std::nullopt;
   }
   next_heartbeat_ns_ = now_ns + settings_.heartbeat_ns;
+  if (!syncs_waiting_.empty()) no_sync_before_ns_ = now_ns + settings_.sync_gap_ns;
   barrier_ = Barrier{++barrier_number_, now_ns, std::exchange(syncs_waiting_, {})};
   return SendBarrier{barrier_->number};
 }
@@ -342,6 +344,7 @@ std::int64_t Refresh::wake_ns() const {
   std::int64_t wake = std::numeric_limits<std::int64_t>::max();
   if (listen_ == Lane::kReady) {
     wake = barrier_ ? barrier_->sent_ns + settings_.barrier_deadline_ns : next_heartbeat_ns_;
+    if (!barrier_ && !syncs_waiting_.empty()) wake = std::min(wake, no_sync_before_ns_);
   }
   const bool reading_waits = !task_ && work_ == Lane::kReady && proven_listening_;
   if (reading_waits) {

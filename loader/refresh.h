@@ -45,6 +45,9 @@ struct RefreshSettings {
   std::int64_t backoff_min_ns = 50'000'000;
   std::int64_t backoff_max_ns = 5'000'000'000;
   std::int64_t sync_backoff_ns = 500'000'000;  // the most while somebody waits for a sync
+  // Barriers that carry syncs are at least this far apart: syncs that come sooner share the next
+  // one. Otherwise callers who sync in a loop would keep the database busy with barriers.
+  std::int64_t sync_gap_ns = 10'000'000;
   // Whole-table reloads asked for by notifications come at least this far apart, and twice as far
   // as the last one took: anybody on the database can forge such a notification.
   std::int64_t reload_gap_ns = 1'000'000'000;
@@ -220,6 +223,7 @@ class Refresh {
   std::uint64_t barrier_number_ = 0;    // of the last one sent
   std::uint64_t barrier_returned_ = 0;  // of the last one that came back
   std::int64_t next_heartbeat_ns_ = 0;
+  std::int64_t no_sync_before_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;
   std::vector<std::uint64_t> syncs_held_;  // until no source is suspended
