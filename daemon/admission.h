@@ -26,7 +26,7 @@ class Admission {
     std::size_t connections = 0;
     std::size_t waiting_bytes = 0;  // of replies that it has not taken
     std::uint64_t refused = 0;      // connections, for its own limit
-    std::uint64_t unknown = 0;      // keys that it asked for and nobody knows
+    std::uint64_t unknown = 0;      // keys that it was told to be unknown
   };
 
   explicit Admission(const LimitOptions& limits) : limits_(limits) {}

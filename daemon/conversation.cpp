@@ -8,15 +8,16 @@
 namespace latchkey {
 namespace {
 
-// What a caller without the right to reasons is told: that the key is no good.
-latchkey_verdict without_reason(latchkey_verdict verdict) {
-  switch (verdict) {
-    case LATCHKEY_REVOKED:
-    case LATCHKEY_DISABLED:
-    case LATCHKEY_DELETED:
-    case LATCHKEY_EXPIRED:
-    case LATCHKEY_NOT_YET_VALID: return LATCHKEY_UNKNOWN;
-    default: return verdict;
+// What a caller without the right to reasons is told. A refused key is an unknown one; so is a key
+// that cannot be answered for, because how old that is depends on where its rows are. Everything
+// else says nothing of bad keys; a verdict that is not named here is hidden.
+const Finding& without_reasons(const Finding& finding, const Finding& as_unknown) {
+  switch (finding.verdict) {
+    case LATCHKEY_VALID:
+    case LATCHKEY_INSUFFICIENT_SCOPE:
+    case LATCHKEY_MALFORMED:
+    case LATCHKEY_FORBIDDEN: return finding;
+    default: return as_unknown;
   }
 }
 
@@ -223,27 +224,28 @@ void Conversation::flush(OutBuffer& out, const ConversationContext& context,
 void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
                                 const ConversationContext& context) {
   context.stats->verdicts[finding.verdict].add();
-  if (finding.record != nullptr) {
-    context.stats->verdicts_by_source[finding.route][finding.verdict].add();
-  }
-  if (finding.verdict == LATCHKEY_UNKNOWN) ++unknown_;
+  const std::size_t spoke = finding.record != nullptr ? finding.route : WorkerStats::kNoSource;
+  context.stats->verdicts_by_source[spoke][finding.verdict].add();
   if (finding.verdict == LATCHKEY_VALID) {
     context.stats->accepted_by_pepper[context.verifier->digesters()[finding.digester].counter()]
         .add();
   }
-  const latchkey_verdict told = rights_.reasons ? finding.verdict : without_reason(finding.verdict);
+  const Finding as_unknown = finding.as_unknown();
+  const Finding& told = rights_.reasons ? finding : without_reasons(finding, as_unknown);
+  context.stats->told[told.verdict].add();
+  if (told.verdict == LATCHKEY_UNKNOWN) ++unknown_;
   std::array<Bytes, 6> parts;
   std::size_t count = 0;
   std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires;
   // Whose key it is, is told of a good key, and of a bad one only with its reason.
-  const bool tell = finding.record != nullptr && told != LATCHKEY_UNKNOWN;
+  const bool tell = told.record != nullptr;
   if (tell && (flags & LATCHKEY_WANT_CLAIMS) != 0) {
-    const Record& record = *finding.record;
-    parts[count++] = context.verifier->routes()[finding.route].keys->name_claim;
+    const Record& record = *told.record;
+    parts[count++] = context.verifier->routes()[told.route].keys->name_claim;
     parts[count++] = record.claims();
     if (record.tenant() != nullptr) parts[count++] = record.tenant()->encoded();
     // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
-    const std::int64_t expires_us = std::min(record.expires_us(), finding.token_expires_us);
+    const std::int64_t expires_us = std::min(record.expires_us(), told.token_expires_us);
     if (expires_us != kNeverExpires && expires_us != kAlwaysValid) {
       put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(expires_us));
       parts[count++] = expires;
@@ -251,12 +253,9 @@ void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, 
     if (record.scopes() != nullptr) parts[count++] = record.scopes()->claim;
   }
   if (tell && rights_.metadata && (flags & LATCHKEY_WANT_METADATA) != 0) {
-    parts[count++] = finding.record->metadata();
+    parts[count++] = told.record->metadata();
   }
-  // Nor may the age give away that some row spoke.
-  const bool hidden = told != finding.verdict;
-  const bool fresh = hidden ? finding.fresh_if_unknown : finding.fresh;
-  writer.add(told, fresh ? LATCHKEY_FRESH : 0, hidden ? finding.age_if_unknown_ms : finding.age_ms,
+  writer.add(told.verdict, told.fresh ? LATCHKEY_FRESH : 0, told.age_ms,
              std::span(parts).first(count));
 }
 

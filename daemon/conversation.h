@@ -85,7 +85,7 @@ class Conversation {
   void set_rights(const Rights& rights) { rights_ = rights; }
   // The sync that answer() stopped at.
   [[nodiscard]] const Sync& sync() const { return sync_; }
-  // How many unknown keys were asked for since the last call.
+  // How many keys the caller was told to be unknown since the last call.
   [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
 
   // Beyond it, and beyond the context's `turn_keys`, replies are sent before more is answered.

@@ -354,9 +354,9 @@ class Watch {
     for (const auto& suspect :
          guesses_.look(inputs.callers, held->limits.unknown_keys_logged, awake_ns())) {
       spdlog::warn(
-          "uid {} asked for {} unknown keys within {} s: somebody guesses, or a client holds keys "
-          "of"
-          " another installation. `latchkey status` counts them by uid.",
+          "uid {} asked for {} unknown keys within {} s: somebody guesses, or a client holds keys"
+          " of another installation. `latchkey status` counts them by uid; of callers without"
+          " `reasons`, refused keys are among them.",
           suspect.uid, suspect.keys, suspect.for_ns / 1'000'000'000);
     }
     timer_.expires_after(every_);
@@ -395,7 +395,9 @@ std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& run
   HttpHooks hooks;
   hooks.metrics = [&running] {
     std::shared_ptr<const Policy> held;
-    return metrics_text(running.status(held), read_process_facts());
+    return metrics_text(running.status(held), read_process_facts(),
+                        running.options.metrics.is_protected() ? MetricsReaders::kTrusted
+                                                               : MetricsReaders::kAnybody);
   };
   hooks.stuck = [&running] { return stuck(running, kWorkerPatienceNs); };
   hooks.unready = [&running] {
@@ -403,7 +405,11 @@ std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& run
     return unanswered_sources(running.status(held));
   };
   auto http = std::make_unique<HttpServer>(io, running.options.metrics, std::move(hooks));
-  spdlog::info("metrics on {}", http->address());
+  spdlog::info(
+      "metrics on {}{}", http->address(),
+      running.options.metrics.is_protected()
+          ? ""
+          : ", which anybody on this host may read: without verdicts by reason and source");
   return http;
 }
 

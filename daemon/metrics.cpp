@@ -64,11 +64,13 @@ class Family {
 
 class Metrics {
  public:
-  Metrics(const StatusInputs& inputs, const ProcessFacts& facts) : inputs_(inputs), facts_(facts) {}
+  Metrics(const StatusInputs& inputs, const ProcessFacts& facts, MetricsReaders readers)
+      : inputs_(inputs), facts_(facts), trusted_(readers == MetricsReaders::kTrusted) {}
 
   std::string text() {
     process_facts();
-    verdicts();
+    answers();
+    if (trusted_) verdicts();
     connections();
     callers();
     databases();
@@ -107,7 +109,7 @@ class Metrics {
         .add(number(inputs_.log_lines_dropped));
   }
 
-  void verdicts() {
+  void answers() {
     counter("latchkey_requests_total",
             "Requests understood: verify (of any number of keys) and all others.")
         .add(total([](const WorkerStats& w) -> const Counter& { return w.requests; }));
@@ -120,31 +122,44 @@ class Metrics {
                 {{"reason", "no_reasons"}});
     refused.add(total([](const WorkerStats& w) -> const Counter& { return w.refused_operations; }),
                 {{"reason", "operation"}});
-    Family verdicts = counter(
-        "latchkey_verdicts_total",
-        "Keys asked for, by verdict as found (not as told) and by the source whose row spoke; the"
-        " source is empty where none did.");
-    const auto& routes = inputs_.policy->verifier.routes();
-    for (std::size_t v = 0; v < LATCHKEY_VERDICTS; ++v) {
-      const char* verdict = verdict_name(static_cast<latchkey_verdict>(v));
-      double spoken = 0;
-      for (std::size_t route = 0; route < routes.size(); ++route) {
-        const double found = total(
-            [&](const WorkerStats& w) -> const Counter& { return w.verdicts_by_source[route][v]; });
-        spoken += found;
-        verdicts.add(found, {{"source", routes[route].keys->name}, {"verdict", verdict}});
-      }
-      const double all =
-          total([&](const WorkerStats& w) -> const Counter& { return w.verdicts[v]; });
-      // Read one after the other while workers count on.
-      verdicts.add(std::max(0.0, all - spoken), {{"source", ""}, {"verdict", verdict}});
-    }
+    double told = 0;
+    for (std::size_t v = 0; v < LATCHKEY_VERDICTS; ++v) told += told_as(v);
+    const double active = told_as(LATCHKEY_VALID), unavailable = told_as(LATCHKEY_UNAVAILABLE);
+    Family answers = counter("latchkey_answers_total", "Keys answered for, as it was told.");
+    answers.add(active, {{"outcome", "active"}});
+    answers.add(told - active - unavailable, {{"outcome", "inactive"}});
+    answers.add(unavailable, {{"outcome", "unavailable"}});
     Histogram<PlainCount> answered;
     for (const WorkerStats* worker : inputs_.workers) answered.add(worker->answered_in);
     Family(all_, MetricType::Histogram, "latchkey_answer_duration_seconds",
            "From noticing that a connection has sent something, one request or many, until the"
            " replies to all of it are with the kernel. sync is left out.")
         .add(answered);
+  }
+
+  [[nodiscard]] double told_as(std::size_t verdict) const {
+    return total([&](const WorkerStats& w) -> const Counter& { return w.told[verdict]; });
+  }
+
+  void verdicts() {
+    Family verdicts = counter(
+        "latchkey_verdicts_total",
+        "Keys asked for, by verdict as found (not as told) and by the source whose row spoke; the"
+        " source is empty where none did.");
+    const auto& routes = inputs_.policy->verifier.routes();
+    const auto add = [&](std::size_t spoke, const std::string& source) {
+      for (std::size_t v = 0; v < LATCHKEY_VERDICTS; ++v) {
+        verdicts.add(
+            total([&](const WorkerStats& w) -> const Counter& {
+              return w.verdicts_by_source[spoke][v];
+            }),
+            {{"source", source}, {"verdict", verdict_name(static_cast<latchkey_verdict>(v))}});
+      }
+    };
+    for (std::size_t route = 0; route < routes.size(); ++route) {
+      add(route, routes[route].keys->name);
+    }
+    add(WorkerStats::kNoSource, "");
     Family peppers = counter("latchkey_accepted_by_secret_total",
                              "Keys accepted, by pepper version or JWT secret.");
     for (const Route& route : routes) {
@@ -198,14 +213,18 @@ class Metrics {
       open.add(number(caller.connections), {{"uid", std::to_string(uid)}});
       waiting += number(caller.waiting_bytes);
     }
+    if (trusted_) unknown_keys();
+    gauge("latchkey_waiting_reply_bytes", "Replies that their callers have not taken yet.")
+        .add(waiting);
+  }
+
+  void unknown_keys() {
     Family unknown = counter("latchkey_caller_unknown_keys_total",
-                             "Keys asked for that nobody knows, by uid: guesses, or another"
-                             " installation's.");
+                             "Keys that were told to be unknown, by uid: guesses, or another"
+                             " installation's. Without `reasons`, refused ones are among them.");
     for (const auto& [uid, caller] : inputs_.callers) {
       unknown.add(number(caller.unknown), {{"uid", std::to_string(uid)}});
     }
-    gauge("latchkey_waiting_reply_bytes", "Replies that their callers have not taken yet.")
-        .add(waiting);
   }
 
   // ---- databases and sources
@@ -369,6 +388,7 @@ class Metrics {
 
   const StatusInputs& inputs_;
   const ProcessFacts& facts_;
+  const bool trusted_;
   std::vector<MetricFamily> all_;
 };
 
@@ -398,8 +418,9 @@ ProcessFacts read_process_facts() {
   return facts;
 }
 
-std::string metrics_text(const StatusInputs& inputs, const ProcessFacts& process) {
-  return Metrics(inputs, process).text();
+std::string metrics_text(const StatusInputs& inputs, const ProcessFacts& process,
+                         MetricsReaders readers) {
+  return Metrics(inputs, process, readers).text();
 }
 
 }  // namespace latchkey

@@ -18,7 +18,13 @@ struct ProcessFacts {
 };
 [[nodiscard]] ProcessFacts read_process_facts();
 
+// Who may read them. Anybody on the host: then they must not tell a caller without `reasons` more
+// of the key that it has just asked for than its answer did. So they count answers as they were
+// told, and neither reasons, nor sources that spoke, nor whose questions they were.
+enum class MetricsReaders { kAnybody, kTrusted };
+
 // Text format 0.0.4.
-[[nodiscard]] std::string metrics_text(const StatusInputs& inputs, const ProcessFacts& process);
+[[nodiscard]] std::string metrics_text(const StatusInputs& inputs, const ProcessFacts& process,
+                                       MetricsReaders readers);
 
 }  // namespace latchkey

@@ -45,6 +45,8 @@ struct MetricsOptions {
 
   friend bool operator==(const MetricsOptions&, const MetricsOptions&) = default;
   [[nodiscard]] bool enabled() const { return !socket.empty() || !address.empty(); }
+  // Does the system keep everybody but the owner and one group away from it? Of a port it cannot.
+  [[nodiscard]] bool is_protected() const { return !socket.empty() && (mode & 0007) == 0; }
 };
 
 struct LimitOptions {

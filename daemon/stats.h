@@ -36,8 +36,11 @@ struct alignas(64) WorkerStats {
   Counter connections_opened;
   Counter connections_closed;
   std::array<Counter, LATCHKEY_VERDICTS> verdicts;  // as found, whatever the caller was told
-  // Of these, those that a row of the source spoke for.
-  std::array<std::array<Counter, LATCHKEY_VERDICTS>, kSourcesMax> verdicts_by_source;
+  std::array<Counter, LATCHKEY_VERDICTS> told;      // as the caller was told
+  // As found, by the source whose row spoke; kNoSource: none did. Counted for every key alike, so
+  // that a refused one takes no longer than an unknown one.
+  static constexpr std::size_t kNoSource = kSourcesMax;
+  std::array<std::array<Counter, LATCHKEY_VERDICTS>, kSourcesMax + 1> verdicts_by_source;
   std::array<Counter, kDigestersMax> accepted_by_pepper;  // by Digester::counter()
   // From the moment that bytes were read until the replies to all of them were with the kernel.
   Histogram<Counter> answered_in;

@@ -275,21 +275,28 @@ void Verifier::settle(const Question& question, const Ages& ages, Finding& findi
     }
   }
   if (oldest_ns < 0) {
-    finding.verdict = LATCHKEY_FORBIDDEN;
+    finding.verdict = finding.verdict_if_unknown = LATCHKEY_FORBIDDEN;
     finding.age_ms = finding.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
     return;
   }
   if (finding.verdict == LATCHKEY_MALFORMED) {
+    finding.verdict_if_unknown = LATCHKEY_MALFORMED;
     finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
     return;
   }
+  const auto too_old = [&](std::int64_t age_ns) {
+    const bool demanded = question.terms->max_age_ms != LATCHKEY_MAX_AGE_ANY;
+    return age_ns > limits_.max_stale_ns ||
+           (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs);
+  };
+  const bool unknown_too_old = too_old(oldest_ns);
+  finding.verdict_if_unknown = unknown_too_old ? LATCHKEY_UNAVAILABLE : LATCHKEY_UNKNOWN;
+  finding.fresh_if_unknown = !unknown_too_old && oldest_ns <= limits_.bound_ns;
+  finding.age_if_unknown_ms = saturated_ms(oldest_ns);
+
   const std::int64_t age_ns = finding.record != nullptr ? oldest_holder_ns : oldest_ns;
   finding.age_ms = saturated_ms(age_ns);
-  finding.age_if_unknown_ms = saturated_ms(oldest_ns);
-  finding.fresh_if_unknown = oldest_ns <= limits_.bound_ns;
-  const bool demanded = question.terms->max_age_ms != LATCHKEY_MAX_AGE_ANY;
-  if (age_ns > limits_.max_stale_ns ||
-      (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs)) {
+  if (too_old(age_ns)) {
     finding.verdict = LATCHKEY_UNAVAILABLE;
     finding.record = nullptr;
     return;

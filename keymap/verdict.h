@@ -90,7 +90,8 @@ struct Finding {
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
   bool fresh = false;
   std::uint32_t age_ms = 0;
-  // What `unknown` would have said: for callers who may not learn that a row spoke.
+  // What the same question about a key that no row holds is answered.
+  latchkey_verdict verdict_if_unknown = LATCHKEY_UNAVAILABLE;
   bool fresh_if_unknown = false;
   std::uint32_t age_if_unknown_ms = 0;
   const Record* record = nullptr;  // null: no row spoke
@@ -98,6 +99,16 @@ struct Finding {
   std::size_t route = 0;           // that the record came by
   std::size_t digester = 0;
   std::int64_t token_expires_us = kNeverExpires;  // what the presented token says itself
+
+  // For callers who may not learn that a row spoke: nothing in it depends on the rows that hold the
+  // key, nor on which sources they are in.
+  [[nodiscard]] Finding as_unknown() const {
+    Finding unknown;
+    unknown.verdict = unknown.verdict_if_unknown = verdict_if_unknown;
+    unknown.fresh = unknown.fresh_if_unknown = fresh_if_unknown;
+    unknown.age_ms = unknown.age_if_unknown_ms = age_if_unknown_ms;
+    return unknown;
+  }
 };
 
 // One row that holds a key: where it stands, and which digest led there.

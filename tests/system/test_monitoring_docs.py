@@ -42,19 +42,46 @@ def test_the_dashboard_asks_what_prometheus_understands(tmp_path: Path) -> None:
     assert done.returncode == 0, done
 
 
-def test_alerts_and_dashboard_name_metrics_that_there_are(cluster: Any, databases: Any) -> None:
-    there = Monitored(cluster, databases)
+def told_metrics(there: Monitored) -> set[str]:
+    """Names of all metrics and their series on its listener."""
     with there.serve():
         # TYPE lines: some have no sample yet.
         told = get(there.metrics, "/metrics").body
-    there.close()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
     known = set(types)
     for name, kind in types.items():
         if kind == "histogram":
             known |= {name + suffix for suffix in ("_bucket", "_count", "_sum")}
+    return known
+
+
+def alert_rules() -> list[str]:
+    """The text of each rule."""
+    return (DOCS / "alerts.yml").read_text().split("- alert: ")[1:]
+
+
+def test_alerts_and_dashboard_name_metrics_that_there_are(cluster: Any, databases: Any) -> None:
+    there = Monitored(cluster, databases)
+    known = told_metrics(there)
+    there.close()
     for text in [(DOCS / "alerts.yml").read_text(), *(e for _, e in expressions())]:
         assert set(_METRIC.findall(text)) <= known, set(_METRIC.findall(text)) - known
+
+
+def test_what_needs_the_protected_listener_says_so(cluster: Any, databases: Any) -> None:
+    there = Monitored(cluster, databases)
+    there.more += '\nmode = "0666"'
+    known = told_metrics(there)
+    there.close()
+    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    told = [(p.get("description", ""), json.dumps(p.get("targets", []))) for p in panels]
+    told += [(rule, rule) for rule in alert_rules()]
+    needing = 0
+    for description, expression in told:
+        needs = not set(_METRIC.findall(expression)) <= known
+        assert ("Needs the protected listener." in description) == needs, expression
+        needing += needs
+    assert needing == 4
 
 
 def test_each_alert_and_each_panel_is_explained() -> None:
