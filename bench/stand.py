@@ -88,9 +88,12 @@ class Failed(Exception):
 
 
 def load(*options: str, user: User | None = None, before: tuple[str, ...] = ()) -> dict[str, Any]:
-    """One run of latchkey-bench; its report. A wrong answer ends the program."""
+    """One run of latchkey-bench, as `user`; its report. A wrong answer ends the program."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
+        if user is not None:
+            os.chown(folder, user.uid, user.gid)
+            before = (*before, "setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups")
         command = [*before, str(program("latchkey-bench", user)), "run", "--quiet",
                    "--json", str(report), *options]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)

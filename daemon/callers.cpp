@@ -56,17 +56,26 @@ CallerRules::CallerRules(std::span<const AllowOptions> rules,
   }
 }
 
+const CallerRules::Rule* CallerRules::rule_of(const Peer& peer) const {
+  const auto found = std::ranges::find_if(rules_, [&peer](const Rule& rule) {
+    if (rule.uid && *rule.uid != peer.uid) return false;
+    return !rule.gid || *rule.gid == peer.gid ||
+           std::ranges::find(peer.groups, *rule.gid) != peer.groups.end();
+  });
+  return found == rules_.end() ? nullptr : &*found;
+}
+
 std::optional<Rights> CallerRules::rights_of(const Peer& peer) const {
-  for (const Rule& rule : rules_) {
-    if (rule.uid && *rule.uid != peer.uid) continue;
-    if (rule.gid && *rule.gid != peer.gid &&
-        std::ranges::find(peer.groups, *rule.gid) == peer.groups.end()) {
-      continue;
-    }
-    return rule.rights;
-  }
-  if (peer.uid == 0 || peer.uid == own_uid_) return everything_;
+  if (const Rule* rule = rule_of(peer)) return rule->rights;
+  if (is_trusted(peer)) return everything_;
   return std::nullopt;
+}
+
+CallerId CallerRules::id_of(const Peer& peer) const {
+  if (is_trusted(peer)) return {{Share::Kind::kReserve}, peer.uid};
+  const Rule* rule = rule_of(peer);
+  if (rule == nullptr) return {{Share::Kind::kNone}, peer.uid};
+  return {{Share::Kind::kRule, rule->uid, rule->gid}, peer.uid};
 }
 
 }  // namespace latchkey

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -39,6 +40,37 @@ struct Rights {
   bool reasons = false;      // why a key is refused, and whose it is
   bool metadata = false;
   Operations operations = kAllOperations;
+
+  // Others are told how their sources stand, and no more.
+  [[nodiscard]] bool whole_status() const { return all_sources && reasons; }
+};
+
+// Whose quotas a caller draws on: those of the rule that admits it, however many uids it has. (A
+// user with subordinate uids has thousands, see subuid(5).) A share is known by whom its rule names,
+// so it stays the same when a reload moves the rule.
+struct Share {
+  enum class Kind : std::uint8_t {
+    kNone,     // no rule: all whom nothing is allowed have one share together
+    kRule,     // the first rule that names it
+    kReserve,  // root and the daemon's own user, whatever the rules say
+  };
+  Kind kind = Kind::kNone;
+  std::optional<uid_t> uid = {};  // as the rule has it
+  std::optional<gid_t> gid = {};
+
+  // Of rules by group and of strangers: uids inside have to be kept from one another.
+  [[nodiscard]] bool has_many_uids() const {
+    return kind == Kind::kNone || (kind == Kind::kRule && !uid);
+  }
+  friend auto operator<=>(const Share&, const Share&) = default;
+};
+
+// A caller as it is counted: first by its rule, within that by its uid.
+struct CallerId {
+  Share share = {};
+  uid_t uid = static_cast<uid_t>(-1);
+
+  friend auto operator<=>(const CallerId&, const CallerId&) = default;
 };
 
 class CallerRules {
@@ -50,6 +82,7 @@ class CallerRules {
   // What the first rule that names the peer allows. Root and the daemon's own user may do
   // everything unless a rule names them. Nothing: not allowed at all.
   [[nodiscard]] std::optional<Rights> rights_of(const Peer& peer) const;
+  [[nodiscard]] CallerId id_of(const Peer& peer) const;
 
  private:
   struct Rule {
@@ -57,6 +90,10 @@ class CallerRules {
     std::optional<gid_t> gid;
     Rights rights;
   };
+  [[nodiscard]] const Rule* rule_of(const Peer& peer) const;
+  [[nodiscard]] bool is_trusted(const Peer& peer) const {
+    return peer.uid == 0 || peer.uid == own_uid_;
+  }
   std::vector<Rule> rules_;
   Rights everything_;
   uid_t own_uid_;

@@ -41,7 +41,7 @@ BatchScratch::BatchScratch() {
 Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
                                         const ConversationContext& context, BatchScratch& scratch) {
   Next next = Next::kRead;
-  keys_ = 0;
+  work_ = 0;
   while (next == Next::kRead) {
     const auto frame = in.next_frame();
     if (!frame) break;
@@ -60,12 +60,13 @@ Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
 
 Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
                                       const ConversationContext& context, BatchScratch& scratch) {
+  work_ += kWorkOfRequest;
   if (!may_ask(frame.header.type)) {
     flush(out, context, scratch);
     context.stats->refused_operations.add();
     encode_error(out, frame.header.request_id, LATCHKEY_OPERATION_NOT_ALLOWED,
                  error_sentence(LATCHKEY_OPERATION_NOT_ALLOWED));
-    return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+    return go_on(out, context);
   }
   if (frame.header.type == LATCHKEY_VERIFY) return take_verify(frame, out, context, scratch);
   flush(out, context, scratch);
@@ -76,12 +77,7 @@ Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
       }
       encode_pong(out, frame.header.request_id);
       break;
-    case LATCHKEY_STATUS:
-      if (const DecodeError error = decode_empty(frame.body)) {
-        return refuse(frame, *error, out, context);
-      }
-      encode_status_reply(out, frame.header.request_id, context.status_json(rights_));
-      break;
+    case LATCHKEY_STATUS: return answer_status(frame, out, context);
     case LATCHKEY_SYNC:
       if (const DecodeError error = decode_sync(frame.body, sync_.timeout_ms)) {
         return refuse(frame, *error, out, context);
@@ -94,7 +90,19 @@ Conversation::Next Conversation::take(const Frame& frame, OutBuffer& out,
     default: return refuse(frame, LATCHKEY_BAD_TYPE, out, context);
   }
   context.stats->requests.add();
-  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+  return go_on(out, context);
+}
+
+Conversation::Next Conversation::answer_status(const Frame& frame, OutBuffer& out,
+                                               const ConversationContext& context) {
+  if (const DecodeError error = decode_empty(frame.body)) {
+    return refuse(frame, *error, out, context);
+  }
+  context.stats->requests.add();
+  const auto text = context.status_json(rights_);
+  work_ += kWorkOfStatus + text->size() / kStatusBytesOfWork;
+  encode_status_reply(out, frame.header.request_id, *text);
+  return go_on(out, context);
 }
 
 // What is no request at all is refused as such, whoever asks.
@@ -124,7 +132,7 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
     flush(out, context, scratch);
     encode_error(out, frame.header.request_id, LATCHKEY_UNKNOWN_SOURCE,
                  error_sentence(LATCHKEY_UNKNOWN_SOURCE));
-    return Next::kRead;
+    return go_on(out, context);
   }
   Terms terms;
   terms.sources = *sources;
@@ -137,16 +145,18 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
   }
   scratch.terms.push_back(terms);
   scratch.requests.push_back({frame.header.request_id, request.flags, request.keys.size()});
+  const std::size_t scopes = request.all_scopes.size() + request.any_scopes.size();
   for (const std::string_view key : request.keys) {
     scratch.questions.push_back({key, &scratch.terms.back()});
+    work_ += 1 + scopes / kScopesOfWork +
+             key.size() / kKeyBytesOfWork * context.verifier->digesters().size();
   }
-  keys_ += request.keys.size();
   const bool full =
       scratch.requests.size() == BatchScratch::kRequests ||
       scratch.questions.size() > BatchScratch::kQuestions - LATCHKEY_BATCH_KEYS_MAX ||
       scratch.scopes.size() > BatchScratch::kScopes - std::size_t{2} * LATCHKEY_SCOPES_MAX;
   if (full) flush(out, context, scratch);
-  return out.size() < kOutBytesMax && keys_ < context.turn_keys ? Next::kRead : Next::kWrite;
+  return go_on(out, context);
 }
 
 // Which sources a request means. Nothing: it names one that does not exist. Whoever may not use all
@@ -175,8 +185,9 @@ Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
     const latchkey_error code = rights_.reasons ? LATCHKEY_UNKNOWN_SOURCE : LATCHKEY_NO_REASONS;
     if (!rights_.reasons) context.stats->refused_no_reasons.add();
     encode_error(out, frame.header.request_id, code, error_sentence(code));
-    return Next::kRead;
+    return go_on(out, context);
   }
+  work_ += kWorkOfWhy;
   std::vector<std::string_view> all_scopes, any_scopes;
   for (const std::string_view scope : request.all_scopes) all_scopes.push_back(scope);
   for (const std::string_view scope : request.any_scopes) any_scopes.push_back(scope);
@@ -187,7 +198,7 @@ Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
     encode_why_reply(out, frame.header.request_id,
                      explain(*context.verifier, {*request.keys.begin(), &terms}, context.clock()));
   }
-  return out.size() < kOutBytesMax ? Next::kRead : Next::kWrite;
+  return go_on(out, context);
 }
 
 void Conversation::flush(OutBuffer& out, const ConversationContext& context,

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,14 +30,14 @@ struct ConversationContext {
   Quiescence::Reader* reader = nullptr;
   WorkerStats* stats = nullptr;
   std::function<Now()> clock;
-  std::function<std::string(const Rights&)> status_json;  // what this caller may know
+  std::function<std::shared_ptr<const std::string>(const Rights&)> status_json;
 
   std::size_t worker = 0;  // its place in each UseLog
   UseClock use_clock;
-  // So many keys one caller is answered for before the others have their turn; a request is not cut
-  // in two.
-  static constexpr std::size_t kTurnKeysAlone = 512, kTurnKeysAmongOthers = 128;
-  std::size_t turn_keys = kTurnKeysAlone;
+  // So much work is done for one caller before the others have their turn; a request is not cut in
+  // two. Work is counted in keys: what it takes to look a short one up, a tenth of a microsecond.
+  static constexpr std::size_t kTurnWorkAlone = 512, kTurnWorkAmongOthers = 128;
+  std::size_t turn_work = kTurnWorkAlone;
 };
 
 // Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
@@ -88,8 +89,14 @@ class Conversation {
   // How many keys the caller was told to be unknown since the last call.
   [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
 
-  // Beyond it, and beyond the context's `turn_keys`, replies are sent before more is answered.
+  // Beyond it, and beyond the context's `turn_work`, replies are sent before more is answered.
   static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
+  // What requests cost beside their keys, measured. A `why` looks each source up and writes JSON of
+  // everything that it finds; a `status` is made now and then, but copied each time.
+  static constexpr std::size_t kWorkOfRequest = 1, kWorkOfWhy = 512, kWorkOfStatus = 64;
+  static constexpr std::size_t kKeyBytesOfWork = 128;     // digested once
+  static constexpr std::size_t kStatusBytesOfWork = 512;  // copied
+  static constexpr std::size_t kScopesOfWork = 8;         // compared with one key's
 
  private:
   [[nodiscard]] bool may_ask(std::uint8_t type) const;
@@ -97,6 +104,8 @@ class Conversation {
                           BatchScratch& scratch);
   [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out,
                                  const ConversationContext& context, BatchScratch& scratch);
+  [[nodiscard]] Next answer_status(const Frame& frame, OutBuffer& out,
+                                   const ConversationContext& context);
   [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out,
                               const ConversationContext& context);
   [[nodiscard]] std::optional<SourceMask> sources_of(const VerifyRequest& request,
@@ -104,12 +113,16 @@ class Conversation {
   void flush(OutBuffer& out, const ConversationContext& context, BatchScratch& scratch);
   void write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
                     const ConversationContext& context);
+  // Another request of this turn, if it may have one.
+  [[nodiscard]] Next go_on(const OutBuffer& out, const ConversationContext& context) const {
+    return out.size() < kOutBytesMax && work_ < context.turn_work ? Next::kRead : Next::kWrite;
+  }
   Next refuse(const Frame& frame, latchkey_error code, OutBuffer& out,
               const ConversationContext& context);
 
   Rights rights_;
   Sync sync_;
-  std::size_t keys_ = 0;       // taken by this call of answer()
+  std::size_t work_ = 0;       // done by this call of answer()
   std::uint64_t unknown_ = 0;  // see take_unknown()
 };
 

@@ -37,6 +37,7 @@
 #include "daemon/server.h"
 #include "daemon/service.h"
 #include "daemon/status.h"
+#include "daemon/status_cache.h"
 #include "keymap/clock.h"
 #include "loader/loader.h"
 #include "protocol/printable.h"
@@ -468,6 +469,10 @@ int run(const std::string& config_path, bool check) {
   // From here on every source is loaded completely and proven to be in step.
 
   Syncs syncs(running.options, running.loaders);
+  StatusCache status([&running](const Rights& rights) {
+    std::shared_ptr<const Policy> held;
+    return status_json(running.status(held), rights);
+  });
   running.server =
       std::make_unique<Server>(running.options, running.policy, running.quiescence,
                                ServerHooks{.start_sync =
@@ -475,9 +480,8 @@ int run(const std::string& config_path, bool check) {
                                                  return syncs.start(sources, std::move(done));
                                                },
                                            .status_json =
-                                               [&](const Rights& rights) {
-                                                 std::shared_ptr<const Policy> held;
-                                                 return status_json(running.status(held), rights);
+                                               [&status](const Rights& rights) {
+                                                 return status.text(rights, boot_ns());
                                                }});
   boost::asio::io_context control;
   const std::unique_ptr<HttpServer> http = start_http(control, running);

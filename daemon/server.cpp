@@ -13,6 +13,7 @@
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <future>
+#include <map>
 #include <system_error>
 #include <unordered_map>
 
@@ -30,6 +31,8 @@ constexpr auto kSweepEvery = std::chrono::milliseconds(250);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 // So many that are refused may take their time to read why. A flood of others is told and closed.
 constexpr std::size_t kRefusalsMax = 64;
+// Of these, for callers without a rule: they must not keep others from being told.
+constexpr std::size_t kStrangersMax = kRefusalsMax / 2;
 // So long a worker gives turns before it looks for what else has come, and from whom; longer if
 // they are all of one caller, since to look costs as much as a small answer.
 constexpr std::int64_t kServeNs = 10'000, kServeOneNs = 100'000;
@@ -38,8 +41,10 @@ constexpr std::int64_t kServeNs = 10'000, kServeOneNs = 100'000;
 constexpr std::size_t kConnectionsAtOnce = 16;
 // Of the kernel's memory for replies that are not read; it doubles the figure (socket(7)).
 constexpr int kSendBuffer = 32 << 10;
-// For databases, metrics, logs, secrets that are read anew, and what the libraries open.
+// For databases, metrics, logs, secrets that are read anew, what the libraries open, those that are
+// being refused, and Admission's reserve.
 constexpr std::size_t kDescriptorsKept = 128;
+static_assert(kDescriptorsKept >= kRefusalsMax + Admission::kReserved + 32);
 
 int open_reserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
@@ -122,11 +127,11 @@ class Server::Worker : public SessionHost {
     for (const auto& [key, session] : sessions_) session->apply(policy_->callers);
   }
 
-  void open(Socket socket, const Peer& peer) {
+  void open(Socket socket, const Peer& peer, const CallerId& id) {
     // By this worker's rules, which a reload may have changed since the connection was accepted.
     const auto rights = policy_->callers.rights_of(peer);
-    const auto session = keep(std::move(socket), peer, rights.value_or(Rights{}));
-    ++callers_[peer.uid];
+    const auto session = keep(std::move(socket), peer, id, rights.value_or(Rights{}));
+    ++callers_[id];
     set_turn_length();
     if (!rights) {
       session->refuse(LATCHKEY_NOT_ALLOWED);
@@ -138,9 +143,9 @@ class Server::Worker : public SessionHost {
   }
 
   // It was not admitted: `refused` is called when it is gone.
-  void open_refused(Socket socket, const Peer& peer, latchkey_error code,
+  void open_refused(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
                     std::function<void()> refused) {
-    const auto session = keep(std::move(socket), peer, Rights{});
+    const auto session = keep(std::move(socket), peer, id, Rights{});
     refused_.emplace(session.get(), std::move(refused));
     session->refuse(code);
   }
@@ -172,11 +177,11 @@ class Server::Worker : public SessionHost {
       session.turn();
       return;
     }
-    turns_.add(session.uid(), session.shared_from_this());
+    turns_.add(session.id(), session.shared_from_this());
     serve_soon();
   }
 
-  void asked_in_vain(uid_t uid, std::uint64_t keys) override { unknown_[uid] += keys; }
+  void asked_in_vain(const CallerId& id, std::uint64_t keys) override { unknown_[id] += keys; }
 
   void sync(const Conversation::Sync& sync, std::function<void(bool)> done) override {
     struct Wait {
@@ -212,8 +217,8 @@ class Server::Worker : public SessionHost {
       refused->second();
       refused_.erase(refused);
     } else {
-      admission_.leave(session.uid());
-      const auto caller = callers_.find(session.uid());
+      admission_.leave(session.id());
+      const auto caller = callers_.find(session.id());
       if (--caller->second == 0) callers_.erase(caller);
       set_turn_length();
     }
@@ -242,10 +247,11 @@ class Server::Worker : public SessionHost {
     }
   }
 
-  std::shared_ptr<Session> keep(Socket socket, const Peer& peer, const Rights& rights) {
+  std::shared_ptr<Session> keep(Socket socket, const Peer& peer, const CallerId& id,
+                                const Rights& rights) {
     boost::system::error_code ignored;
     socket.set_option(asio::socket_base::send_buffer_size(kSendBuffer), ignored);
-    const auto session = std::make_shared<Session>(std::move(socket), *this, peer, rights);
+    const auto session = std::make_shared<Session>(std::move(socket), *this, peer, id, rights);
     sessions_.emplace(session.get(), session);
     stats_.connections_opened.add();
     return session;
@@ -257,8 +263,8 @@ class Server::Worker : public SessionHost {
     return one_caller() && (callers_.empty() || callers_.begin()->second <= kConnectionsAtOnce);
   }
   void set_turn_length() {
-    context_.turn_keys =
-        at_once() ? ConversationContext::kTurnKeysAlone : ConversationContext::kTurnKeysAmongOthers;
+    context_.turn_work =
+        at_once() ? ConversationContext::kTurnWorkAlone : ConversationContext::kTurnWorkAmongOthers;
   }
 
   void serve_soon() {
@@ -279,7 +285,7 @@ class Server::Worker : public SessionHost {
   // Closing a session leaves it where it stands: closed() takes it out later.
   void sweep() {
     ticked_ns_ = awake_ns();
-    for (const auto& [uid, keys] : unknown_) admission_.count_unknown(uid, keys);
+    for (const auto& [id, keys] : unknown_) admission_.count_unknown(id, keys);
     unknown_.clear();
     sweep_.expires_after(kSweepEvery);
     sweep_.async_wait([this](const boost::system::error_code& error) {
@@ -305,8 +311,8 @@ class Server::Worker : public SessionHost {
   BatchScratch scratch_;
   std::unordered_map<Session*, std::shared_ptr<Session>> sessions_;
   std::unordered_map<Session*, std::function<void()>> refused_;  // those that were not admitted
-  std::unordered_map<uid_t, std::size_t> callers_;    // how many connections of each were admitted
-  std::unordered_map<uid_t, std::uint64_t> unknown_;  // keys, since the last sweep
+  std::map<CallerId, std::size_t> callers_;    // how many connections of each were admitted
+  std::map<CallerId, std::uint64_t> unknown_;  // keys, since the last sweep
   Turns<std::shared_ptr<Session>> turns_;
   bool serving_ = false;
   bool draining_ = false;
@@ -379,23 +385,24 @@ void Server::accept() {
 
 void Server::accepted(Socket socket, Worker& worker) {
   const Peer peer = peer_of(socket.native_handle()).value_or(Peer{});
+  const CallerId id = policy_->callers.id_of(peer);
   if (!policy_->callers.rights_of(peer)) {
     accept_stats_.refused_not_allowed.add();
-    return refuse(std::move(socket), peer, LATCHKEY_NOT_ALLOWED, worker);
+    return refuse(std::move(socket), peer, id, LATCHKEY_NOT_ALLOWED, worker);
   }
-  switch (admission_.enter(peer.uid)) {
+  switch (admission_.enter(id)) {
     case Admitted::kTooManyConnections:
       accept_stats_.refused_overloaded.add();
-      return refuse(std::move(socket), peer, LATCHKEY_OVERLOADED, worker);
-    case Admitted::kTooManyOfThisUid:
+      return refuse(std::move(socket), peer, id, LATCHKEY_OVERLOADED, worker);
+    case Admitted::kOverQuota:
       accept_stats_.refused_uid_limit.add();
-      return refuse(std::move(socket), peer, LATCHKEY_OVERLOADED, worker);
+      return refuse(std::move(socket), peer, id, LATCHKEY_OVERLOADED, worker);
     case Admitted::kYes: break;
   }
   accept_stats_.accepted.add();
   worker.promise();
-  asio::post(worker.io(), [&worker, socket = std::move(socket), peer]() mutable {
-    worker.open(std::move(socket), peer);
+  asio::post(worker.io(), [&worker, socket = std::move(socket), peer, id]() mutable {
+    worker.open(std::move(socket), peer, id);
   });
 }
 
@@ -410,12 +417,16 @@ void say_error(int socket, latchkey_error code) {
 
 }  // namespace
 
-void Server::refuse(Socket socket, const Peer& peer, latchkey_error code, Worker& worker) {
-  if (refusals_ >= kRefusalsMax) return say_error(socket.native_handle(), code);
+void Server::refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+                    Worker& worker) {
+  const bool stranger = id.share.kind == Share::Kind::kNone;
+  if (refusals_ >= (stranger ? kStrangersMax : kRefusalsMax)) {
+    return say_error(socket.native_handle(), code);
+  }
   ++refusals_;
   worker.promise();
-  asio::post(worker.io(), [this, &worker, socket = std::move(socket), peer, code]() mutable {
-    worker.open_refused(std::move(socket), peer, code, [this] { --refusals_; });
+  asio::post(worker.io(), [this, &worker, socket = std::move(socket), peer, id, code]() mutable {
+    worker.open_refused(std::move(socket), peer, id, code, [this] { --refusals_; });
   });
 }
 

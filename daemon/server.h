@@ -4,8 +4,8 @@
 // seat at the quiescence. The first worker also accepts, and hands each connection to the worker
 // that has the fewest. Nothing that readers touch is written by another thread, but for the map.
 //
-// Where callers of several uids are connected to a worker, they have turns, so that one who asks
-// for much waits himself. What nobody may take too much of is counted in Admission.
+// Where several callers are connected to a worker, they have turns, so that one who asks for much
+// waits himself. What nobody may take too much of is counted in Admission.
 #pragma once
 
 #include <atomic>
@@ -44,7 +44,7 @@ using SyncStarter =
 
 struct ServerHooks {
   SyncStarter start_sync;
-  std::function<std::string(const Rights&)> status_json;
+  std::function<std::shared_ptr<const std::string>(const Rights&)> status_json;
 };
 
 class Server {
@@ -76,7 +76,8 @@ class Server {
 
   void accept();
   void accepted(Socket socket, Worker& worker);
-  void refuse(Socket socket, const Peer& peer, latchkey_error code, Worker& worker);
+  void refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+              Worker& worker);
   void refuse_without_descriptors();
 
   const Options& options_;

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/write.hpp>
 #include <limits>
 #include <utility>
 
@@ -19,8 +18,9 @@ constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 
 }  // namespace
 
-Session::Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights)
-    : socket_(std::move(socket)), host_(host), peer_(peer), conversation_(rights) {}
+Session::Session(Socket socket, SessionHost& host, const Peer& peer, const CallerId& id,
+                 const Rights& rights)
+    : socket_(std::move(socket)), host_(host), peer_(peer), id_(id), conversation_(rights) {}
 
 void Session::apply(const CallerRules& rules) {
   const auto rights = rules.rights_of(peer_);
@@ -80,10 +80,11 @@ void Session::wait_turn(bool again) {
 
 void Session::turn() {
   if (state_ == State::kClosed) return;
+  if (state_ == State::kLingering) return throw_away();
   if (held_bytes_ > 0) return write_on();  // what the socket did not take at once
   if (unread_ && !receive()) return;
   const auto next = conversation_.answer(in_, out_, host_.context(), host_.scratch());
-  if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(peer_.uid, keys);
+  if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(id_, keys);
   if (out_.size() == 0) return written(next);
   frame_deadline_ns_ = 0;  // what has begun now is another frame
   write(next);
@@ -109,7 +110,7 @@ void Session::write_on() {
   }
   if (held_bytes_ == 0) {
     held_bytes_ = out_.capacity();
-    if (!host_.admission().hold(peer_.uid, held_bytes_)) {
+    if (!host_.admission().hold(id_, held_bytes_)) {
       held_bytes_ = 0;
       host_.context().stats->closed_hoarding.add();
       return close();
@@ -125,7 +126,7 @@ void Session::write_on() {
 }
 
 void Session::release_held() {
-  if (held_bytes_ > 0) host_.admission().free(peer_.uid, std::exchange(held_bytes_, 0));
+  if (held_bytes_ > 0) host_.admission().free(id_, std::exchange(held_bytes_, 0));
 }
 
 void Session::written(Conversation::Next then) {
@@ -164,18 +165,28 @@ void Session::sync() {
 // Closing with unread bytes would make the kernel throw away what the caller has not read yet: the
 // very message that says why. So: end our half, let it talk into the void for a moment, then close.
 void Session::linger() {
-  enter(State::kLingering);
-  boost::system::error_code ignored;
-  socket_.shutdown(Socket::shutdown_send, ignored);
-  const auto trash = std::make_shared<std::array<char, 4096>>();
-  socket_.async_read_some(
-      asio::buffer(*trash),
-      [self = shared_from_this(), trash](const boost::system::error_code& error, std::size_t) {
-        OPENSSL_cleanse(trash->data(), trash->size());
-        if (self->state_ == State::kClosed) return;
-        if (error) return self->close();
-        self->linger();
-      });
+  if (state_ != State::kLingering) {
+    enter(State::kLingering);
+    boost::system::error_code ignored;
+    socket_.non_blocking(true, ignored);  // of those that were refused it is not
+    socket_.shutdown(Socket::shutdown_send, ignored);
+  }
+  socket_.async_wait(Socket::wait_read,
+                     [self = shared_from_this()](const boost::system::error_code& error) {
+                       if (self->state_ == State::kClosed) return;
+                       if (error) return self->close();
+                       self->host_.ready(*self, true);
+                     });
+}
+
+// In its turn, as everything that is read: those who are allowed nothing may send as fast as others.
+void Session::throw_away() {
+  std::array<char, 4096> trash;
+  boost::system::error_code error;
+  const std::size_t count = socket_.read_some(asio::buffer(trash), error);
+  OPENSSL_cleanse(trash.data(), count);
+  if (error && error != asio::error::would_block) return close();
+  linger();
 }
 
 void Session::drain() {

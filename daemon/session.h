@@ -32,8 +32,8 @@ class SessionHost {
   // The session has something to answer: its turn() comes, at once or after others'. `again`: it
   // had one just now.
   virtual void ready(Session& session, bool again) = 0;
-  // Its caller has asked for so many keys that nobody knows.
-  virtual void asked_in_vain(uid_t uid, std::uint64_t keys) = 0;
+  // Its caller was told of so many keys that they are unknown.
+  virtual void asked_in_vain(const CallerId& id, std::uint64_t keys) = 0;
   // Calls `done` once, on this worker's thread: true if everything committed before is in force.
   virtual void sync(const Conversation::Sync& sync, std::function<void(bool)> done) = 0;
   virtual void closed(Session& session) = 0;
@@ -43,7 +43,9 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   using Socket = boost::asio::local::stream_protocol::socket;
 
-  Session(Socket socket, SessionHost& host, const Peer& peer, const Rights& rights);
+  // `id` is whose quotas it draws on until it is closed, whatever a reload makes of the rules.
+  Session(Socket socket, SessionHost& host, const Peer& peer, const CallerId& id,
+          const Rights& rights);
 
   void start();
   // Reads what has arrived, and answers some of it.
@@ -58,7 +60,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // Ends the session if it has outstayed one of its deadlines. `idle_ns`: how long one may stay
   // that asks for nothing.
   void check_deadline(std::int64_t now_ns, std::int64_t idle_ns);
-  [[nodiscard]] uid_t uid() const { return peer_.uid; }
+  [[nodiscard]] const CallerId& id() const { return id_; }
 
  private:
   enum class State { kReading, kReady, kWriting, kSyncing, kLingering, kClosed };
@@ -72,11 +74,13 @@ class Session : public std::enable_shared_from_this<Session> {
   void release_held();
   void sync();
   void linger();
+  void throw_away();
   void enter(State state);
 
   Socket socket_;
   SessionHost& host_;
   const Peer peer_;
+  const CallerId id_;
   Conversation conversation_;
   FrameBuffer in_{LATCHKEY_REQUEST_BYTES_MAX};
   OutBuffer out_;

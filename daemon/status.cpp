@@ -191,7 +191,7 @@ ordered_json sources(const StatusInputs& inputs) {
 }  // namespace
 
 std::string status_json(const StatusInputs& inputs, const Rights& rights) {
-  if (!rights.all_sources || !rights.reasons) {
+  if (!rights.whole_status()) {
     const ordered_json restricted = {
         {"version", LATCHKEY_VERSION_TEXT},
         {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},

@@ -44,6 +44,28 @@ TEST(CallerRules, AllowOnlyRootAndTheDaemonsOwnUserWithoutARule) {
   EXPECT_FALSE(rights({allow_uid(kAlice)}, peer(kBob)).has_value());
 }
 
+TEST(CallerRules, SayWhoseQuotasACallerDrawsOn) {
+  AllowOptions both = allow_uid(kAlice);
+  both.gid = kOps;
+  const std::vector<AllowOptions> list = {both, allow_uid(kAlice), allow_gid(kWeb), allow_uid(0)};
+  const CallerRules rules(list, kSources, kOwn);
+  const auto share = [&rules](const Peer& who) { return rules.id_of(who).share; };
+  EXPECT_EQ(rules.id_of(peer(kBob, kWeb)).uid, kBob);
+  EXPECT_EQ(share(peer(kBob, kWeb)), share(peer(70'001, 1, {5, kWeb}))) << "one rule, one share";
+  EXPECT_EQ(share(peer(kBob)), share(peer(70'001))) << "all whom no rule names";
+  EXPECT_EQ(share(peer(0)), share(peer(kOwn))) << "the reserve, even if a rule names it";
+  EXPECT_NE(share(peer(kAlice)), share(peer(kAlice, kOps))) << "other rules";
+  for (const Share& one : {share(peer(kBob, kWeb)), share(peer(kBob))}) {
+    EXPECT_TRUE(one.has_many_uids());
+  }
+  for (const Share& one : {share(peer(kAlice)), share(peer(kAlice, kOps)), share(peer(0))}) {
+    EXPECT_FALSE(one.has_many_uids());
+  }
+  // As it was, when a reload has moved the rule.
+  const std::vector<AllowOptions> moved = {allow_uid(kBob), allow_gid(kWeb)};
+  EXPECT_EQ(CallerRules(moved, kSources, kOwn).id_of(peer(7, kWeb)).share, share(peer(8, kWeb)));
+}
+
 TEST(CallerRules, GiveWhatARuleSaysAndNoMore) {
   AllowOptions rule = allow_uid(kAlice);
   auto given = rights({rule}, peer(kAlice));

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "tests/unit/helpers.h"
 #include "tests/unit/verifier_fixture.h"
@@ -148,7 +149,7 @@ class ConversationTest : public test::VerifierTest {
       ++clock_readings_;
       return now_;
     };
-    context_.status_json = [](const Rights&) { return std::string("{}"); };
+    context_.status_json = [](const Rights&) { return std::make_shared<const std::string>("{}"); };
     const ScopeSet* scopes = in_a_.scopes().intern("read write", {"read", "write"});
     RecordFacts good = row("17", "good");
     good.subject = "42";
@@ -564,8 +565,53 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
   EXPECT_EQ(out.size(), 0U);
 }
 
+// How many of many equal requests are answered in one turn among others. Whatever is asked for, a
+// turn ends after some ten microseconds of work.
+TEST_F(ConversationTest, DoesNoMoreInATurnThanTheWorkItMayCost) {
+  context_.turn_work = ConversationContext::kTurnWorkAmongOthers;
+  context_.status_json = [](const Rights&) {
+    return std::make_shared<const std::string>(3'000, 'x');
+  };
+  Rights few = everything();
+  few.operations = operation(LATCHKEY_VERIFY);
+  Rights silent = everything();
+  silent.reasons = false;
+  const std::string long_key(4000, 'k');
+  VerifyTerms scoped;
+  for (int i = 0; i < LATCHKEY_SCOPES_MAX; ++i) scoped.all_scopes.push_back(std::to_string(i));
+  const auto in_a_turn = [this](const std::string& request, const Rights& rights) {
+    std::string talk;
+    std::size_t asked = 0;
+    for (; talk.size() + request.size() <= LATCHKEY_REQUEST_BYTES_MAX && asked < 2000; ++asked) {
+      talk += request;
+    }
+    FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
+    std::memcpy(in.writable().data(), talk.data(), talk.size());
+    in.commit(talk.size());
+    Conversation conversation(rights);
+    OutBuffer out;
+    EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kWrite);
+    const std::size_t answered = describe(text_of(out)).size();
+    EXPECT_LT(answered, asked);
+    return answered;
+  };
+  EXPECT_EQ(in_a_turn(why(1, "revoked"), everything()), 1U);
+  EXPECT_LE(in_a_turn(status(1), everything()), 2U);
+  EXPECT_LE(in_a_turn(verify(1, {"good"}), everything()), 128U);
+  EXPECT_LE(in_a_turn(verify(1, {"good"}, scoped), everything()), 32U);
+  EXPECT_LE(in_a_turn(verify(1, {long_key}), everything()), 2U) << "three digests of 4000 bytes";
+  EXPECT_LE(in_a_turn(verify(1, {"good"}, terms("no-such")), everything()), 128U);
+  EXPECT_LE(in_a_turn(why(1, "good"), silent), 128U) << "refused";
+  EXPECT_LE(in_a_turn(why(1, "good", terms("no-such")), everything()), 128U);
+  EXPECT_LE(in_a_turn(status(1), few), 128U) << "refused";
+  EXPECT_LE(in_a_turn(ping(1), everything()), 128U);
+}
+
 TEST_F(ConversationTest, SendsWhatItHasBeforeRepliesGrowTooMany) {
-  context_.status_json = [](const Rights&) { return std::string(100'000, 'x'); };
+  context_.status_json = [](const Rights&) {
+    return std::make_shared<const std::string>(100'000, 'x');
+  };
+  context_.turn_work = std::numeric_limits<std::size_t>::max();
   FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
   Conversation conversation(everything());
   std::string talk;

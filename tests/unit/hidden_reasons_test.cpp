@@ -130,6 +130,7 @@ Heard say(World& world, const std::string& bytes, const Rights& rights) {
   context.verifier = &world.verifier();
   context.reader = &reader;
   context.stats = &stats;
+  context.turn_work = ConversationContext::kTurnWorkAmongOthers;
   context.clock = [&world] { return world.now(); };
   BatchScratch scratch;
   FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
