@@ -50,8 +50,7 @@ std::size_t Admission::connections_for(const CallerId& id, const Caller& caller,
     return less(std::max(limits_.connections_per_uid, kReserved),
                 use.connections - caller.connections);
   }
-  const std::size_t left =
-      less(limits_.connections_per_uid, use.connections - caller.connections);
+  const std::size_t left = less(limits_.connections_per_uid, use.connections - caller.connections);
   return id.share.has_many_uids() ? (left + 1) / 2 : left;
 }
 

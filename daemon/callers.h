@@ -46,8 +46,8 @@ struct Rights {
 };
 
 // Whose quotas a caller draws on: those of the rule that admits it, however many uids it has. (A
-// user with subordinate uids has thousands, see subuid(5).) A share is known by whom its rule names,
-// so it stays the same when a reload moves the rule.
+// user with subordinate uids has thousands, see subuid(5).) A share is known by whom its rule
+// names, so it stays the same when a reload moves the rule.
 struct Share {
   enum class Kind : std::uint8_t {
     kNone,     // no rule: all whom nothing is allowed have one share together

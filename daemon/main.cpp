@@ -473,16 +473,14 @@ int run(const std::string& config_path, bool check) {
     std::shared_ptr<const Policy> held;
     return status_json(running.status(held), rights);
   });
-  running.server =
-      std::make_unique<Server>(running.options, running.policy, running.quiescence,
-                               ServerHooks{.start_sync =
-                                               [&](SourceMask sources, std::function<void()> done) {
-                                                 return syncs.start(sources, std::move(done));
-                                               },
-                                           .status_json =
-                                               [&status](const Rights& rights) {
-                                                 return status.text(rights, boot_ns());
-                                               }});
+  running.server = std::make_unique<Server>(
+      running.options, running.policy, running.quiescence,
+      ServerHooks{.start_sync =
+                      [&](SourceMask sources, std::function<void()> done) {
+                        return syncs.start(sources, std::move(done));
+                      },
+                  .status_json =
+                      [&status](const Rights& rights) { return status.text(rights, boot_ns()); }});
   boost::asio::io_context control;
   const std::unique_ptr<HttpServer> http = start_http(control, running);
   running.server->start(listening);

@@ -179,7 +179,8 @@ void Session::linger() {
                      });
 }
 
-// In its turn, as everything that is read: those who are allowed nothing may send as fast as others.
+// In its turn, as everything that is read: those who are allowed nothing may send as fast as
+// others.
 void Session::throw_away() {
   std::array<char, 4096> trash;
   boost::system::error_code error;

@@ -30,8 +30,8 @@ class Queue {
 };
 
 // What waits by key, in a queue (or a ring) for each. A key that has not been waiting comes first,
-// before those that always have something (as in fq_codel, RFC 8290 section 3.1), but never twice in
-// a row while those wait: so none can keep them waiting.
+// before those that always have something (as in fq_codel, RFC 8290 section 3.1), but never twice
+// in a row while those wait: so none can keep them waiting.
 template <typename Key, typename Waiting>
 class Ring {
  public:

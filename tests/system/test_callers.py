@@ -10,6 +10,7 @@ from harness import seeds, wire
 from harness.wait import until
 from harness.wire import Raw
 from installation import Databases, Installation
+from test_limits import as_uid
 
 ALLOWED, RESTRICTED, CURIOUS, STRANGER, BY_GROUP, CHECKER = 4001, 4002, 4003, 4004, 4005, 4006
 
@@ -174,8 +175,9 @@ def test_a_reload_changes_who_may_ask(cluster, databases: Databases) -> None:
 def test_over_the_limit_of_connections_callers_are_told_so(cluster, databases: Databases) -> None:
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("main", preset="external_credentials")
-    there.more = "[limits]\nconnections = 3\n"
-    with there.serve():
+    there.listen["mode"] = "0666"
+    there.more = f"[limits]\nconnections = 3\n[[allow]]\nuid = {ALLOWED}\n"
+    with there.serve(), as_uid(ALLOWED):
         kept = [Raw(there.socket) for _ in range(3)]
         for raw in kept:
             assert raw.ask(wire.frame(wire.PING)).type == wire.PONG

@@ -19,6 +19,7 @@ from harness.ptrace import StoppedThread, thread_id
 from harness.wait import scaled, until
 from harness.wire import Raw
 from installation import Databases, Installation
+from test_limits import as_uid
 
 KEY = b"sk_good"
 
@@ -167,9 +168,10 @@ def test_it_asks_for_patience_while_a_database_is_waited_for(there: Installation
 
 
 def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Installation) -> None:
+    there.listen["mode"] = "0666"
     with Daemon(there.config) as daemon, Raw(there.socket) as raw:
         assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
-        there.more = "[limits]\nconnections = 2\n[log]\nlevel = 'warning'"
+        there.more = "[limits]\nconnections = 2\n[log]\nlevel = 'warning'\n[[allow]]\nuid = 4001"
         there.listen["workers"] = 2
         there.freshness["bound"] = "11s"
         daemon.write_config(there.config)
@@ -178,7 +180,7 @@ def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Install
         assert "RELOADING=1" in daemon.notifications
         until(lambda: "need a restart to take effect" in daemon.log(), 10, "the log says it")
         assert "[listen] workers, [freshness] bound" in daemon.log()
-        with Raw(there.socket) as second, Raw(there.socket) as third:
+        with as_uid(4001), Raw(there.socket) as second, Raw(there.socket) as third:
             assert second.ask(wire.verify([KEY])).verdicts == ["valid"]
             refused = third.receive()
             assert refused is not None and refused.error == "overloaded"

@@ -137,7 +137,8 @@ TEST(AdmissionTest, LetsRootInWhenEverythingIsTaken) {
   EXPECT_EQ(entered(admission, by_uid(2), 100), 50);
   EXPECT_EQ(admission.enter(by_uid(3)), Admitted::kTooManyConnections);
   EXPECT_EQ(entered(admission, root(), 100), static_cast<int>(Admission::kReserved));
-  EXPECT_EQ(admission.enter(root()), Admitted::kTooManyConnections) << "the reserve has an end, too";
+  EXPECT_EQ(admission.enter(root()), Admitted::kTooManyConnections)
+      << "the reserve has an end, too";
   admission.leave(root());
   EXPECT_EQ(admission.enter(by_uid(3)), Admitted::kTooManyConnections) << "it is root's alone";
   EXPECT_EQ(admission.enter(root()), Admitted::kYes);
