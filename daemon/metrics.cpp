@@ -340,6 +340,9 @@ class Metrics {
       add("unsure", s.audits_unsure);
       add("failed", s.audits_failed);
     }
+    of_sources(gauge("latchkey_audits_undecided_in_a_row",
+                     "Audits in a row that could not decide, so that loads did."),
+               list, [](const SourceStatus& s) { return s.audits_undecided_in_a_row; });
     Family findings =
         gauge("latchkey_findings", "What can be said against the source, by severity.");
     for (const SourceView& source : list) {

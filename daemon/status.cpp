@@ -128,6 +128,7 @@ void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& sour
   if (status.rows_expected >= 0) source["rows_expected"] = std::llround(status.rows_expected);
   source["audits"] = status.audits;
   source["audits_unsure"] = status.audits_unsure;
+  source["audits_undecided_in_a_row"] = status.audits_undecided_in_a_row;
   source["audits_failed"] = status.audits_failed;
   source["audit_mismatches"] = status.audit_mismatches;
   if (status.audited_boot_ns != 0) {

@@ -102,10 +102,10 @@ std::uint64_t UnusableRows::hash_of(std::string_view id) const {
 // ---- the comparison
 
 void Audit::told_of(std::string_view id) {
-  if (told_.size() < kToldMax) {
-    told_.emplace(id);
-  } else {
+  if (told_.size() >= kToldMax || told_bytes_ + id.size() > kToldBytesMax) {
     told_too_much_ = true;
+  } else if (told_.emplace(id).second) {
+    told_bytes_ += id.size();
   }
 }
 
@@ -130,13 +130,14 @@ Audit::Outcome Audit::compare(const KeySetWriter& writer, const UnusableRows& un
   }
   if (buckets_.empty()) return Outcome::kAgrees;
   if (rows <= kRowsMax) return Outcome::kLookCloser;
-  return told_.empty() ? Outcome::kDiffers : Outcome::kUnsure;
+  return told_.empty() && !told_too_much_ ? Outcome::kDiffers : Outcome::kUnsure;
 }
 
 void Audit::begin_second_look() {
   second_look_ = true;
   differing_ = 0;
   told_.clear();
+  told_bytes_ = 0;
   told_too_much_ = false;
   rows_.clear();
 }

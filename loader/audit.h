@@ -63,9 +63,10 @@ class UnusableRows {
 // One audit of one source, from the digest that was asked for to what is to be said of it.
 class Audit {
  public:
-  static constexpr std::size_t kToldMax = 100'000;  // ids; past this nothing can be told apart
-  static constexpr std::size_t kRowsMax = 200'000;  // rows of the second look
-  static constexpr std::size_t kNamedMax = 10;      // ids in a message
+  static constexpr std::size_t kToldMax = 100'000;       // ids; past this nothing can be told apart
+  static constexpr std::size_t kToldBytesMax = 8 << 20;  // of these; likewise
+  static constexpr std::size_t kRowsMax = 200'000;       // rows of the second look
+  static constexpr std::size_t kNamedMax = 10;           // ids in a message
 
   enum class Outcome {
     kAgrees,      // the map is what the table is
@@ -76,8 +77,11 @@ class Audit {
 
   // What came in while the audit is under way. A row that was told of may be in either state.
   void told_of(std::string_view id);
+  // Of more rows than were kept.
+  void told_of_many() { told_too_much_ = true; }
   // The whole table was read anew, or could not be: this audit says nothing.
   void spoil() { spoiled_ = true; }
+  [[nodiscard]] bool spoiled() const { return spoiled_; }
 
   // A line of digest_sql()'s result. False if it is none.
   [[nodiscard]] bool add_bucket(std::string_view bucket, std::string_view rows,
@@ -100,6 +104,7 @@ class Audit {
 
   RowSums theirs_;
   std::unordered_set<std::string> told_;
+  std::size_t told_bytes_ = 0;
   bool told_too_much_ = false;
   bool spoiled_ = false;
   bool second_look_ = false;
@@ -107,6 +112,22 @@ class Audit {
   std::unordered_map<std::string, std::uint64_t> rows_;
   std::size_t differing_ = 0;
   std::vector<std::string> named_;
+};
+
+// What follows from audits of one source that cannot decide: somebody may see to it that none can,
+// and hide what bypasses the triggers. So a load decides each time (unless one has, and so spoilt
+// the audit), and several in a row are an alarm.
+class UndecidedAudits {
+ public:
+  static constexpr std::uint64_t kAlarmAfter = 3;
+
+  // Counts one more. True for the one that makes it an alarm.
+  [[nodiscard]] bool add() { return ++in_a_row_ == kAlarmAfter; }
+  void decided() { in_a_row_ = 0; }
+  [[nodiscard]] std::uint64_t in_a_row() const { return in_a_row_; }
+
+ private:
+  std::uint64_t in_a_row_ = 0;
 };
 
 }  // namespace latchkey

@@ -20,7 +20,7 @@ void AuditLane::look_closer(std::int64_t now_ns) {
 }
 
 void AuditLane::heard(std::string_view payload) {
-  if (!nonce_.empty() && payload == nonce_) nonce_back_ = true;
+  if (awaits(payload)) nonce_back_ = true;
 }
 
 bool AuditLane::advance(std::int64_t now_ns) {
@@ -86,7 +86,8 @@ void AuditLane::ask(std::int64_t now_ns) {
 void AuditLane::notify() {
   nonce_ = random_hex(16);
   deadline_ns_ += kStepDeadline;
-  connection_.send("SELECT pg_catalog.pg_notify($1, $2)", {terms_.channel, nonce_}, {});
+  connection_.send(std::string("SELECT pg_catalog.pg_notify($1, $2), ") + kWaitToNotify,
+                   {terms_.channel, nonce_}, {});
 }
 
 }  // namespace latchkey

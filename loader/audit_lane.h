@@ -37,7 +37,11 @@ class AuditLane {
 
   // A second look, over the same connection.
   void look_closer(std::int64_t now_ns);
-  // A notification on the channel. It may be the one that was sent behind the digest.
+  // Is this the notification that was sent behind the digest?
+  [[nodiscard]] bool awaits(std::string_view payload) const {
+    return !nonce_.empty() && payload == nonce_;
+  }
+  // A notification on the channel, in its turn.
   void heard(std::string_view payload);
   // Does what can be done without waiting. True once: the digest is here, and so is everything that
   // was notified of what it has seen. Throws PgError.

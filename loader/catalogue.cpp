@@ -173,8 +173,12 @@ std::string this_role(const std::string& expression) {
 }
 
 // Rows are versions: a trigger or function that was changed and changed back is another one, and
-// what happened in between may have gone unnoticed. (xmin survives freezing.) TRUNCATE, and
-// whatever else rewrites a table, gives it another file.
+// what happened in between may have gone unnoticed. (xmin survives freezing.)
+//
+// Of parts and expressions, of which there may be thousands, a digest. pg_class is read by the
+// statement's snapshot (unlike pg_relation_filenode(), which asks a cache): so a TRUNCATE is
+// visible in it if and only if it is visible to that statement, and to those that come later on any
+// connection.
 std::string version_of(const SourceConfig& source) {
   const bool writes = source.column(Role::kLastUsedAt) != nullptr;
   return "SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity,"
@@ -195,8 +199,9 @@ std::string version_of(const SourceConfig& source) {
              " (WITH RECURSIVE ") +
          parts() + ", used AS (" + expressions_read() + (writes ? expressions_written() : "") +
          in_catalog(
-             ") SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', u.oid, q.relowner,"
-             " pg_catalog.pg_relation_filenode(q.oid)), ' ' ORDER BY u.oid)"
+             ") SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to("
+             "pg_catalog.string_agg(pg_catalog.concat_ws(':', u.oid, q.relowner, q.relfilenode),"
+             " ' ' ORDER BY u.oid), 'UTF8')), 'hex')"
              " FROM used u LEFT JOIN pg_catalog.pg_class q ON q.oid {=} u.oid))") +
          from_table(source.table);
 }
@@ -291,6 +296,11 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<TableName>
              " WHERE part.relkind {=} 'r' AND part.oid {=} ANY (ARRAY(SELECT c.oid UNION ALL"
              " SELECT leaf.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree("
              "CASE WHEN c.relkind {=} 'p' THEN c.oid::pg_catalog.regclass END) leaf))),"
+             "'files_tell', NOT EXISTS (WITH RECURSIVE ") +
+         parts() +
+         in_catalog(
+             " SELECT FROM part JOIN pg_catalog.pg_class f ON f.oid {=} part.oid"
+             " WHERE f.relkind {<>} ALL (ARRAY['r', 'p']::pg_catalog.\"char\"[])),"
              "'encoding', pg_catalog.getdatabaseencoding(),"
              "'version', (") +
          version_of(source) + "))" + from_table(source.table) + "), '{}')::pg_catalog.text";
@@ -316,6 +326,7 @@ TableFacts TableFacts::from_json(std::string_view text) {
   from.at("unique").get_to(facts.unique);
   from.at("not_null").get_to(facts.not_null);
   from.at("foreign_code").get_to(facts.foreign_code);
+  from.at("files_tell").get_to(facts.files_tell);
   from.at("encoding").get_to(facts.encoding);
   const auto take = [](const json& value, auto& into) {
     if (!value.is_null()) value.get_to(into);

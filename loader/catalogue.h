@@ -54,6 +54,7 @@ struct TableFacts {
   std::vector<std::string> foreign_code;
   std::string owners;          // of the table and its parts, as text
   double rows_estimated = -1;  // PostgreSQL's own guess; negative: it has none
+  bool files_tell = false;     // all its parts keep their rows in files of this server
   std::string encoding;        // of the database
   std::string version;         // see versions_sql()
 
@@ -81,8 +82,11 @@ struct TableFacts {
 
 // An expression: the array of what identifies the state of each source's table, as far as the
 // delivery of changes and our right to read depend on it: which relation it is, its parts, owners,
-// triggers and their functions, policies, expressions that reading evaluates, the role. Text that
-// changes with any of them; null where there is no table. Cheap: each heartbeat asks for it.
+// triggers and their functions, policies, expressions that reading evaluates, the role, the files
+// in which it and its parts are kept. (TRUNCATE gives a table a new file, and fires no trigger of
+// the whole where it names a part. So do VACUUM FULL and CLUSTER, which change nothing; they cost a
+// load.) Text that changes with any of them; null where there is no table. Cheap: each heartbeat
+// asks for it.
 [[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
 
 }  // namespace latchkey

@@ -38,6 +38,11 @@ constexpr int kNiceness = 10;
 // wake somebody costs the server more than to send a row. What waits meanwhile fits the socket's
 // buffer.
 constexpr std::int64_t kStreamPause = 200'000;
+// The listening socket is emptied for so long before anything else has its turn, and what came of
+// it is looked at for so long: floods of notifications must not keep this thread from its other
+// work.
+constexpr std::int64_t kDrainFor = 20'000'000;
+constexpr std::int64_t kTakeFor = 5'000'000;
 // However little happens, the watchdog sees that this thread runs.
 constexpr std::int64_t kTickEvery = kSecond;
 // A worker that is stuck is reported at once, and then so often.
@@ -63,6 +68,15 @@ std::string numbered(const LintFinding& finding) {
 }
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+std::vector<std::string> tables_of(const std::vector<LoaderSource>& sources) {
+  std::vector<std::string> tables;
+  for (const LoaderSource& source : sources) {
+    const std::string table = source.config.table.display();
+    if (std::ranges::find(tables, table) == tables.end()) tables.push_back(table);
+  }
+  return tables;
+}
 
 RefreshSettings with_hosts(RefreshSettings settings, std::size_t hosts) {
   settings.hosts = static_cast<int>(hosts);
@@ -97,6 +111,8 @@ struct Loader::Source {
   LoadReason load_reason = LoadReason::kConnected;
   std::int64_t told_ns = 0;   // of the first change that nobody has begun to read; 0: none
   std::int64_t asked_ns = 0;  // likewise, of those that are being read
+  UndecidedAudits undecided;
+  LogLimits log_limits;
   SourceStatus status;
   std::optional<std::size_t> last_used;  // its number there, if it is written back
 
@@ -160,6 +176,8 @@ Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quies
       hosts_(hosts_of(database_.target.conninfo)),
       refresh_(sources.size(), with_hosts(database_.refresh, hosts_.size()), random_seed()),
       last_used_(database_.name, database_.target, database_.last_used_flush_ns, random_seed()),
+      tables_(tables_of(sources)),
+      notices_(tables_),
       ticked_ns_(awake_ns()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -377,7 +395,7 @@ void Loader::act() {
 }
 
 void Loader::wait(std::int64_t until_ns) {
-  bool more = false;
+  bool more = !notices_.empty();
   std::array<pollfd, 4> fds{};
   std::size_t count = 0;
   fds[count++] = {wake_fd_, POLLIN, 0};
@@ -430,6 +448,7 @@ void Loader::turn() {
   listen_->advance();
   if (listen_->connected() && heartbeat_channel_.empty()) listen_connected();
   drain_notifications();
+  take_notices();
   if (nonce_back_ && listen_->idle()) barrier_query_done();
   if (met_ && work_->idle()) {
     met_ = false;
@@ -457,6 +476,7 @@ void Loader::connect() {
     status_.host = hosts_[host_].display();
   }
   heartbeat_channel_.clear();
+  notices_.clear();
   nonce_.clear();
   meeting_.clear();
   nonce_back_ = met_ = listening_ = inspected_ = false;
@@ -586,7 +606,8 @@ void Loader::meet() {
       " pooler in transaction mode";
   work_deadline_ns_ = boot_ns() + kStepDeadline;
   meeting_ = random_hex(16);
-  work_->send("SELECT pg_catalog.pg_notify($1, $2)", {heartbeat_channel_, meeting_}, {});
+  work_->send(std::string("SELECT pg_catalog.pg_notify($1, $2), ") + kWaitToNotify,
+              {heartbeat_channel_, meeting_}, {});
 }
 
 // At the start: looks every source up in the catalogue, one after the other, and ends it if one
@@ -637,6 +658,7 @@ void Loader::look_up_table(Source& source, std::function<void()> done) {
                    [&source](const PgRows& rows) {
                      read_json("the look-up of the table",
                                [&] { source.facts = TableFacts::from_json(rows.value(0, 0)); });
+                     source.version_reloaded.clear();  // it may come back, and be news again
                    },
                .done = std::move(done),
                .what = "the look-up of the table"});
@@ -652,20 +674,25 @@ void Loader::send_barrier(std::uint64_t number) {
   barrier_sent_ns_ = boot_ns();
   std::vector<const SourceConfig*> configs;
   for (const auto& source : sources_) configs.push_back(&source->settings.config);
-  listen_->send("SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs),
-                {heartbeat_channel_, nonce_},
-                {.copy_data = {},
-                 .rows =
-                     [this](const PgRows& rows) {
-                       rows.expect_columns(2);
-                       read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
-                     },
-                 .done = {},
-                 .what = "the heartbeat"});
+  listen_->send(
+      "SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs) + ", " + kWaitToNotify,
+      {heartbeat_channel_, nonce_},
+      {.copy_data = {},
+       .rows =
+           [this](const PgRows& rows) {
+             rows.expect_columns(3);
+             read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
+           },
+       .done = {},
+       .what = "the heartbeat"});
 }
 
-// A table whose triggers are not as they were when it was looked up may have changed without a
-// word. What this barrier proves then has to wait until the table has been read again.
+// A table whose triggers or files are not as they were when it was looked up may have changed
+// without a word. What this barrier proves then has to wait until the table has been read again.
+//
+// That load looks the table up before it reads it. So rows are never older than the version that is
+// kept with them: what changes in between costs another load. And as long as a load is wanted or
+// under way, nothing is proven, though the version kept may be the new one already.
 void Loader::take_versions(std::string_view text) {
   const auto versions = nlohmann::json::parse(text);
   if (!versions.is_array() || versions.size() != sources_.size()) {
@@ -691,46 +718,104 @@ void Loader::barrier_query_done() {
   refresh_.barrier_returned(barrier_number_);
 }
 
+// Whoever does not read what was notified holds back PostgreSQL's queue. So all that is there is
+// taken first, and looked at later.
 void Loader::drain_notifications() {
-  while (const auto notification = listen_->next_notification()) take_notification(*notification);
+  const std::int64_t until_ns = boot_ns() + kDrainFor;
+  for (bool heard = true; heard && boot_ns() < until_ns;) {
+    heard = false;
+    while (const auto notification = listen_->next_notification()) {
+      heard = true;
+      hear(*notification);
+    }
+    if (heard) listen_->advance();
+  }
+  const std::lock_guard lock(mutex_);
+  status_.notifications = notifications_;
+  status_.malformed_notifications = malformed_notifications_;
 }
 
-void Loader::take_notification(const PgNotification& notification) {
+void Loader::hear(const PgNotification& notification) {
+  const std::string_view payload = notification.payload;
   if (notification.channel == heartbeat_channel_) {
-    if (!nonce_.empty() && notification.payload == nonce_) nonce_back_ = true;
-    if (!meeting_.empty() && notification.payload == meeting_) met_ = true;
-    if (audit_) audit_->heard(notification.payload);
+    const bool awaited = (!nonce_.empty() && payload == nonce_) ||
+                         (!meeting_.empty() && payload == meeting_) ||
+                         (audit_ && audit_->awaits(payload));
+    if (awaited) notices_.push_own(payload);
     return;
   }
-  const auto notice = ChangeNotice::parse(notification.payload);
-  {
-    const std::lock_guard lock(mutex_);
-    ++status_.notifications;
-    if (!notice) ++status_.malformed_notifications;
+  ++notifications_;
+  // Not from a trigger of ours, or of a table that is no source.
+  if (notices_.push_change(payload) == NoticeQueue::Pushed::kMalformed) ++malformed_notifications_;
+}
+
+void Loader::take_notices() {
+  const std::int64_t until_ns = boot_ns() + kTakeFor;
+  while (auto notice = notices_.pop()) {
+    if (const auto* own = std::get_if<NoticeQueue::Own>(&*notice)) {
+      take_own(own->payload);
+    } else if (const auto* change = std::get_if<NoticeQueue::Change>(&*notice)) {
+      take_change(*change);
+    } else {
+      take_too_many(tables_[std::get<NoticeQueue::TooMany>(*notice).table]);
+    }
+    if (boot_ns() >= until_ns) break;
   }
-  if (!notice) return;  // not from a trigger of ours
+}
+
+void Loader::take_own(const std::string& payload) {
+  if (payload == nonce_) nonce_back_ = true;
+  if (payload == meeting_) met_ = true;
+  if (audit_) audit_->heard(payload);
+}
+
+void Loader::take_change(const NoticeQueue::Change& change) {
+  const auto notice = ChangeNotice::parse(change.payload);
+  if (!notice) {
+    ++malformed_notifications_;
+    const std::lock_guard lock(mutex_);
+    status_.malformed_notifications = malformed_notifications_;
+    return;
+  }
   for (std::size_t i = 0; i < sources_.size(); ++i) {
-    Source& source = *sources_[i];
-    if (source.settings.config.table.display() != notice->table) continue;
-    if (notice->all) {
+    const Source& source = *sources_[i];
+    if (source.settings.config.table.display() != tables_[change.table]) continue;
+    if (!notice->all) {
+      take_ids(i, notice->ids);
+    } else if (all_means_truncate(source.settings.config, source.facts)) {
+      refresh_.doubted();  // the next barrier tells
+    } else {
       refresh_.notified_all(i);
-      continue;
     }
-    std::vector<std::string> ids;
-    for (const std::string& told : notice->ids) {
-      const std::string id(id_as_read(source.settings.config, source.facts, told));
-      if (id_may_not_convert(source.settings.config, source.facts, id)) {
-        refresh_.notified_all(i);
-      } else if (is_id(source.settings.config, source.facts, id)) {
-        if (audit_ && audit_->source() == i) audit_->audit().told_of(id);
-        ids.push_back(id);
-      } else {
-        ++source.status.malformed_ids;
-      }
+  }
+}
+
+// What no trigger would have sent is counted and dropped.
+void Loader::take_ids(std::size_t index, const std::vector<std::string>& named) {
+  Source& source = *sources_[index];
+  const SourceConfig& config = source.settings.config;
+  std::vector<std::string> ids;
+  for (const std::string& told : named) {
+    const std::string id(id_as_read(config, source.facts, told));
+    if (id_may_not_convert(config, source.facts, id)) {
+      refresh_.notified_all(index);
+    } else if (is_notified_id(id) && is_id(config, source.facts, id)) {
+      if (audit_ && audit_->source() == index) audit_->audit().told_of(id);
+      ids.push_back(id);
+    } else {
+      ++source.status.malformed_ids;
     }
-    if (ids.empty()) continue;
-    if (source.told_ns == 0) source.told_ns = boot_ns();
-    refresh_.notified(i, std::move(ids));
+  }
+  if (ids.empty()) return;
+  if (source.told_ns == 0) source.told_ns = boot_ns();
+  refresh_.notified(index, std::move(ids));
+}
+
+void Loader::take_too_many(const std::string& table) {
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    if (sources_[i]->settings.config.table.display() != table) continue;
+    if (audit_ && audit_->source() == i) audit_->audit().told_of_many();
+    refresh_.notified_many(i);
   }
 }
 
@@ -738,26 +823,23 @@ void Loader::take_notification(const PgNotification& notification) {
 
 namespace {
 
-void log_oddities(const std::string& source, const char* rows, const OddityCounts& counts) {
-  for (std::size_t i = 0; i < kOddities; ++i) {
-    if (counts[i] == 0) continue;
-    const auto oddity = static_cast<Oddity>(i);
-    spdlog::warn("source \"{}\": {}: {} {}: {}: {}", source, rule_of(lint_of(oddity)).number,
-                 counts[i], rows, oddity_name(oddity), oddity_sentence(oddity));
-  }
-}
-
-// What is new about a source since `before`; not the same lines with every load.
-void log_findings(const std::string& source, const std::vector<LintFinding>& before,
-                  const std::vector<LintFinding>& now) {
+// What is new about a source since `before`; not the same lines with every load. Whoever writes
+// rows or owns the table can have them come and go.
+void log_findings(const std::string& source, LogLimits& limits,
+                  const std::vector<LintFinding>& before, const std::vector<LintFinding>& now) {
+  const std::int64_t now_ns = boot_ns();
   for (const LintFinding& finding : news(before, now)) {
     const auto level = finding.severity() == Severity::kError     ? spdlog::level::err
                        : finding.severity() == Severity::kWarning ? spdlog::level::warn
                                                                   : spdlog::level::info;
-    spdlog::log(level, "source \"{}\": {}", source, numbered(finding));
+    const auto more = limits.tell("new " + std::string(finding.number()), now_ns);
+    if (more) spdlog::log(level, "source \"{}\": {}{}", source, numbered(finding), *more);
   }
   for (const LintFinding& finding : gone(before, now)) {
-    spdlog::info("source \"{}\": {}: {} is no longer so", source, finding.number(), finding.name());
+    const auto more = limits.tell("gone " + std::string(finding.number()), now_ns);
+    if (!more) continue;
+    spdlog::info("source \"{}\": {}: {} is no longer so{}", source, finding.number(),
+                 finding.name(), *more);
   }
 }
 
@@ -815,11 +897,15 @@ void Loader::send_each(const std::vector<std::string>& statements, std::size_t f
 void Loader::report_problems(Source& source, std::vector<LintFinding> found,
                              std::string_view until_then) {
   const std::vector<LintFinding>& before = source.status.problems;
-  log_findings(source.status.name, before, found);
+  log_findings(source.status.name, source.log_limits, before, found);
   if (before.empty() && !found.empty()) {
-    spdlog::error("source \"{}\": {}", source.status.name, until_then);
+    if (const auto more = source.log_limits.tell(std::string(until_then), boot_ns())) {
+      spdlog::error("source \"{}\": {}{}", source.status.name, until_then, *more);
+    }
   } else if (!before.empty() && found.empty()) {
-    spdlog::info("source \"{}\": followed again", source.status.name);
+    if (const auto more = source.log_limits.tell("followed again", boot_ns())) {
+      spdlog::info("source \"{}\": followed again{}", source.status.name, *more);
+    }
   }
   source.status.problems = std::move(found);
 }
@@ -891,12 +977,18 @@ void Loader::load_done(std::size_t index) {
   ++source.status.loads;
   ++source.status.loads_by_reason[static_cast<std::size_t>(source.load_reason)];
   work_deadline_ns_ = kNoDeadline;
-  spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone)",
-               source.status.name, source.status.load_rows, source.status.load_seconds,
-               report.added, report.changed, report.removed);
+  // Others can have a table read again and again: by a notification, by what they do to the table.
+  const std::string loaded = std::string("loaded: ") + load_reason_name(source.load_reason);
+  if (const auto more = source.log_limits.tell(loaded, now_ns)) {
+    spdlog::info("source \"{}\": loaded {} rows in {:.2f} s ({} new, {} changed, {} gone){}",
+                 source.status.name, source.status.load_rows, source.status.load_seconds,
+                 report.added, report.changed, report.removed, *more);
+  }
   if (source.writer.rows() == 0 && report.removed > 0) {
-    spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now", source.status.name,
-                 source.settings.config.table.display());
+    if (const auto more = source.log_limits.tell("empty", now_ns)) {
+      spdlog::warn("source \"{}\": all its keys are gone: table {} is empty now{}",
+                   source.status.name, source.settings.config.table.display(), *more);
+    }
   }
   std::vector<LintFinding> found =
       source.lint->findings(source.facts, source.writer.rows(), source.writer.ambiguous_digests());
@@ -937,7 +1029,7 @@ void Loader::compare_sources(std::size_t index) {
 
 void Loader::set_findings(Source& source, std::vector<LintFinding> found) {
   std::ranges::stable_sort(found, {}, &LintFinding::lint);
-  log_findings(source.status.name, source.status.findings, found);
+  log_findings(source.status.name, source.log_limits, source.status.findings, found);
   source.status.findings = std::move(found);
 }
 
@@ -1010,7 +1102,20 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
     }
     for (const RecordFacts& facts : good) source.writer.upsert(facts);
   }
-  log_oddities(source.status.name, "changed rows", oddities);
+  log_oddities(source, oddities);
+}
+
+// Of changed rows. One odd row, told of again and again, must not fill the log.
+void Loader::log_oddities(Source& source, const OddityCounts& counts) {
+  for (std::size_t i = 0; i < kOddities; ++i) {
+    if (counts[i] == 0) continue;
+    const auto oddity = static_cast<Oddity>(i);
+    const auto more = source.log_limits.tell(oddity_name(oddity), boot_ns(), counts[i]);
+    if (!more) continue;
+    spdlog::warn("source \"{}\": {}: {} changed rows: {}: {}{}", source.status.name,
+                 rule_of(lint_of(oddity)).number, counts[i], oddity_name(oddity),
+                 oddity_sentence(oddity), *more);
+  }
 }
 
 // ---- audits
@@ -1063,7 +1168,9 @@ void Loader::compare(std::size_t index) {
   }
   if (outcome == Audit::Outcome::kUnsure) {
     ++source.status.audits_unsure;
+    if (!audit.spoiled()) audit_undecided(index);
   } else {
+    source.undecided.decided();
     ++source.status.audits;
     source.status.audited_boot_ns = now_ns;
     source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
@@ -1079,8 +1186,23 @@ void Loader::compare(std::size_t index) {
                               : printable(fmt::format("{}", fmt::join(audit.named(), ", "))));
     refresh_.reload(index, LoadReason::kAuditFound);
   }
+  source.status.audits_undecided_in_a_row = source.undecided.in_a_row();
   audit_.reset();
   refresh_.audit_done();
+}
+
+// A load decides instead.
+void Loader::audit_undecided(std::size_t index) {
+  Source& source = *sources_[index];
+  if (source.undecided.add()) {
+    spdlog::error(
+        "source \"{}\": {} audits in a row could not tell whether something bypasses the triggers:"
+        " more rows were told of meanwhile than can be kept apart. The table is read anew each time"
+        " instead. If it does not change that much, somebody forges notifications: see who is"
+        " connected to database \"{}\".",
+        source.status.name, source.undecided.in_a_row(), database_.name);
+  }
+  refresh_.reload(index, LoadReason::kAuditUnsure);
 }
 
 void Loader::fail_audit(std::size_t index, const std::string& why) {
@@ -1113,6 +1235,8 @@ void Loader::prove(const Refresh::Prove& prove) {
     syncs_.erase(found);
     done();
   }
+  // Sources are proven one by one.
+  if (refresh_.state() != Refresh::State::kLive) return;
   bool first = false;
   {
     const std::lock_guard lock(mutex_);
@@ -1131,9 +1255,13 @@ void Loader::fail(const std::string& why, const std::string& advice, bool final)
   {
     const std::lock_guard lock(mutex_);
     ++status_.failures;
-    // Said once for each new trouble, not at each attempt.
+    // Said once for each new trouble, not at each attempt. The same trouble may come back as often
+    // as somebody causes it.
     if (status_.last_error != why || status_.state == Refresh::State::kLive) {
-      spdlog::error("database \"{}\": {}", database_.name, why);
+      if (status_.last_error != why) failure_limit_ = {};
+      if (const auto more = failure_limit_.tell(boot_ns())) {
+        spdlog::error("database \"{}\": {}{}", database_.name, why, *more);
+      }
     }
     status_.last_error = why;
     status_.last_error_boot_ns = boot_ns();
@@ -1166,7 +1294,9 @@ void Loader::publish_status() {
   const Refresh::State state = refresh_.state();
   if (state != status_.state) {
     if (state == Refresh::State::kLive) {
-      spdlog::info("database \"{}\": in step, listening for changes", database_.name);
+      if (const auto more = live_limit_.tell(boot_ns())) {
+        spdlog::info("database \"{}\": in step, listening for changes{}", database_.name, *more);
+      }
     }
     status_.state = state;
     status_.since_boot_ns = boot_ns();

@@ -25,6 +25,8 @@
 #include "loader/finding.h"
 #include "loader/identity.h"
 #include "loader/last_used_writer.h"
+#include "loader/log_limit.h"
+#include "loader/notices.h"
 #include "loader/overlap.h"
 #include "loader/postgres.h"
 #include "loader/refresh.h"
@@ -69,7 +71,8 @@ struct SourceStatus {
   double load_seconds = 0;      // likewise
   double rows_expected = -1;  // PostgreSQL's estimate when it was looked up; negative: it has none
   std::uint64_t audits = 0;   // comparisons with the table that came to a result
-  std::uint64_t audits_unsure = 0;     // too much changed meanwhile
+  std::uint64_t audits_unsure = 0;  // too much changed meanwhile
+  std::uint64_t audits_undecided_in_a_row = 0;
   std::uint64_t audits_failed = 0;     // the database did not answer
   std::uint64_t audit_mismatches = 0;  // that found a change which nothing had told of
   std::int64_t audited_boot_ns = 0;    // when the last one came to a result; zero: none so far
@@ -186,6 +189,7 @@ class Loader {
   void audit(std::size_t index);
   void begin_audit();
   void compare(std::size_t index);
+  void audit_undecided(std::size_t index);
   void fail_audit(std::size_t index, const std::string& why);
   void turn_audit();
   void stamp(Source& source, std::int64_t proven_ns);
@@ -194,7 +198,13 @@ class Loader {
   void fail(const std::string& why, const std::string& advice = "", bool final = false);
   void disconnect();
   void drain_notifications();
-  void take_notification(const PgNotification& notification);
+  void hear(const PgNotification& notification);
+  void take_notices();
+  void take_own(const std::string& payload);
+  void take_change(const NoticeQueue::Change& change);
+  void take_ids(std::size_t index, const std::vector<std::string>& named);
+  void take_too_many(const std::string& table);
+  void log_oddities(Source& source, const OddityCounts& counts);
   void publish_status();
   void collect();
   // A connection that works, or null.
@@ -228,6 +238,12 @@ class Loader {
   std::uint64_t barrier_number_ = 0;
   std::int64_t barrier_sent_ns_ = 0;
   bool nonce_back_ = false;
+  std::vector<std::string> tables_;  // of the sources, each once
+  NoticeQueue notices_;
+  std::uint64_t notifications_ = 0;
+  std::uint64_t malformed_notifications_ = 0;
+  LogLimit failure_limit_;  // of the last error
+  LogLimit live_limit_;
 
   std::optional<AuditLane> audit_;
   std::optional<std::size_t> audit_wanted_;  // of this source, as soon as the connection is free

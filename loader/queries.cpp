@@ -403,6 +403,10 @@ bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts, std
          std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) > 0x7F; });
 }
 
+bool all_means_truncate(const SourceConfig& source, const TableFacts& facts) {
+  return facts.files_tell && id_array_type(source, facts) != kTextArray;
+}
+
 std::string array_literal(const std::vector<std::string>& ids) {
   std::string literal = "{";
   for (const std::string& id : ids) {

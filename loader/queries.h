@@ -88,6 +88,9 @@ constexpr std::uint32_t kBytea = 17, kInt8 = 20, kInt2 = 21, kInt4 = 23, kText =
 // would fail, and whoever forged it would keep others from being asked for.
 [[nodiscard]] bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts,
                                       std::string_view id);
+// Can a notification without ids mean nothing else than a TRUNCATE, which versions_sql() shows? Ids
+// of these types are never too long for a notification.
+[[nodiscard]] bool all_means_truncate(const SourceConfig& source, const TableFacts& facts);
 // ids -> '{"a","b"}'
 [[nodiscard]] std::string array_literal(const std::vector<std::string>& ids);
 

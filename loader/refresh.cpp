@@ -15,6 +15,7 @@ const char* load_reason_name(LoadReason reason) {
     case LoadReason::kTableChanged: return "table_changed";
     case LoadReason::kAuditFound: return "audit_found";
     case LoadReason::kTriedAgain: return "tried_again";
+    case LoadReason::kAuditUnsure: return "audit_unsure";
   }
   return "";
 }
@@ -42,8 +43,8 @@ void Refresh::listen_ready(std::int64_t now_ns) {
   next_heartbeat_ns_ = now_ns;
   plan_audit(now_ns);
   // Whatever happened while nobody listened counts as notified now.
-  ++notified_;
   for (Source& source : sources_) {
+    ++source.notified;
     source.reload = source.urgent = true;
     source.reason = LoadReason::kConnected;
   }
@@ -62,23 +63,28 @@ void Refresh::failed(std::int64_t now_ns) {
     syncs_waiting_.insert(syncs_waiting_.end(), syncs.begin(), syncs.end());
   };
   if (barrier_) wait_again(barrier_->syncs);
-  for (const Proof& proof : proofs_) wait_again(proof.syncs);
+  for (const SyncsUnproven& unproven : syncs_unproven_) wait_again(unproven.syncs);
   barrier_.reset();
-  proofs_.clear();
-  round_.clear();
-  round_open_ = false;
+  syncs_unproven_.clear();
+  look_wanted_ = false;
   task_.reset();
   audit_.reset();
   audits_due_.clear();
-  for (Source& source : sources_) source.ids.clear();  // the reload will see them
+  for (Source& source : sources_) {
+    drop_ids(source);  // the reload will see them
+    source.round_open = false;
+    source.proofs.clear();
+    source.proven = 0;
+  }
   failed_ns_ = now_ns;
   retry_ns_ = now_ns + backoff_ns();
   if (!syncs_waiting_.empty()) hurry();
 }
 
 void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
-  ++notified_;
+  if (ids.empty()) return;
   Source& source = sources_.at(index);
+  ++source.notified;
   // A reload of our own comes at once. One that was asked for may have to wait, and must not hold
   // back what is known to have changed: anybody can ask for one.
   if (source.reload && source.urgent) return;
@@ -86,22 +92,40 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   // under way may be too late for it.
   const auto* load = task_ ? std::get_if<Load>(&*task_) : nullptr;
   if (source.suspended && (load == nullptr || load->source != index)) return;
-  for (std::string& id : ids) source.ids.insert(std::move(id));
-  if (source.ids.size() > settings_.pending_ids_max) {
+  for (std::string& id : ids) {
+    const std::size_t bytes = id.size();
+    if (source.ids.insert(std::move(id)).second) source.id_bytes += bytes;
+  }
+  if (source.ids.size() > settings_.pending_ids_max ||
+      source.id_bytes > settings_.pending_bytes_max) {
     source.ids.clear();
+    source.id_bytes = 0;
     want_load(source, LoadReason::kManyIds);
   }
 }
 
 void Refresh::notified_all(std::size_t index) {
-  ++notified_;
+  ++sources_.at(index).notified;
   want_load(sources_.at(index), LoadReason::kNotified);
 }
 
+void Refresh::notified_many(std::size_t index) {
+  ++sources_.at(index).notified;
+  want_load(sources_.at(index), LoadReason::kManyIds);
+}
+
+// What follows from somebody else's doing keeps the gap. It needs no other barrier than the one
+// that may have told of it; once that is back, so is what else the same transaction notified.
 void Refresh::reload(std::size_t index, LoadReason reason) {
-  ++notified_;
-  want_load(sources_.at(index), reason);
-  sources_.at(index).urgent = true;
+  Source& source = sources_.at(index);
+  ++source.notified;
+  want_load(source, reason);
+  if (reason == LoadReason::kTableChanged || reason == LoadReason::kAuditUnsure) {
+    source.reload_after = std::min(source.reload_after, barrier_number_);
+    source.reload_asked_for = false;
+  } else {
+    source.urgent = true;
+  }
 }
 
 // The first reason is told.
@@ -114,6 +138,13 @@ void Refresh::want_load(Source& source, LoadReason reason) {
   source.reload = true;
   source.reason = reason;
   source.reload_after = barrier_number_ + 1;
+  source.reload_asked_for = true;
+}
+
+void Refresh::drop_ids(Source& source) {
+  source.ids.clear();
+  source.id_bytes = 0;
+  source.round.clear();
 }
 
 void Refresh::barrier_returned(std::uint64_t number) {
@@ -124,54 +155,86 @@ void Refresh::barrier_returned(std::uint64_t number) {
   // Proofs that wait for the same work are one; and past a bound, an older one joins the newer,
   // which only makes it wait longer.
   constexpr std::size_t kProofsMax = 256;
-  if (!proofs_.empty() &&
-      (proofs_.back().needs_applied == notified_ || proofs_.size() >= kProofsMax)) {
-    Proof& last = proofs_.back();
-    last.needs_applied = notified_;
-    last.boot_ns = barrier_->sent_ns;
-    last.syncs.insert(last.syncs.end(), barrier_->syncs.begin(), barrier_->syncs.end());
-  } else {
-    proofs_.push_back({notified_, barrier_->sent_ns, std::move(barrier_->syncs)});
+  for (Source& source : sources_) {
+    const Proof proof{source.notified, number, barrier_->sent_ns};
+    if (!source.proofs.empty() && (source.proofs.back().needs_applied == source.notified ||
+                                   source.proofs.size() >= kProofsMax)) {
+      source.proofs.back() = proof;
+    } else {
+      source.proofs.push_back(proof);
+    }
+  }
+  if (!barrier_->syncs.empty()) {
+    if (syncs_unproven_.size() < kProofsMax) {
+      syncs_unproven_.push_back({number, std::move(barrier_->syncs)});
+    } else {
+      SyncsUnproven& last = syncs_unproven_.back();
+      last.barrier = number;
+      last.syncs.insert(last.syncs.end(), barrier_->syncs.begin(), barrier_->syncs.end());
+    }
   }
   barrier_.reset();
 }
 
 void Refresh::work_done(std::int64_t now_ns) {
   assert(task_);
-  if (const Load* load = std::get_if<Load>(&*task_)) {
-    const std::int64_t took_ns = now_ns - task_since_ns_;
-    Source& source = sources_[load->source];
-    if (!source.reload_was_urgent) {
-      source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
-    }
-    source.suspended = false;
-    release_syncs();
+  Source& source =
+      sources_[std::visit([](const auto& task) { return task.source; }, task_.value())];
+  if (std::holds_alternative<Load>(*task_)) {
+    keep_gap(source, now_ns);
+    if (std::exchange(source.suspended, false)) release_syncs();
+  }
+  if (source.round.empty()) {
+    source.round_open = false;
+    source.applied = source.reaches;
   }
   task_.reset();
 }
 
-void Refresh::work_refused(std::int64_t now_ns) {
-  const std::size_t index = std::visit([](const auto& task) { return task.source; }, task_.value());
-  Source& source = sources_[index];
-  source.suspended = true;
-  source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
-  // The load that ends this will see whatever was left undone.
-  source.ids.clear();
-  std::erase_if(round_, [index](const Task& task) {
-    return std::visit([index](const auto& one) { return one.source == index; }, task);
-  });
-  task_.reset();
+void Refresh::keep_gap(Source& source, std::int64_t now_ns) const {
+  if (source.reload_was_urgent) return;
+  const std::int64_t took_ns = now_ns - task_since_ns_;
+  source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
 }
 
-// Syncs promise that everything is in force, so they wait while one source is not followed.
+void Refresh::work_refused(std::int64_t now_ns) {
+  Source& source =
+      sources_[std::visit([](const auto& task) { return task.source; }, task_.value())];
+  if (std::holds_alternative<Load>(*task_)) keep_gap(source, now_ns);
+  source.suspended = true;
+  source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
+  // The load that ends this will see whatever was left undone, and barriers that come back from now
+  // on will prove it.
+  drop_ids(source);
+  source.round_open = false;
+  source.proofs.clear();
+  task_.reset();
+  note_live();
+}
+
+bool Refresh::any_suspended() const { return std::ranges::any_of(sources_, &Source::suspended); }
+
+// Syncs promise that everything is in force, so they wait while one source is not followed, and
+// then for a barrier that is sent at once.
 void Refresh::release_syncs() {
-  if (std::ranges::any_of(sources_, &Source::suspended)) return;
-  syncs_waiting_.insert(syncs_waiting_.end(), syncs_held_.begin(), syncs_held_.end());
-  syncs_held_.clear();
+  if (any_suspended()) return;
+  for (const SyncsUnproven& unproven : syncs_unproven_) {
+    syncs_waiting_.insert(syncs_waiting_.end(), unproven.syncs.begin(), unproven.syncs.end());
+  }
+  syncs_unproven_.clear();
+}
+
+// In step: whatever is not suspended has been proven.
+void Refresh::note_live() {
+  const bool live = std::ranges::all_of(
+      sources_, [](const Source& source) { return source.suspended || source.proven > 0; });
+  if (!live || live_) return;
+  failures_ = 0;
+  live_ = ever_live_ = true;
 }
 
 void Refresh::audit_returned() {
-  if (audit_) audit_->needs_applied = notified_;
+  if (audit_) audit_->needs_applied = sources_[audit_->source].notified;
 }
 
 void Refresh::audit_done() { audit_.reset(); }
@@ -196,9 +259,8 @@ void Refresh::hurry() {
 
 void Refresh::sync_abandoned(std::uint64_t sync) {
   std::erase(syncs_waiting_, sync);
-  std::erase(syncs_held_, sync);
   if (barrier_) std::erase(barrier_->syncs, sync);
-  for (Proof& proof : proofs_) std::erase(proof.syncs, sync);
+  for (SyncsUnproven& unproven : syncs_unproven_) std::erase(unproven.syncs, sync);
 }
 
 // ---- what to do
@@ -222,32 +284,66 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
     return Disconnect{"the heartbeat did not come back in time: notifications may be lost"};
   }
   const bool a_sync_is_due = !syncs_waiting_.empty() && now_ns >= no_sync_before_ns_;
-  if (now_ns < next_heartbeat_ns_ && !a_sync_is_due && !a_load_waits_for_a_barrier()) {
+  const bool look_due = look_wanted_ && now_ns >= no_look_before_ns_;
+  if (now_ns < next_heartbeat_ns_ && !a_sync_is_due && !a_load_waits_for_a_barrier() && !look_due) {
     return std::nullopt;
   }
   next_heartbeat_ns_ = now_ns + settings_.heartbeat_ns;
   if (!syncs_waiting_.empty()) no_sync_before_ns_ = now_ns + settings_.sync_gap_ns;
+  // Anybody can ask for looks: they come a tenth of a heartbeat apart at least.
+  look_wanted_ = false;
+  no_look_before_ns_ = now_ns + settings_.heartbeat_ns / 10;
   barrier_ = Barrier{++barrier_number_, now_ns, std::exchange(syncs_waiting_, {})};
   return SendBarrier{barrier_->number};
 }
 
 std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
-  if (work_ != Lane::kReady || !proven_listening_ || task_) return std::nullopt;
-  if (round_.empty() && round_open_) {
-    finish_round();
+  if (work_ != Lane::kReady || !proven_listening_) return std::nullopt;
+  if (auto proof = next_proof()) return proof;
+  if (task_) return std::nullopt;
+  return begin_task(now_ns);
+}
+
+// Of each source the newest proof counts for which all is done. Sources that one barrier proves are
+// told of together, older barriers first.
+std::optional<Refresh::Action> Refresh::next_proof() {
+  std::optional<Proof> oldest;
+  for (Source& source : sources_) {
+    if (source.suspended) continue;
+    const bool idle = !source.round_open && !source.reload && source.ids.empty();
+    if (idle) source.applied = source.notified;
+    while (source.proofs.size() > 1 && source.proofs[1].needs_applied <= source.applied) {
+      source.proofs.pop_front();
+    }
+    if (source.proofs.empty() || source.proofs.front().needs_applied > source.applied) continue;
+    if (!oldest || source.proofs.front().barrier < oldest->barrier) oldest = source.proofs.front();
   }
-  if (round_.empty() && !proofs_.empty() && proofs_.front().needs_applied <= applied_) {
-    failures_ = 0;
-    live_ = ever_live_ = true;
-    Proof proof = std::move(proofs_.front());
-    proofs_.pop_front();
-    return prove(std::move(proof));
+  if (!oldest) return std::nullopt;
+  Prove action{oldest->boot_ns, {}, {}};
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    Source& source = sources_[i];
+    if (source.suspended || source.proofs.empty()) continue;
+    const Proof& proof = source.proofs.front();
+    if (proof.barrier != oldest->barrier || proof.needs_applied > source.applied) continue;
+    source.proven = proof.barrier;
+    source.proofs.pop_front();
+    action.sources.push_back(i);
   }
-  if (round_.empty() && !plan_round(now_ns)) return std::nullopt;
-  task_ = std::move(round_.front());
-  round_.pop_front();
-  task_since_ns_ = now_ns;
-  return std::visit([](const auto& task) -> Action { return task; }, *task_);
+  action.syncs = take_proven_syncs();
+  note_live();
+  return action;
+}
+
+std::vector<std::uint64_t> Refresh::take_proven_syncs() {
+  std::vector<std::uint64_t> syncs;
+  if (any_suspended()) return syncs;
+  const std::uint64_t proven = std::ranges::min_element(sources_, {}, &Source::proven)->proven;
+  while (!syncs_unproven_.empty() && syncs_unproven_.front().barrier <= proven) {
+    const std::vector<std::uint64_t>& done = syncs_unproven_.front().syncs;
+    syncs.insert(syncs.end(), done.begin(), done.end());
+    syncs_unproven_.pop_front();
+  }
+  return syncs;
 }
 
 // One after the other, and only beside a conversation that is in step.
@@ -260,8 +356,9 @@ std::optional<Refresh::Action> Refresh::next_audit(std::int64_t now_ns) {
     plan_audit(now_ns);
   }
   if (audit_) {
+    const Source& source = sources_[audit_->source];
     const bool settled =
-        audit_->needs_applied && sources_[audit_->source].applied >= *audit_->needs_applied;
+        audit_->needs_applied && (source.suspended || source.applied >= *audit_->needs_applied);
     if (!settled || audit_->comparing) return std::nullopt;
     audit_->comparing = true;
     return Compare{audit_->source};
@@ -273,23 +370,12 @@ std::optional<Refresh::Action> Refresh::next_audit(std::int64_t now_ns) {
   return Audit{audit_->source};
 }
 
-Refresh::Prove Refresh::prove(Proof proof) {
-  Prove action{proof.boot_ns, {}, std::move(proof.syncs)};
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    if (!sources_[i].suspended) action.sources.push_back(i);
-  }
-  if (action.sources.size() < sources_.size()) {
-    syncs_held_.insert(syncs_held_.end(), action.syncs.begin(), action.syncs.end());
-    action.syncs.clear();
-  }
-  return action;
-}
-
 // When a source that wants a load may have it. Never, for now: a barrier has to come back.
 std::int64_t Refresh::load_due_ns(const Source& source) const {
   if (source.urgent) return 0;
   if (barrier_returned_ < source.reload_after) return std::numeric_limits<std::int64_t>::max();
-  return source.no_reload_before_ns;
+  const bool must_wait = source.suspended && source.reload_asked_for;
+  return std::max(source.no_reload_before_ns, must_wait ? source.retry_ns : 0);
 }
 
 // For one that has not been sent.
@@ -299,45 +385,44 @@ bool Refresh::a_load_waits_for_a_barrier() const {
   });
 }
 
-// Takes everything that has been notified so far. A source whose reload has to wait does not reach
-// what was notified; the others do, and it will in a later round.
-bool Refresh::plan_round(std::int64_t now_ns) {
+// Sources take turns, so that none waits for more than one query of each other.
+std::optional<Refresh::Action> Refresh::begin_task(std::int64_t now_ns) {
   for (std::size_t i = 0; i < sources_.size(); ++i) {
-    if (sources_[i].suspended && now_ns >= sources_[i].retry_ns) {
-      reload(i, LoadReason::kTriedAgain);
-    }
+    const std::size_t index = (turn_ + i) % sources_.size();
+    task_ = next_task(index, now_ns);
+    if (!task_) continue;
+    turn_ = (index + 1) % sources_.size();
+    task_since_ns_ = now_ns;
+    return std::visit([](const auto& task) -> Action { return task; }, *task_);
   }
-  if (applied_ == notified_) return false;
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    Source& source = sources_[i];
-    const bool must_wait = source.reload && now_ns < load_due_ns(source);
-    source.reaches = must_wait ? source.applied : notified_;
-    if (source.reload && !must_wait) {
-      source.reload_was_urgent = source.urgent;
-      source.reload = source.urgent = false;
-      source.ids.clear();
-      round_.emplace_back(Load{i, source.reason});
-    }
-    while (!source.ids.empty()) {
-      Reread reread{i, {}};
-      while (!source.ids.empty() && reread.ids.size() < settings_.reread_ids_max) {
-        reread.ids.push_back(std::move(source.ids.extract(source.ids.begin()).value()));
-      }
-      round_.emplace_back(std::move(reread));
-    }
-  }
-  round_open_ = true;
-  if (round_.empty()) finish_round();
-  return !round_.empty();
+  return std::nullopt;
 }
 
-void Refresh::finish_round() {
-  round_open_ = false;
-  applied_ = notified_;
-  for (Source& source : sources_) {
-    source.applied = source.reaches;
-    applied_ = std::min(applied_, source.applied);
+// A round takes everything that the source has been notified of so far. While a reload has to wait,
+// it does not reach that; the reload will.
+std::optional<Refresh::Task> Refresh::next_task(std::size_t index, std::int64_t now_ns) {
+  Source& source = sources_[index];
+  if (source.suspended && now_ns >= source.retry_ns) reload(index, LoadReason::kTriedAgain);
+  if (source.reload && now_ns >= load_due_ns(source)) {
+    drop_ids(source);
+    source.reload_was_urgent = source.urgent;
+    source.reload = source.urgent = false;
+    source.round_open = true;
+    source.reaches = source.notified;
+    return Load{index, source.reason};
   }
+  if (source.round.empty()) {
+    if (source.ids.empty()) return std::nullopt;
+    source.round.swap(source.ids);
+    source.id_bytes = 0;
+    source.round_open = true;
+    source.reaches = source.reload ? source.applied : source.notified;
+  }
+  Reread reread{index, {}};
+  while (!source.round.empty() && reread.ids.size() < settings_.reread_ids_max) {
+    reread.ids.push_back(std::move(source.round.extract(source.round.begin()).value()));
+  }
+  return reread;
 }
 
 std::int64_t Refresh::wake_ns() const {
@@ -345,6 +430,7 @@ std::int64_t Refresh::wake_ns() const {
   if (listen_ == Lane::kReady) {
     wake = barrier_ ? barrier_->sent_ns + settings_.barrier_deadline_ns : next_heartbeat_ns_;
     if (!barrier_ && !syncs_waiting_.empty()) wake = std::min(wake, no_sync_before_ns_);
+    if (!barrier_ && look_wanted_) wake = std::min(wake, no_look_before_ns_);
   }
   const bool reading_waits = !task_ && work_ == Lane::kReady && proven_listening_;
   if (reading_waits) {
@@ -391,7 +477,7 @@ Refresh::State Refresh::state() const {
 
 std::size_t Refresh::pending_ids() const {
   std::size_t pending = 0;
-  for (const Source& source : sources_) pending += source.ids.size();
+  for (const Source& source : sources_) pending += source.ids.size() + source.round.size();
   return pending;
 }
 

@@ -10,12 +10,15 @@
 //      change that commits after LISTEN is notified; one that committed before is in the load.
 //   2. One connection (the work lane) does all reading, one thing after another. So what is
 //      published later was also read later, and a slow load cannot overwrite a newer re-read.
-//   3. Notifications are numbered as they arrive. A round takes everything that has been notified
-//      so far, applies it, and then `applied` is the number up to which it took.
+//   3. Each source numbers its notifications as they arrive. A round of a source takes everything
+//      that it has been notified of so far, applies it, and then `applied` is the number up to
+//      which it took. Sources take turns on the work lane, one query each.
 //   4. A barrier is a notification to ourselves with a nonce. PostgreSQL delivers in commit order:
 //      when the nonce is back, everything that had committed when it was sent has been notified,
-//      so has a number that is not larger than `notified` is now. Once `applied` has reached that
-//      number, the map is proven complete up to the instant at which the nonce was sent.
+//      so has a number that is not larger than the source's `notified` is now. Once its `applied`
+//      has reached that number, the source is proven complete up to the instant at which the nonce
+//      was sent. What is left to do for one source never holds back the proof of another. A sync
+//      is complete when all sources are proven by a barrier sent after it.
 //   5. Any failure of either connection drops both. What had been proven stays proven, and ages;
 //      after the reconnection everything is loaded anew.
 //   6. A source whose table cannot be followed as it is (a trigger is gone, somebody holds a lock)
@@ -25,6 +28,9 @@
 //      when it came back: then whatever it saw is either in force or was never told of.
 //   8. A reload that notifications ask for waits for a barrier sent after that. So it sees all that
 //      was notified before the barrier came back, and one transaction, however large, is one load.
+//   9. Each barrier also compares the state of the tables, TRUNCATE included (versions_sql()). A
+//      notification that could only mean TRUNCATE asks for a barrier soon, and that decides: a
+//      TRUNCATE that committed before the barrier was sent is visible to it.
 #pragma once
 
 #include <chrono>
@@ -48,8 +54,8 @@ struct RefreshSettings {
   // Barriers that carry syncs are at least this far apart: syncs that come sooner share the next
   // one. Otherwise callers who sync in a loop would keep the database busy with barriers.
   std::int64_t sync_gap_ns = 10'000'000;
-  // Whole-table reloads asked for by notifications come at least this far apart, and twice as far
-  // as the last one took: anybody on the database can forge such a notification.
+  // Reloads of a source that somebody else can cause (by a notification, by changing the table's
+  // definition) come at least this far apart, and twice as far as the last one took.
   std::int64_t reload_gap_ns = 1'000'000'000;
   // Every so often, give or take a tenth, all tables are compared with what is known: that finds
   // changes that no trigger told of. Zero: never.
@@ -59,8 +65,9 @@ struct RefreshSettings {
   // Servers that the connection string names. They are tried in turn, and the wait between attempts
   // grows only when all have been.
   int hosts = 1;
-  std::size_t reread_ids_max = 5'000;     // in one query
-  std::size_t pending_ids_max = 100'000;  // of one source; more are cheaper as a reload
+  std::size_t reread_ids_max = 5'000;        // in one query
+  std::size_t pending_ids_max = 100'000;     // of one source; more are cheaper as a reload
+  std::size_t pending_bytes_max = 16 << 20;  // of these ids, which bounds memory; likewise
 };
 
 // Why a table is read as a whole.
@@ -71,8 +78,9 @@ enum class LoadReason {
   kTableChanged,  // its triggers, row level security, which relation it is
   kAuditFound,    // something that nothing had told of
   kTriedAgain,    // it could not be read, or nobody tells of its changes
+  kAuditUnsure,   // an audit could not decide
 };
-constexpr std::size_t kLoadReasons = 6;
+constexpr std::size_t kLoadReasons = 7;
 [[nodiscard]] const char* load_reason_name(LoadReason reason);
 
 class Refresh {
@@ -102,7 +110,7 @@ class Refresh {
     std::vector<std::string> ids;
   };
   // Everything that committed before `boot_ns` is in force for `sources`. `syncs` asked for no more
-  // than that.
+  // than what is in force for all sources now.
   struct Prove {
     std::int64_t boot_ns;
     std::vector<std::size_t> sources;
@@ -131,6 +139,11 @@ class Refresh {
   void failed(std::int64_t now_ns);
   void notified(std::size_t source, std::vector<std::string> ids);
   void notified_all(std::size_t source);
+  // More ids than were kept: the source is read as a whole instead.
+  void notified_many(std::size_t source);
+  // A notification that may be true, and if it is, the next look at the tables shows it: a barrier
+  // is sent soon.
+  void doubted() { look_wanted_ = true; }
   void barrier_returned(std::uint64_t number);
   // The Load or Reread that was asked for is done and published.
   void work_done(std::int64_t now_ns);
@@ -159,27 +172,40 @@ class Refresh {
   [[nodiscard]] std::size_t pending_ids() const;
 
  private:
+  struct Proof {
+    std::uint64_t needs_applied;
+    std::uint64_t barrier;
+    std::int64_t boot_ns;
+  };
   struct Source {
-    std::set<std::string> ids;
+    std::set<std::string> ids;  // notified since the round began
+    std::size_t id_bytes = 0;   // of these
     bool reload = true;
     LoadReason reason = LoadReason::kConnected;
     bool urgent = true;             // the reload is our own decision: no gap applies
     bool reload_was_urgent = true;  // the one taken last
     std::int64_t no_reload_before_ns = 0;
     std::uint64_t reload_after = 0;  // unless urgent: the barrier that has to come back before
+    bool reload_asked_for =
+        false;  // by a notification; the table itself has not been seen to change
     bool suspended = false;
     std::int64_t retry_ns = 0;  // if suspended
-    std::uint64_t applied = 0;  // everything up to this number is in force for this source
-    std::uint64_t reaches = 0;  // what `applied` becomes when the round is done
+    std::uint64_t notified = 0;
+    std::uint64_t applied = 0;    // everything up to this number is in force
+    std::set<std::string> round;  // ids of the round under way that have not been asked for
+    bool round_open = false;      // tasks of a round are waiting or under way
+    std::uint64_t reaches = 0;    // what `applied` becomes when the round is done
+    std::deque<Proof> proofs;     // that wait for work
+    std::uint64_t proven = 0;     // the last barrier that proved it; 0: none on this connection
   };
   struct Barrier {
     std::uint64_t number;
     std::int64_t sent_ns;
     std::vector<std::uint64_t> syncs;
   };
-  struct Proof {
-    std::uint64_t needs_applied;
-    std::int64_t boot_ns;
+  // Until all sources are proven by this barrier or a later one.
+  struct SyncsUnproven {
+    std::uint64_t barrier;
     std::vector<std::uint64_t> syncs;
   };
   using Task = std::variant<Load, Reread>;
@@ -192,14 +218,19 @@ class Refresh {
   void want_load(Source& source, LoadReason reason);
   [[nodiscard]] std::int64_t load_due_ns(const Source& source) const;
   [[nodiscard]] bool a_load_waits_for_a_barrier() const;
-  [[nodiscard]] bool plan_round(std::int64_t now_ns);
+  static void drop_ids(Source& source);
+  void keep_gap(Source& source, std::int64_t now_ns) const;
+  [[nodiscard]] std::optional<Task> next_task(std::size_t index, std::int64_t now_ns);
+  [[nodiscard]] std::optional<Action> begin_task(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_listen(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_work(std::int64_t now_ns);
   [[nodiscard]] std::optional<Action> next_audit(std::int64_t now_ns);
-  [[nodiscard]] Prove prove(Proof proof);
+  [[nodiscard]] std::optional<Action> next_proof();
+  [[nodiscard]] std::vector<std::uint64_t> take_proven_syncs();
+  [[nodiscard]] bool any_suspended() const;
+  void note_live();
   void release_syncs();
   [[nodiscard]] std::int64_t wake_ns() const;
-  void finish_round();
   [[nodiscard]] std::int64_t backoff_ns();
   [[nodiscard]] std::int64_t random_up_to(std::int64_t ns);
   void hurry();
@@ -213,7 +244,7 @@ class Refresh {
   Lane listen_ = Lane::kDown;
   Lane work_ = Lane::kDown;
   bool proven_listening_ = false;  // a barrier has come back on this connection
-  bool live_ = false;              // something has been proven on this connection
+  bool live_ = false;              // all that can be proven has been, on this connection
   bool ever_live_ = false;
   int failures_ = 0;
   std::int64_t failed_ns_ = 0;
@@ -226,15 +257,13 @@ class Refresh {
   std::int64_t no_sync_before_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;
-  std::vector<std::uint64_t> syncs_held_;  // until no source is suspended
+  std::deque<SyncsUnproven> syncs_unproven_;
+  bool look_wanted_ = false;  // at the tables, by a barrier
+  std::int64_t no_look_before_ns_ = 0;
 
-  std::uint64_t notified_ = 0;
-  std::uint64_t applied_ = 0;  // the least of the sources'
-  std::deque<Task> round_;
-  bool round_open_ = false;   // tasks of a round are waiting or under way
   std::optional<Task> task_;  // under way
   std::int64_t task_since_ns_ = 0;
-  std::deque<Proof> proofs_;
+  std::size_t turn_ = 0;  // the source whose turn on the work lane is next
 
   std::deque<std::size_t> audits_due_;
   std::optional<AuditRun> audit_;

@@ -20,7 +20,7 @@ using nlohmann::json;
 // table's name and for the id that crosses the line.
 constexpr int kIdsBytesMax = 6000;
 // A longer id could not be sent safely with that rest: the whole table is re-read instead.
-constexpr int kIdBytesMax = 1000;
+constexpr std::size_t kIdBytesMax = 1000;
 
 // PostgreSQL would cut a longer name, and then two tables might share a function.
 constexpr std::size_t kNameBytesMax = 63;
@@ -236,6 +236,16 @@ std::string owned_by_a_stranger(const SourceConfig& source, const std::string& o
          in_catalog(" WHERE c.oid {=} ") + table_oid(source) + "), 'MEMBER')";
 }
 
+// The length of to_json(text)::text, as PostgreSQL's escape_json() writes it.
+std::size_t json_length(std::string_view text) {
+  std::size_t length = 2;
+  for (const char c : text) {
+    const bool named = c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v');
+    length += named ? 2 : static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
+  }
+  return length;
+}
+
 }  // namespace
 
 const std::vector<std::string>& trigger_names() {
@@ -418,6 +428,11 @@ std::string revoke_bypass_sql(std::string_view role) {
              " NOBYPASSRLS;\n"
              "  END IF;\n") +
          "COMMIT;\n";
+}
+
+bool is_notified_id(std::string_view id) {
+  // Escapes only add to it.
+  return id.size() <= kIdBytesMax && json_length(id) <= kIdBytesMax;
 }
 
 std::optional<ChangeNotice> ChangeNotice::parse(std::string_view payload) {

@@ -65,8 +65,13 @@ struct ChangeNotice {
   bool all = false;
   std::vector<std::string> ids;
 
-  // Nothing if the payload is not what a trigger of ours sends.
+  // Nothing if the payload is not what a trigger of ours sends. It may still name ids that no
+  // trigger would (see is_notified_id()).
   [[nodiscard]] static std::optional<ChangeNotice> parse(std::string_view payload);
 };
+
+// Could a trigger name this id? A longer one does not fit into a payload, and is told of by "all".
+// (In a database that is not UTF-8 its length there counts, which is not known here.)
+[[nodiscard]] bool is_notified_id(std::string_view id);
 
 }  // namespace latchkey

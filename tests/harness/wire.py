@@ -99,6 +99,16 @@ class Reply(NamedTuple):
         return [verdict for verdict, _ in self.answers]
 
     @property
+    def ages_ms(self) -> list[int]:
+        """How old each answer says that it is."""
+        count, at, found = struct.unpack_from("<H", self.body)[0], 4, []
+        for _ in range(count):
+            claims, age = struct.unpack_from("<HI", self.body, at + 2)
+            found.append(age)
+            at += 8 + claims
+        return found
+
+    @property
     def answers(self) -> list[tuple[str, bool]]:
         """The verdicts that it tells, in order, and whether each claims to be fresh."""
         assert self.type == VERIFIED, self

@@ -6,7 +6,6 @@ and goes, and comes again in another row.
 
 from __future__ import annotations
 
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -36,11 +35,6 @@ class Table(ABC):
 
     source: str
     table: str
-
-    @property
-    def reload_notice(self) -> str:
-        """The notification that asks for the table to be read as a whole."""
-        return json.dumps({"t": self.table, "all": True})
 
     def __init__(self, texts: Sequence[str], first_index: int) -> None:
         self.keys = [

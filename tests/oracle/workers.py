@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psycopg2
+import psycopg2.errors
 from harness.postgres import PrivateCluster
 from harness.wait import until
+from installation import changed_for_a_while
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
@@ -184,15 +186,14 @@ class Worker:
         conn = self._connected()
         try:
             with conn.cursor() as cursor:
+                if self._dice.random() < 0.03:
+                    self._have_read_anew(cursor)
                 cursor.execute("BEGIN")
                 become = change(cursor)
                 cursor.execute(
                     "UPDATE public.oracle_commits SET number = %s WHERE worker = %s",
                     (self._transaction + 1, self._number),
                 )
-                if self._dice.random() < 0.03:
-                    # The table is to be read anew, while changes go on.
-                    cursor.execute("SELECT pg_notify('latchkey', %s)", (self._table.reload_notice,))
                 if self._dice.random() < 0.1:
                     cursor.execute("ROLLBACK")
                     self.counts.rollbacks += 1
@@ -202,6 +203,13 @@ class Worker:
             if not _broken(conn, error):
                 raise
             conn.close()
+
+    def _have_read_anew(self, cursor: Cursor) -> None:
+        """The table is to be read as a whole, while others change it."""
+        change = changed_for_a_while(self._table.table)
+        with contextlib.suppress(psycopg2.errors.LockNotAvailable):
+            cursor.execute(f"SET lock_timeout = '1s'; {change}")
+        cursor.execute("RESET lock_timeout")
 
     def _commit(self, cursor: Cursor, become: dict[Key, Version]) -> None:
         hang_up = self._dice.random() < 0.02

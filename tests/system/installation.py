@@ -60,6 +60,12 @@ def toml_section(header: str, **settings: Setting) -> str:
     return "\n".join([header, *lines, ""])
 
 
+def changed_for_a_while(table: str) -> str:
+    """SQL after which a table has to be read anew, though nothing is different."""
+    return f"""ALTER TABLE {table} DISABLE TRIGGER latchkey_truncate,
+        ENABLE ALWAYS TRIGGER latchkey_truncate"""
+
+
 class Installation:
     """What an operator sets up around one database. Sources are added, then it is served."""
 
@@ -189,8 +195,15 @@ class Installation:
 
     def reload(self, table: str) -> None:
         """Have a table read as a whole, which also counts its odd rows anew."""
-        notice = json.dumps({"t": table, "all": True})
-        self.sql("SELECT pg_notify('latchkey', %s)", notice)
+        # A trigger that was changed for a while may have missed something. And a notification, so
+        # that the table is looked at before the next heartbeat.
+        self.sql(f"""DO $$ BEGIN
+            IF EXISTS (SELECT FROM pg_trigger
+                       WHERE tgrelid = to_regclass('{table}') AND tgname = 'latchkey_truncate') THEN
+                {changed_for_a_while(table)};
+            END IF;
+        END $$""")
+        self.sql("SELECT pg_notify('latchkey', %s)", json.dumps({"t": table, "all": True}))
 
 
 class Keys(Installation):

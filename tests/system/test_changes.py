@@ -194,7 +194,9 @@ def test_a_table_filled_anew_in_one_transaction_is_one_load(
                 " INSERT INTO public.external_credentials TABLE old; COMMIT"
             )
             assert set(site.ask(*keys).names) == {"deleted"}
-            assert site.source_status("external")["loads_by_reason"] == {"connected": 1, "notified": 1}
+            # Whichever of the two is noticed first.
+            reasons = site.source_status("external")["loads_by_reason"]
+            assert reasons in [{"connected": 1, why: 1} for why in ("table_changed", "many_ids")]
 
 
 def test_rows_deleted_and_inserted_anew_by_the_thousand(many: Installation) -> None:

@@ -104,7 +104,7 @@ def test_tells_how_fresh_and_how_fast(there: Monitored) -> None:
         )
         there.sql("TRUNCATE external_credentials")
         until(
-            lambda: scrape(there.metrics).get("loads_total", source="main", reason="notified") == 1,
+            lambda: scrape(there.metrics).get("loads_total", source="main", reason="table_changed") == 1,
             10,
             "a load is counted, with its reason",
         )

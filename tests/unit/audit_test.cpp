@@ -181,6 +181,38 @@ TEST_F(AuditTest, IsUnsureWhenMoreWasToldThanItCanKeep) {
   EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
 }
 
+TEST_F(AuditTest, IsUnsureWhenMoreBytesWereToldThanItCanKeep) {
+  table_.set("7", hash_of(7000));
+  table_.tell(audit_);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
+  audit_.begin_second_look();
+  for (std::size_t i = 0; i <= Audit::kToldBytesMax / 1000; ++i) {
+    audit_.told_of(std::to_string(i) + std::string(1000, 'x'));
+  }
+  table_.tell_rows(audit_);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+}
+
+TEST_F(AuditTest, IsUnsureWhenNoticesWereDropped) {
+  ASSERT_TRUE(audit_.add_bucket("5", std::to_string(Audit::kRowsMax + 1), "12345"));
+  audit_.told_of_many();
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_FALSE(audit_.spoiled()) << "no load has decided";
+}
+
+TEST(UndecidedAuditsTest, AreAnAlarmAfterThreeInARow) {
+  UndecidedAudits undecided;
+  EXPECT_FALSE(undecided.add());
+  EXPECT_FALSE(undecided.add());
+  undecided.decided();
+  EXPECT_EQ(undecided.in_a_row(), 0U);
+  EXPECT_FALSE(undecided.add());
+  EXPECT_FALSE(undecided.add());
+  EXPECT_TRUE(undecided.add());
+  EXPECT_FALSE(undecided.add()) << "said once";
+  EXPECT_EQ(undecided.in_a_row(), 4U);
+}
+
 TEST_F(AuditTest, SaysNothingOnceItIsSpoiled) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);

@@ -254,7 +254,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
                   "weird \"name\"": {"type": "text[]", "output": "b"}},
       "unreadable": ["secret"], "unwritable": ["key"], "not_null": ["id"], "unique": ["id", "b"],
       "foreign_schema_owner": "eve", "foreign_code": ["f() of eve"], "owners": "10 17",
-      "rows_estimated": 1.5e7, "encoding": "UTF8", "version": "17 r",
+      "rows_estimated": 1.5e7, "files_tell": true, "encoding": "UTF8", "version": "17 r",
       "triggers": {"latchkey_insert": {"enabled": "A", "shape": "4", "attributes": "plpgsql",
                                        "function": "latchkey.f", "settings": ["a=b"],
                                        "source": "body", "foreign_owner": null},
@@ -262,6 +262,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
                                        "function": "", "settings": [], "source": "",
                                        "foreign_owner": "eve"}}})");
   EXPECT_TRUE(facts.exists && facts.is_table && facts.rows_hidden && facts.by_policy);
+  EXPECT_TRUE(facts.files_tell);
   EXPECT_TRUE(facts.superuser && !facts.has_parts && facts.is_part && !facts.subscribed);
   EXPECT_EQ(facts.columns.at("weird \"name\""), "text[]");
   EXPECT_EQ(facts.output("mood"), Output::kEnum);
@@ -287,7 +288,7 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
       "rows_write_hidden": false, "superuser": false, "bypasses_rls": false,
       "has_parts": false, "is_part": false, "subscribed": false, "columns": null,
       "unreadable": [], "unwritable": [], "not_null": [], "unique": [], "triggers": {},
-      "foreign_schema_owner": null, "foreign_code": [], "owners": null, "rows_estimated": null, "encoding": "LATIN1", "version": null})")
+      "foreign_schema_owner": null, "foreign_code": [], "owners": null, "rows_estimated": null, "files_tell": false, "encoding": "LATIN1", "version": null})")
           .columns.empty());
   for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
     EXPECT_THROW((void)TableFacts::from_json(bad), nlohmann::json::exception) << bad;
@@ -554,6 +555,22 @@ TEST_F(Queries, WriteTheLastUseByTheIdsOwnTypeAndTheColumns) {
                 HasSubstr("SET \"used\" = u.at"), HasSubstr("SKIP LOCKED")));
     }
   }
+}
+
+TEST_F(Queries, KnowWhereANoticeWithoutIdsCanOnlyMeanTruncate) {
+  for (const char* type : {"smallint", "integer", "bigint", "uuid"}) {
+    facts_.columns[*source_.column(Role::kId)] = type;
+    facts_.files_tell = true;
+    EXPECT_TRUE(all_means_truncate(source_, facts_)) << type;
+    facts_.files_tell = false;
+    EXPECT_FALSE(all_means_truncate(source_, facts_)) << type << " with a foreign part";
+  }
+  facts_.files_tell = true;
+  for (const char* type : {"text", "character varying", "numeric", "uuid[]", "inet"}) {
+    facts_.columns[*source_.column(Role::kId)] = type;
+    EXPECT_FALSE(all_means_truncate(source_, facts_)) << type << " may be too long to be named";
+  }
+  EXPECT_FALSE(all_means_truncate(source_, TableFacts())) << "nothing is known yet";
 }
 
 TEST_F(Queries, WriteArraysThatNoIdCanEndEarly) {

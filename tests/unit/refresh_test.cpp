@@ -30,15 +30,16 @@ Script first_conversation() {
   script.passes(2).listens().asks("barrier 1").waits("5002");
   script.passes(3).can_work().waits("5002");  // not before it is proven that we hear
   script.passes(1).barrier_returns(1).asks("load 0").waits("1002");
-  script.notified(0, {"7", "8"}).notified(1, {"1"}).waits("1002");  // one thing after another
-  script.passes(10).is_done().asks("load 1").waits("1002");
-  script.passes(10).is_done().asks("prove 2");
+  script.notified(0, {"7", "8"}).notified(1, {"0"}).waits("1002");  // one thing after another
+  script.passes(10).is_done().asks("prove 2").asks("load 1").waits("1002");  // which will see 0
+  script.notified(1, {"1"}).passes(10).is_done().asks("prove 2");
   script.asks("reread 0: 7 8").waits("1002");
   script.is_done().asks("reread 1: 1").is_done().waits("1002");
   script.passes(976).asks("barrier 2").waits("6002");
   script.passes(1).barrier_returns(2).asks("prove 1002").waits("2002");
   script.sync_wanted(5).asks("barrier 3").waits("6003");
-  script.passes(2).notified(1, {"9"}).asks("reread 1: 9").barrier_returns(3).waits("2003");
+  script.passes(2).notified(1, {"9"}).asks("reread 1: 9").barrier_returns(3);
+  script.asks("prove 1003").waits("2003");  // the other source
   script.passes(2).is_done().asks("prove 1003 sync 5").waits("2003");
   return script;
 }
@@ -103,13 +104,19 @@ void expect_full_recovery(Play& play, const std::vector<std::uint64_t>& syncs) {
   for (std::uint64_t old = 0; old < barrier->number; ++old) play.refresh.barrier_returned(old);
   EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next())) << "no load before the barrier";
   play.refresh.barrier_returned(barrier->number);
+  std::size_t proven = 0;
   for (const char* load : {"load 0", "load 1"}) {
-    ASSERT_EQ(play.said(), load);
+    if (proven > 0) {
+      EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, {0}, {}})) << "no sync before all are";
+      EXPECT_NE(play.refresh.state(), Refresh::State::kLive) << "before all are";
+    }
+    ASSERT_TRUE(play.said().starts_with("load")) << load;
     EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next())) << "nothing proven meanwhile";
     play.pass(1);
     play.refresh.work_done(play.now);
+    ++proven;
   }
-  EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, {0, 1}, syncs}));
+  EXPECT_EQ(play.said(), describe(Refresh::Prove{sent, {1}, syncs}));
   EXPECT_TRUE(std::holds_alternative<Refresh::Wait>(play.next()));
   EXPECT_EQ(play.refresh.state(), Refresh::State::kLive);
 }
@@ -141,7 +148,9 @@ TEST(RefreshScript, BeginsAnewAfterAFailureOfTheRecovery) {
   script.play(play);
   play.refresh.failed(play.now);
   play.reconnect();
-  Script().asks("barrier 4").barrier_returns(4).asks("load 0").is_done().asks("load 1").play(play);
+  Script().asks("barrier 4").barrier_returns(4).asks("load 0").is_done().play(play);
+  EXPECT_TRUE(play.said().starts_with("prove"));
+  Script().asks("load 1").play(play);
   EXPECT_EQ(play.refresh.state(), Refresh::State::kLoading);
   play.refresh.failed(play.now);
   EXPECT_EQ(play.refresh.state(), Refresh::State::kLost) << "it was in step before";
@@ -192,6 +201,36 @@ TEST(RefreshBackoff, IsShortWhileSomebodyWaitsForASync) {
       play.now += wait;
     }
   }
+}
+
+// What a cooperative database and a clock make of it, for `ms`; the actions that came.
+std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
+                                 const std::function<void()>& each_ms) {
+  std::vector<Refresh::Action> actions;
+  for (std::int64_t i = 0; i < ms; ++i, play.pass(1)) {
+    each_ms();
+    for (;;) {
+      const Refresh::Action action = play.next();
+      if (std::holds_alternative<Refresh::Wait>(action)) break;
+      actions.push_back(action);
+      if (const auto* barrier = std::get_if<Refresh::SendBarrier>(&action)) {
+        play.refresh.barrier_returned(barrier->number);
+      }
+      if (std::holds_alternative<Refresh::Load>(action) ||
+          std::holds_alternative<Refresh::Reread>(action)) {
+        play.refresh.work_done(play.now);
+      }
+      if (std::holds_alternative<Refresh::Audit>(action)) play.refresh.audit_returned();
+      if (std::holds_alternative<Refresh::Compare>(action)) play.refresh.audit_done();
+    }
+  }
+  return actions;
+}
+
+template <typename Kind>
+std::size_t count_of(const std::vector<Refresh::Action>& actions) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      actions, [](const auto& action) { return std::holds_alternative<Kind>(action); }));
 }
 
 // ---- heartbeats
@@ -380,6 +419,16 @@ TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
   play(Script().barrier_returns(4).waits("2000").is_done().asks("prove 1000").waits("2000"));
 }
 
+TEST_F(RefreshLive, CollapsesTooManyBytesOfIdsIntoOneReload) {
+  const std::size_t enough = RefreshSettings().pending_bytes_max / 1000 + 1;
+  for (std::size_t i = 0; i < enough; ++i) {
+    const std::string number = std::to_string(i);
+    play_.refresh.notified(0, {number + std::string(1000 - number.size(), 'x')});
+    ASSERT_EQ(play_.refresh.pending_ids(), i + 1 < enough ? i + 1 : 0);
+  }
+  play(Script().asks("barrier 2").barrier_returns(2).asks("load 0").is_done().asks("prove 0"));
+}
+
 // One transaction's notifications are many, and all of them may come after the first made us want
 // to load.
 TEST_F(RefreshSmall, OneLoadSeesWhateverWasNotifiedOfBeforeItsBarrier) {
@@ -389,6 +438,20 @@ TEST_F(RefreshSmall, OneLoadSeesWhateverWasNotifiedOfBeforeItsBarrier) {
   script.barrier_returns(2).asks("load 0").is_done().asks("prove 0").waits("1000");
   play(script);
   EXPECT_EQ(play_.refresh.pending_ids(), 0U);
+}
+
+// TRUNCATE and then very many rows, in one transaction: the barrier that tells comes back behind
+// all.
+TEST_F(RefreshSmall, OneLoadSeesATruncateAndWhateverFollowedInItsTransaction) {
+  Script script;
+  script.happens("doubts", [](Play& play) { play.refresh.doubted(); });
+  script.passes(100).asks("barrier 2");
+  script.happens("changed", [](Play& play) { play.refresh.reload(0, LoadReason::kTableChanged); });
+  script.waits("5100").notified(0, {"1"}).asks("reread 0: 1");
+  for (int i = 0; i < 100; ++i) script.notified(0, {"id " + std::to_string(i)});
+  script.is_done().asks("reread 0: id 96 id 97 id 98").barrier_returns(2).is_done();
+  script.asks("load 0").is_done().asks("prove 100").waits("1100");
+  play(script);
 }
 
 TEST_F(RefreshLive, LoadsNotBeforeABarrierThatWasSentAfterItWasAsked) {
@@ -422,6 +485,34 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
   play(Script().passes(1).asks("load 0").is_done().asks("prove 9999"));
 }
 
+// A TRUNCATE shows at the next barrier; anybody can say that there was one.
+TEST_F(RefreshLive, LooksSoonWhenATruncateMayHaveBeenButSeldomForAFlood) {
+  const auto doubts = [](Play& play) { play.refresh.doubted(); };
+  Script script;  // the last barrier was sent at 0
+  script.passes(10).happens("doubts", doubts).waits("100").passes(90).asks("barrier 2");
+  script.happens("doubts", doubts).waits("5100");  // it may have come too late for that one
+  script.barrier_returns(2).asks("prove 100").waits("200").passes(100).asks("barrier 3");
+  script.barrier_returns(3).asks("prove 200").waits("1200");
+  play(script);
+  const auto actions = run(play_, 10'000, [&] { play_.refresh.doubted(); });
+  EXPECT_EQ(count_of<Refresh::Load>(actions), 0U) << "the loader compares, and asks for one";
+  EXPECT_LE(count_of<Refresh::SendBarrier>(actions), 101U);
+  EXPECT_EQ(count_of<Refresh::Prove>(actions), count_of<Refresh::SendBarrier>(actions));
+}
+
+// TRUNCATE, seen by the barrier that is about to return, with rows that changed in the same
+// transaction, or while another load is under way that may have begun too early.
+TEST_F(RefreshLive, ProvesAChangedTableOnlyAfterALoadThatBeganLater) {
+  const auto changed = [](Play& play) { play.refresh.reload(0, LoadReason::kTableChanged); };
+  Script script;
+  script.passes(1000).notified(0, {"7"}).asks("barrier 2").asks("reread 0: 7");
+  script.happens("changed", changed).barrier_returns(2).waits("2000").is_done().asks("load 0");
+  script.passes(10).happens("changed", changed).waits("2000").is_done().asks("prove 1000");
+  play(script);  // as of before the second change; that one has to keep the gap
+  play(Script().passes(990).asks("barrier 3").barrier_returns(3).waits("2010"));
+  play(Script().passes(10).asks("load 0").is_done().asks("prove 2000"));
+}
+
 TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
   const auto reload = [](Play& play) { play.refresh.reload(0, LoadReason::kAuditFound); };
   Script script;
@@ -433,36 +524,6 @@ TEST_F(RefreshLive, ReloadsAtOnceForAReasonOfOurOwn) {
   play(script);
 }
 
-// What a cooperative database and a clock make of it, for `ms`; the actions that came.
-std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
-                                 const std::function<void()>& each_ms) {
-  std::vector<Refresh::Action> actions;
-  for (std::int64_t i = 0; i < ms; ++i, play.pass(1)) {
-    each_ms();
-    for (;;) {
-      const Refresh::Action action = play.next();
-      if (std::holds_alternative<Refresh::Wait>(action)) break;
-      actions.push_back(action);
-      if (const auto* barrier = std::get_if<Refresh::SendBarrier>(&action)) {
-        play.refresh.barrier_returned(barrier->number);
-      }
-      if (std::holds_alternative<Refresh::Load>(action) ||
-          std::holds_alternative<Refresh::Reread>(action)) {
-        play.refresh.work_done(play.now);
-      }
-      if (std::holds_alternative<Refresh::Audit>(action)) play.refresh.audit_returned();
-      if (std::holds_alternative<Refresh::Compare>(action)) play.refresh.audit_done();
-    }
-  }
-  return actions;
-}
-
-template <typename Kind>
-std::size_t count_of(const std::vector<Refresh::Action>& actions) {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      actions, [](const auto& action) { return std::holds_alternative<Kind>(action); }));
-}
-
 TEST_F(RefreshLive, LimitsTheRateOfReloadsUnderAFloodAndDropsNone) {
   const auto actions = run(play_, 20'000, [&] { play_.refresh.notified_all(0); });
   EXPECT_GE(count_of<Refresh::Load>(actions), 18U);
@@ -470,6 +531,65 @@ TEST_F(RefreshLive, LimitsTheRateOfReloadsUnderAFloodAndDropsNone) {
   EXPECT_GE(count_of<Refresh::Prove>(actions), 18U) << "a flood must not take the freshness away";
   const auto after = run(play_, 1'500, [] {});
   EXPECT_EQ(count_of<Refresh::Load>(after), 1U) << "the last one is served, too";
+}
+
+// Anybody can forge such notifications, as often as they like.
+TEST(RefreshFlood, OfOneSourceNeverDelaysTheProofOfAnother) {
+  RefreshSettings settings = without_audit();
+  settings.reload_gap_ns = 60'000 * kScriptMs;  // the reload of the flooded one waits long
+  Play play(2, settings);
+  play.reconnect();
+  (void)run(play, 1, [] {});
+  (void)run(play, 10, [&] { play.refresh.notified_all(0); });
+  std::vector<std::int64_t> proven(2, play.now);
+  for (int i = 0; i < 20'000; ++i) {
+    for (const Refresh::Action& action : run(play, 1, [&] { play.refresh.notified_all(0); })) {
+      const auto* prove = std::get_if<Refresh::Prove>(&action);
+      if (prove == nullptr) continue;
+      for (const std::size_t source : prove->sources) proven.at(source) = prove->boot_ns;
+    }
+    ASSERT_LE(play.now - proven[1], 1'010 * kScriptMs) << "after " << i << " ms";
+  }
+  EXPECT_GT(play.now - proven[0], 10'000 * kScriptMs) << "the flood is one";
+}
+
+// 100,000 ids of one, and the single one of another.
+TEST(RefreshFlood, LetsTheOthersHaveEverySecondQuery) {
+  Play play(2, without_audit());
+  play.reconnect();
+  (void)run(play, 1, [] {});
+  std::vector<std::string> many;
+  for (int i = 0; i < 100'000; ++i) many.push_back(std::to_string(i));
+  play.refresh.notified(0, many);
+  ASSERT_TRUE(play.said().starts_with("reread 0"));
+  play.refresh.notified(1, {"x"});
+  play.refresh.work_done(play.now);
+  Script().asks("reread 1: x").is_done().play(play);
+  EXPECT_TRUE(play.said().starts_with("reread 0"));
+}
+
+// A load of one may take long; what the other has to prove needs no reading.
+TEST(RefreshFlood, ALoadOfOneSourceDoesNotHoldBackTheProofOfAnother) {
+  Play play(2, without_audit());
+  play.reconnect();
+  (void)run(play, 1, [] {});
+  play.refresh.reload(0, LoadReason::kAuditFound);
+  EXPECT_EQ(play.said(), "load 0");
+  play.pass(1'000);
+  const std::string sent = test::script_time(play.now);
+  const Refresh::Action action = play.next();
+  ASSERT_TRUE(std::holds_alternative<Refresh::SendBarrier>(action)) << describe(action);
+  play.refresh.sync_wanted(1);
+  play.refresh.barrier_returned(std::get<Refresh::SendBarrier>(action).number);
+  const Refresh::Action second = play.next();
+  ASSERT_TRUE(std::holds_alternative<Refresh::SendBarrier>(second)) << describe(second);
+  const Refresh::Action proof = play.next();
+  ASSERT_EQ(describe(proof), "prove " + sent);
+  EXPECT_EQ(std::get<Refresh::Prove>(proof).sources, std::vector<std::size_t>{1});
+  play.refresh.barrier_returned(std::get<Refresh::SendBarrier>(second).number);
+  EXPECT_EQ(play.said(), "prove " + sent) << "without the sync, which is of all sources";
+  play.refresh.work_done(play.now);
+  EXPECT_EQ(play.said(), "prove " + sent + " sync 1");
 }
 
 TEST(RefreshFlood, StaysFreshWhereSeveralSourcesAreFlooded) {
@@ -520,7 +640,8 @@ class RefreshAuditLive : public testing::Test {
  protected:
   RefreshAuditLive() : play_(2, settings()) {
     Script().asks("connect").listens().can_work().asks("barrier 1").barrier_returns(1).play(play_);
-    Script().asks("load 0").is_done().asks("load 1").is_done().asks("prove 0").play(play_);
+    Script().asks("load 0").is_done().asks("prove 0").play(play_);
+    Script().asks("load 1").is_done().asks("prove 0").play(play_);
     play_.pass(1100);
   }
   static RefreshSettings settings() {
@@ -633,6 +754,19 @@ TEST_F(RefreshSuspended, AreTriedLessOftenTheLongerALoadTakes) {
   play(Script().asks("load 0").passes(1000));
   play(refused());
   play(Script().passes(3999));
+  while (describe(play_.next()).starts_with("audit")) play_.refresh.audit_failed();
+  EXPECT_TRUE(play_.said().starts_with("wait"));
+  play(Script().passes(1).asks("load 0"));
+}
+
+// Whoever can notify must not have it tried more often.
+TEST_F(RefreshSuspended, AreNotTriedMoreOftenForANotification) {
+  drop_audits();
+  play_.refresh.reload(0, LoadReason::kAuditFound);
+  play(Script().asks("load 0"));
+  play(refused());
+  play(Script().notified_all(0).asks("barrier 2").barrier_returns(2).asks("prove 1100"));
+  play(Script().passes(kRetryMs - 1));
   while (describe(play_.next()).starts_with("audit")) play_.refresh.audit_failed();
   EXPECT_TRUE(play_.said().starts_with("wait"));
   play(Script().passes(1).asks("load 0"));

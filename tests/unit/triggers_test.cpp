@@ -84,6 +84,24 @@ TEST(ChangeNotice, RefusesAPayloadCutAnywhere) {
   }
 }
 
+// As the trigger measures it: octet_length(to_json(id)::text) <= 1000.
+TEST(ChangeNotice, NamesNoIdThatIsTooLongForIt) {
+  EXPECT_TRUE(is_notified_id(""));
+  EXPECT_TRUE(is_notified_id(std::string(998, 'x')));
+  EXPECT_FALSE(is_notified_id(std::string(999, 'x')));
+  for (const char* two : {"\"", "\\", "\n", "\r", "\t", "\b", "\f"}) {
+    EXPECT_TRUE(is_notified_id(std::string(499, *two)));
+    EXPECT_FALSE(is_notified_id(std::string(500, *two)));
+  }
+  for (const char* six : {"\x01", "\x1F", "\v"}) {
+    EXPECT_TRUE(is_notified_id(std::string(166, *six)));
+    EXPECT_FALSE(is_notified_id(std::string(167, *six)));
+  }
+  EXPECT_TRUE(is_notified_id(std::string(998, '\x7F')));
+  EXPECT_TRUE(is_notified_id(std::string(998, '\xC3')));
+  EXPECT_FALSE(is_notified_id(std::string(8'000, 'x')));
+}
+
 TEST(ChangeNotice, SurvivesWhatIsHuge) {
   EXPECT_FALSE(ChangeNotice::parse(std::string(1'000'000, '[')).has_value());
   EXPECT_FALSE(ChangeNotice::parse(R"({"t":)" + std::string(500'000, '{')).has_value());
