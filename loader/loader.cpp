@@ -34,6 +34,7 @@ constexpr std::int64_t kLoadSilence = 30 * kSecond;
 // given.
 constexpr std::int64_t kAuditPatience = 60 * kSecond;
 constexpr int kNiceness = 10;
+constexpr const char* kHeartbeat = "latchkey_heartbeat";  // the prepared statement
 // While a load streams, it is looked at so often, and not whenever some kilobytes have come: to
 // wake somebody costs the server more than to send a row. What waits meanwhile fits the socket's
 // buffer.
@@ -495,6 +496,16 @@ void Loader::listen_connected() {
   listen_deadline_ns_ = boot_ns() + kStepDeadline;
   listen_->send(
       session_settings(false) + "LISTEN " + kChangeChannel + ";LISTEN " + heartbeat_channel_,
+      {.copy_data = {}, .rows = {}, .done = [this] { prepare_heartbeat(); }});
+}
+
+// To plan the question costs PostgreSQL several times as much as to answer it.
+void Loader::prepare_heartbeat() {
+  std::vector<const SourceConfig*> configs;
+  for (const auto& source : sources_) configs.push_back(&source->settings.config);
+  listen_->prepare(
+      kHeartbeat,
+      "SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs) + ", " + kWaitToNotify,
       {.copy_data = {}, .rows = {}, .done = [this] {
          listen_deadline_ns_ = kNoDeadline;
          listening_ = true;
@@ -672,19 +683,15 @@ void Loader::send_barrier(std::uint64_t number) {
   nonce_ = random_hex(16);
   nonce_back_ = false;
   barrier_sent_ns_ = boot_ns();
-  std::vector<const SourceConfig*> configs;
-  for (const auto& source : sources_) configs.push_back(&source->settings.config);
-  listen_->send(
-      "SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs) + ", " + kWaitToNotify,
-      {heartbeat_channel_, nonce_},
-      {.copy_data = {},
-       .rows =
-           [this](const PgRows& rows) {
-             rows.expect_columns(3);
-             read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
-           },
-       .done = {},
-       .what = "the heartbeat"});
+  listen_->execute(kHeartbeat, {heartbeat_channel_, nonce_},
+                   {.copy_data = {},
+                    .rows =
+                        [this](const PgRows& rows) {
+                          rows.expect_columns(3);
+                          read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
+                        },
+                    .done = {},
+                    .what = "the heartbeat"});
 }
 
 // A table whose triggers or files are not as they were when it was looked up may have changed

@@ -163,6 +163,7 @@ class Loader {
 
   void connect();
   void listen_connected();
+  void prepare_heartbeat();
   void identify();
   void take_identity(const ServerIdentity& found);
   void inspect(std::size_t index);

@@ -243,23 +243,46 @@ short PgConnection::events() const {
   return wants_write_ ? static_cast<short>(connected_ ? POLLIN | POLLOUT : POLLOUT) : POLLIN;
 }
 
+namespace {
+
+std::vector<const char*> pointers(const std::vector<std::string>& parameters) {
+  std::vector<const char*> values;
+  values.reserve(parameters.size());
+  for (const std::string& parameter : parameters) values.push_back(parameter.c_str());
+  return values;
+}
+
+constexpr int kBinary = 1;
+
+}  // namespace
+
 void PgConnection::send(const std::string& sql, Handlers handlers) {
-  if (PQsendQuery(connection_.get(), sql.c_str()) == 0) fail();
-  handlers_ = std::move(handlers);
-  busy_ = true;
-  answered_ = false;
-  wants_write_ = PQflush(connection_.get()) > 0;
+  sent(PQsendQuery(connection_.get(), sql.c_str()), std::move(handlers));
 }
 
 void PgConnection::send(const std::string& sql, const std::vector<std::string>& parameters,
                         Handlers handlers) {
-  std::vector<const char*> values;
-  values.reserve(parameters.size());
-  for (const std::string& parameter : parameters) values.push_back(parameter.c_str());
-  if (PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()), nullptr,
-                        values.data(), nullptr, nullptr, /*resultFormat=*/1) == 0) {
-    fail();
-  }
+  const auto values = pointers(parameters);
+  sent(PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()), nullptr,
+                         values.data(), nullptr, nullptr, kBinary),
+       std::move(handlers));
+}
+
+void PgConnection::prepare(const std::string& name, const std::string& sql, Handlers handlers) {
+  sent(PQsendPrepare(connection_.get(), name.c_str(), sql.c_str(), 0, nullptr),
+       std::move(handlers));
+}
+
+void PgConnection::execute(const std::string& name, const std::vector<std::string>& parameters,
+                           Handlers handlers) {
+  const auto values = pointers(parameters);
+  sent(PQsendQueryPrepared(connection_.get(), name.c_str(), static_cast<int>(values.size()),
+                           values.data(), nullptr, nullptr, kBinary),
+       std::move(handlers));
+}
+
+void PgConnection::sent(int sent, Handlers handlers) {
+  if (sent == 0) fail();
   handlers_ = std::move(handlers);
   busy_ = true;
   answered_ = false;

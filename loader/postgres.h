@@ -118,6 +118,11 @@ class PgConnection {
   // transaction. With parameters (text) there is one statement, and its results are binary.
   void send(const std::string& sql, Handlers handlers);
   void send(const std::string& sql, const std::vector<std::string>& parameters, Handlers handlers);
+  // The same in two steps, for a statement that is asked again and again: it is parsed once, and
+  // after some executions no longer planned (PostgreSQL manual, PREPARE). `name` is the session's.
+  void prepare(const std::string& name, const std::string& sql, Handlers handlers);
+  void execute(const std::string& name, const std::vector<std::string>& parameters,
+               Handlers handlers);
 
   // Does what can be done without waiting, and calls handlers. Call when poll() says so, and again
   // at once while more_to_do(). Throws PgError when the connection failed; it is then of no more
@@ -138,6 +143,7 @@ class PgConnection {
   [[nodiscard]] short events() const;
 
  private:
+  void sent(int sent, Handlers handlers);
   void advance_connecting();
   void read_results();
   bool read_copy();

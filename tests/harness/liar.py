@@ -26,6 +26,7 @@ Lie = Callable[[Answer, random.Random], Answer]
 
 # What a statement of the daemon is for, told by a part of it; the first that fits.
 _KINDS = (
+    ("preparation", "PREPARE "),
     ("listen", "LISTEN "),
     ("settings", "idle_session_timeout"),
     ("identity", "pg_walfile_name"),
@@ -335,11 +336,18 @@ class LyingServer:
         head = _exactly(client, 4)
         server.sendall(head + _exactly(client, struct.unpack("!i", head)[0] - 4))
         statement = ""
+        prepared: dict[bytes, str] = {}
         while True:
             one = _message(client)
-            if _is(one, "QP"):
-                text = one[5:] if _is(one, "Q") else one[5:].partition(b"\0")[2]
-                statement = text.partition(b"\0")[0].decode(errors="replace")
+            if _is(one, "Q"):
+                statement = _text(one[5:])
+            elif _is(one, "P"):
+                name, _, rest = one[5:].partition(b"\0")
+                prepared[name] = statement = _text(rest)
+                if name:
+                    statement = f"PREPARE {name.decode()}"
+            elif _is(one, "B"):
+                statement = prepared[one[5:].split(b"\0", 2)[1]]
             if _is(one, "QS"):
                 asked.append(kind_of(statement))
             server.sendall(one)
@@ -369,6 +377,10 @@ class LyingServer:
             _, lie, rng = self._armed
             self._armed = None
         return True, lie(answer, rng)
+
+
+def _text(data: bytes) -> str:
+    return data.partition(b"\0")[0].decode(errors="replace")
 
 
 def _exactly(source: socket.socket, size: int) -> bytes:
