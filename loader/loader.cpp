@@ -42,8 +42,8 @@ constexpr std::int64_t kStreamPause = 200'000;
 // The listening socket is emptied for so long before anything else has its turn, and what came of
 // it is looked at for so long: floods of notifications must not keep this thread from its other
 // work.
-constexpr std::int64_t kDrainFor = 20'000'000;
-constexpr std::int64_t kTakeFor = 5'000'000;
+constexpr std::int64_t kDrainFor = 10'000'000;
+constexpr std::int64_t kTakeFor = 10'000'000;
 // However little happens, the watchdog sees that this thread runs.
 constexpr std::int64_t kTickEvery = kSecond;
 // A worker that is stuck is reported at once, and then so often.
