@@ -25,8 +25,8 @@ namespace latchkey {
 
 class NoticeQueue {
  public:
-  // As much as the ids take that are read one by one at most (RefreshSettings::pending_ids_max): more
-  // would end as a reload all the same, and keep the nonce behind it waiting.
+  // As much as the ids take that are read one by one at most (RefreshSettings::pending_ids_max):
+  // more would end as a reload all the same, and keep the nonce behind it waiting.
   static constexpr std::size_t kBytesMax = 4 << 20;
 
   // What triggers notified of a table; by its number among `tables`.
