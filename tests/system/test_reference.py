@@ -158,3 +158,29 @@ def test_every_unknown_directive_would_be_found(tmp_path: Path) -> None:
     )
     ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert ours == []
+
+
+# ---- promises
+
+
+def test_each_test_that_security_md_names_is_there() -> None:
+    """Beside each promise stands the name of what shows it: a file, a test in pytest, a suite in C++."""
+    page = (REPOSITORY / "docs" / "security.md").read_text()
+    python = "\n".join(
+        f"{path.name} {path.read_text()}" for path in (REPOSITORY / "tests").rglob("*.py")
+    )
+    suites = "\n".join(path.read_text() for path in (REPOSITORY / "tests" / "unit").glob("*.cpp"))
+    table = page.split("## What Latchkey protects")[1].split("## Owners of tables")[0]
+    rows = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert len(named) > 30
+    for name in named:
+        if name.endswith(".py"):
+            assert re.search(rf"(?m)^{re.escape(name)} ", python), name
+        elif name.startswith("test_"):
+            assert f"def {name}(" in python, name
+        elif "/" in name:
+            assert (REPOSITORY / name).exists(), name
+        else:
+            suite, _, test = name.partition(".")
+            assert re.search(rf"TEST\w*\({suite}, {test}", suites), name
