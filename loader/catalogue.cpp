@@ -66,8 +66,14 @@ std::string expressions_written() {
       " SELECT domain.oid FROM domain))");
 }
 
+std::string this_role(const std::string& expression) {
+  return "(SELECT " + expression +
+         in_catalog(" FROM pg_catalog.pg_roles r WHERE r.rolname {=} current_user)");
+}
+
 // JSON array of functions that strangers own: roles that could not act as the owner of each table
-// that our role reads. Their code, run as our role, could read those.
+// that our role reads. Their code, run as our role, could read those. To a superuser, all but
+// superusers are strangers.
 std::string foreign_code(const SourceConfig& source, const std::vector<TableName>& read) {
   std::vector<std::string> tables;
   for (const TableName& table : read) tables.push_back("(" + table_is(table, "o", "m") + ")");
@@ -88,11 +94,14 @@ std::string foreign_code(const SourceConfig& source, const std::vector<TableName
              " JOIN pg_catalog.pg_operator p ON p.oid {=} d.refobjid"
              " JOIN pg_catalog.pg_proc f ON f.oid {=} p.oprcode::pg_catalog.oid),"
              " stranger AS (SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r"
-             " WHERE NOT r.rolsuper AND EXISTS (SELECT FROM pg_catalog.pg_class o"
+             " WHERE NOT r.rolsuper AND (") +
+         this_role("r.rolsuper") +
+         in_catalog(
+             " OR EXISTS (SELECT FROM pg_catalog.pg_class o"
              " JOIN pg_catalog.pg_namespace m ON m.oid {=} o.relnamespace WHERE (") +
          joined(tables, " OR ") +
          in_catalog(
-             ") AND NOT pg_catalog.pg_has_role(r.oid, o.relowner, 'MEMBER')))"
+             ") AND NOT pg_catalog.pg_has_role(r.oid, o.relowner, 'MEMBER'))))"
              " SELECT coalesce(pg_catalog.json_agg(DISTINCT pg_catalog.concat("
              "code.oid::pg_catalog.regprocedure, ' of role ', stranger.rolname)), '[]')"
              " FROM code JOIN stranger ON stranger.oid {=} code.owner"
@@ -165,11 +174,6 @@ std::string columns_where(const std::string& condition) {
 std::string are_ours(const std::string& name) {
   return name + in_catalog(" {=} ANY (ARRAY[") + quoted_list(trigger_names()) +
          "]::pg_catalog.name[])";
-}
-
-std::string this_role(const std::string& expression) {
-  return "(SELECT " + expression +
-         in_catalog(" FROM pg_catalog.pg_roles r WHERE r.rolname {=} current_user)");
 }
 
 // Rows are versions: a trigger or function that was changed and changed back is another one, and

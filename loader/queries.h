@@ -32,8 +32,8 @@ constexpr int kDigestTextBytesMax = 256;
 // Stored (perhaps compressed) size past which a value of another type than text is not looked into:
 // what may pass takes at most some megabytes to look at.
 constexpr int kStoredBytesMax = 32 * 1024;
-// Below this it is not looked at first: decompressed it is still small.
-constexpr int kStoredBytesSmall = 500;
+// Below this it is not looked at first: decompressed (lz4: at most 255 times) it is still small.
+constexpr int kStoredBytesSmall = 200;
 
 // Fields of a selected row, in this order.
 enum RowField {

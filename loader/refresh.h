@@ -65,7 +65,9 @@ struct RefreshSettings {
   // Servers that the connection string names. They are tried in turn, and the wait between attempts
   // grows only when all have been.
   int hosts = 1;
-  std::size_t reread_ids_max = 5'000;        // in one query
+  // In one query. Its result is held as a whole: with the longest values that queries.h lets pass,
+  // some 50 MB.
+  std::size_t reread_ids_max = 1'000;
   std::size_t pending_ids_max = 100'000;     // of one source; more are cheaper as a reload
   std::size_t pending_bytes_max = 16 << 20;  // of these ids, which bounds memory; likewise
 };

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from adversaries import OWNERS
-from harness.postgres import PrivateCluster
+from harness.postgres import SUPERUSER, PrivateCluster
 from harness.programs import Daemon, check_config
 from harness.wait import until
 from installation import Databases, Installation
@@ -238,3 +238,20 @@ def test_triggers_of_a_superusers_are_no_strangers(site: Installation) -> None:
     site.check()
     with Daemon(site.config):
         assert site.ask("owner1_key_0000").names == ["valid"]
+
+
+def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, databases: Databases) -> None:
+    """Code of a table's owner, run as a superuser, would own the server: though he owns all tables read."""
+    made = Installation(cluster, databases.new(), user=SUPERUSER, allow_superuser=True)
+    made.sql("CREATE SCHEMA owner1 AUTHORIZATION owner1")
+    as_owner(made, "CREATE TABLE owner1.k (id int PRIMARY KEY, key text)")
+    made.source(OWNER1, table="owner1.k", id="id", key="key")
+    made.install()
+    made.check()
+    as_owner(
+        made,
+        """CREATE FUNCTION owner1.f(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+        CREATE INDEX ON owner1.k ((owner1.f(1) + id))""",
+    )
+    assert "L118" in check_config(made.config).expect(1).stdout
+    made.close()
