@@ -198,6 +198,7 @@ class Installation:
         # A trigger that was changed for a while may have missed something. And a notification, so
         # that the table is looked at before the next heartbeat.
         self.sql(f"""DO $$ BEGIN
+            PERFORM set_config('lock_timeout', '20s', true);
             IF EXISTS (SELECT FROM pg_trigger
                        WHERE tgrelid = to_regclass('{table}') AND tgname = 'latchkey_truncate') THEN
                 {changed_for_a_while(table)};
