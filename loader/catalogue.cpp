@@ -51,19 +51,13 @@ std::string expressions_read() {
       " FROM part JOIN pg_catalog.pg_statistic_ext s ON s.stxrelid {=} part.oid");
 }
 
-// And what an UPDATE runs besides: triggers, generated columns, checks of domains.
+// And what an UPDATE runs besides: triggers, generated columns.
 std::string expressions_written() {
   return in_catalog(
       " UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid, g.oid"
       " FROM part JOIN pg_catalog.pg_trigger g ON g.tgrelid {=} part.oid WHERE NOT g.tgisinternal"
       " UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid, f.oid"
-      " FROM part JOIN pg_catalog.pg_attrdef f ON f.adrelid {=} part.oid"
-      " UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid, k.oid"
-      " FROM pg_catalog.pg_constraint k WHERE k.contypid {<>} 0 AND k.contypid {=} ANY (ARRAY("
-      "WITH RECURSIVE domain(oid) AS (SELECT a.atttypid FROM part JOIN pg_catalog.pg_attribute a"
-      " ON a.attrelid {=} part.oid WHERE a.attnum {>} 0 UNION SELECT d.typbasetype FROM domain"
-      " JOIN pg_catalog.pg_type d ON d.oid {=} domain.oid WHERE d.typtype {=} 'd')"
-      " SELECT domain.oid FROM domain))");
+      " FROM part JOIN pg_catalog.pg_attrdef f ON f.adrelid {=} part.oid");
 }
 
 std::string this_role(const std::string& expression) {
@@ -71,42 +65,90 @@ std::string this_role(const std::string& expression) {
          in_catalog(" FROM pg_catalog.pg_roles r WHERE r.rolname {=} current_user)");
 }
 
-// JSON array of functions that strangers own: roles that could not act as the owner of each table
-// that our role reads. Their code, run as our role, could read those. To a superuser, all but
-// superusers are strangers.
-std::string foreign_code(const SourceConfig& source, const std::vector<TableName>& read) {
+// A condition: this role could not act as the owner of each table that our role reads. Its code,
+// run as our role, could read those. To a superuser, all but superusers are strangers.
+std::string is_stranger(const std::string& role, const std::vector<TableName>& read) {
   std::vector<std::string> tables;
   for (const TableName& table : read) tables.push_back("(" + table_is(table, "o", "m") + ")");
   if (tables.empty()) tables.emplace_back("false");
-  const bool writes = source.column(Role::kLastUsedAt) != nullptr;
-  return "(WITH RECURSIVE " + parts() + ", used AS (" + expressions_read() +
-         (writes ? expressions_written() : "") +
-         in_catalog(
-             "), code AS (SELECT f.oid, f.proowner AS owner, f.proowner AS operator_owner"
-             " FROM used u JOIN pg_catalog.pg_depend d ON d.classid {=} u.classid"
-             " AND d.objid {=} u.oid"
-             " AND d.refclassid {=} 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid"
-             " JOIN pg_catalog.pg_proc f ON f.oid {=} d.refobjid"
-             " UNION SELECT f.oid, f.proowner, p.oprowner"
-             " FROM used u JOIN pg_catalog.pg_depend d ON d.classid {=} u.classid"
-             " AND d.objid {=} u.oid"
-             " AND d.refclassid {=} 'pg_catalog.pg_operator'::pg_catalog.regclass::pg_catalog.oid"
-             " JOIN pg_catalog.pg_operator p ON p.oid {=} d.refobjid"
-             " JOIN pg_catalog.pg_proc f ON f.oid {=} p.oprcode::pg_catalog.oid),"
-             " stranger AS (SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r"
-             " WHERE NOT r.rolsuper AND (") +
-         this_role("r.rolsuper") +
+  return in_catalog("(NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid {=} ") + role +
+         ") AND (" + this_role("r.rolsuper") +
          in_catalog(
              " OR EXISTS (SELECT FROM pg_catalog.pg_class o"
              " JOIN pg_catalog.pg_namespace m ON m.oid {=} o.relnamespace WHERE (") +
-         joined(tables, " OR ") +
+         joined(tables, " OR ") + ") AND NOT pg_catalog.pg_has_role(" + role +
+         ", o.relowner, 'MEMBER'))))";
+}
+
+// JSON array of functions that strangers own. (PostgreSQL's own objects are no one's: what has a
+// lower identifier needs no look.)
+std::string foreign_code(const SourceConfig& source, const std::vector<TableName>& read) {
+  const bool writes = source.column(Role::kLastUsedAt) != nullptr;
+  const auto of_users = [](const std::string& oid) {
+    return oid + in_catalog(" {>=} ") + kFirstUserOid;
+  };
+  return "(WITH RECURSIVE " + parts() + ", used AS (" + expressions_read() +
+         (writes ? expressions_written() : "") +
          in_catalog(
-             ") AND NOT pg_catalog.pg_has_role(r.oid, o.relowner, 'MEMBER'))))"
-             " SELECT coalesce(pg_catalog.json_agg(DISTINCT pg_catalog.concat("
-             "code.oid::pg_catalog.regprocedure, ' of role ', stranger.rolname)), '[]')"
-             " FROM code JOIN stranger ON stranger.oid {=} code.owner"
-             " OR stranger.oid {=} code.operator_owner WHERE code.oid {>=} ") +
-         kFirstUserOid + ")";
+             "), named(classid, oid) AS (SELECT d.refclassid, d.refobjid FROM used u"
+             " JOIN pg_catalog.pg_depend d ON d.classid {=} u.classid AND d.objid {=} u.oid "
+             "WHERE ") +
+         of_users("d.refobjid") +
+         // Statistics of any column, mapped or not, may be compared while a query is planned.
+         in_catalog(
+             " UNION SELECT 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid, a.atttypid"
+             " FROM part JOIN pg_catalog.pg_attribute a ON a.attrelid {=} part.oid"
+             " WHERE a.attnum {>} 0 AND ") +
+         of_users("a.atttypid") +
+         // The types named, with those that they are made of. A multirange depends on its range.
+         in_catalog(
+             "), kind(oid) AS (SELECT named.oid FROM named"
+             " WHERE named.classid {=} 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid"
+             " UNION SELECT m.oid FROM kind JOIN pg_catalog.pg_type y ON y.oid {=} kind.oid"
+             " LEFT JOIN pg_catalog.pg_range g ON y.oid {=} g.rngtypid"
+             " LEFT JOIN pg_catalog.pg_attribute ya ON ya.attrelid {=} y.typrelid"
+             " AND y.typrelid {<>} 0 AND ya.attnum {>} 0"
+             " LEFT JOIN pg_catalog.pg_depend yd ON y.typtype {=} 'm' AND yd.objid {=} y.oid"
+             " AND yd.classid {=} 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid"
+             " AND yd.refclassid {=} 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid"
+             " CROSS JOIN LATERAL (VALUES (y.typelem), (y.typbasetype), (g.rngsubtype),"
+             " (ya.atttypid), (yd.refobjid)) AS m(oid) WHERE ") +
+         of_users("m.oid") +
+         in_catalog(
+             "), code AS (SELECT f.oid, f.proowner AS owner"
+             " FROM named JOIN pg_catalog.pg_proc f ON f.oid {=} named.oid"
+             " WHERE named.classid {=} 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid"
+             " UNION SELECT f.oid, w.owner"
+             " FROM named JOIN pg_catalog.pg_operator p ON p.oid {=} named.oid"
+             " JOIN pg_catalog.pg_proc f ON f.oid {=} p.oprcode::pg_catalog.oid"
+             " CROSS JOIN LATERAL (VALUES (f.proowner), (p.oprowner)) AS w(owner)"
+             " WHERE named.classid {=} 'pg_catalog.pg_operator'::pg_catalog.regclass"
+             "::pg_catalog.oid"
+             " UNION SELECT f.oid, f.proowner FROM kind"
+             " JOIN pg_catalog.pg_range g ON g.rngtypid {=} kind.oid"
+             " CROSS JOIN LATERAL (VALUES (g.rngsubdiff::pg_catalog.oid),"
+             " (g.rngcanonical::pg_catalog.oid)) AS w(oid)"
+             " JOIN pg_catalog.pg_proc f ON f.oid {=} w.oid"
+             " UNION SELECT f.oid, f.proowner FROM kind"
+             " JOIN pg_catalog.pg_constraint k ON k.contypid {=} kind.oid"
+             " JOIN pg_catalog.pg_depend d ON d.objid {=} k.oid"
+             " AND d.classid {=} 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid"
+             " AND d.refclassid {=} 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid"
+             " JOIN pg_catalog.pg_proc f ON f.oid {=} d.refobjid)"
+             " SELECT coalesce(pg_catalog.json_agg(DISTINCT w.what), '[]') FROM ("
+             "SELECT pg_catalog.concat(code.oid::pg_catalog.regprocedure, ' of role ',"
+             " pg_catalog.pg_get_userbyid(code.owner)) AS what FROM code WHERE ") +
+         of_users("code.oid") + " AND " + is_stranger("code.owner", read) +
+         // An UPDATE runs too much to tell: triggers, rules, cascades to other tables, checks that
+         // hold SQL as text. So nothing is written to a stranger's table.
+         (writes ? in_catalog(" UNION ALL SELECT pg_catalog.concat('whatever an UPDATE of ',"
+                              " q.oid::pg_catalog.regclass, ' runs for role ',"
+                              " pg_catalog.pg_get_userbyid(q.relowner))"
+                              " FROM part JOIN pg_catalog.pg_class q ON q.oid {=} part.oid"
+                              " WHERE ") +
+                       is_stranger("q.relowner", read)
+                 : "") +
+         ") w)";
 }
 
 // A condition: some policy shows this role every row for `command` (pg_policy.polcmd), and no
@@ -176,17 +218,25 @@ std::string are_ours(const std::string& name) {
          "]::pg_catalog.name[])";
 }
 
+// Mapped columns, by name.
+std::string is_mapped(const SourceConfig& source) {
+  std::vector<std::string> names;
+  for (const auto& [unused, column] : source.columns) names.push_back(column);
+  return in_catalog("a.attname {=} ANY (ARRAY[") + quoted_list(names) + "]::pg_catalog.name[])";
+}
+
 // Rows are versions: a trigger or function that was changed and changed back is another one, and
-// what happened in between may have gone unnoticed. (xmin survives freezing.)
+// what happened in between may have gone unnoticed. (xmin survives freezing; statistics are written
+// in place.)
 //
-// Of parts and expressions, of which there may be thousands, a digest. pg_class is read by the
-// statement's snapshot (unlike pg_relation_filenode(), which asks a cache): so a TRUNCATE is
-// visible in it if and only if it is visible to that statement, and to those that come later on any
-// connection.
-std::string version_of(const SourceConfig& source) {
+// Of parts, of which there may be thousands, a digest. pg_class is read by the statement's snapshot
+// (unlike pg_relation_filenode(), which asks a cache): so a TRUNCATE is visible in it if and only
+// if it is visible to that statement, and to those that come later on any connection.
+std::string version_of(const SourceConfig& source, const std::vector<TableName>& read) {
   const bool writes = source.column(Role::kLastUsedAt) != nullptr;
-  return "SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity,"
+  return "SELECT pg_catalog.concat_ws(' ', c.oid, c.xmin, c.relkind,"
          " pg_catalog.row_security_active(c.oid), " +
+         policies_allow('r') + ", " + (writes ? policies_allow('w') + ", " : "") +
          this_role("pg_catalog.concat(r.rolsuper, r.rolbypassrls)") +
          in_catalog(
              ", (SELECT pg_catalog.concat_ws(':', l.oid, l.nspowner)"
@@ -195,19 +245,36 @@ std::string version_of(const SourceConfig& source) {
              " p.oid, p.xmin), ' ' ORDER BY t.oid)"
              " FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid {=} t.tgfoid"
              " WHERE t.tgrelid {=} c.oid AND ") +
-         (writes ? "NOT t.tgisinternal" : are_ours("t.tgname")) +
+         are_ours("t.tgname") +
          in_catalog(
-             "),"
-             " (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', y.oid, y.xmin), ' '"
+             "), (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.attname,"
+             " a.xmin, pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')), ' '"
+             " ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid {=} c.oid AND ") +
+         is_mapped(source) +
+         in_catalog(
+             "), (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', e.oid, e.xmin), ' '"
+             " ORDER BY e.oid) FROM pg_catalog.pg_attribute a"
+             " JOIN pg_catalog.pg_type y ON y.oid {=} a.atttypid"
+             " JOIN pg_catalog.pg_enum e ON e.enumtypid {=} ANY (ARRAY[y.oid, y.typelem,"
+             " y.typbasetype]) WHERE a.attrelid {=} c.oid AND ") +
+         is_mapped(source) +
+         in_catalog(
+             "), (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', y.oid, y.xmin), ' '"
              " ORDER BY y.oid) FROM pg_catalog.pg_policy y WHERE y.polrelid {=} c.oid),"
+             " (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', w.oid, w.xmin), ' '"
+             " ORDER BY w.oid) FROM pg_catalog.pg_rewrite w WHERE w.ev_class {=} c.oid),"
+             " (SELECT pg_catalog.string_agg(i.inhparent::pg_catalog.text, ' '"
+             " ORDER BY i.inhparent) FROM pg_catalog.pg_inherits i WHERE i.inhrelid {=} c.oid),"
              " (WITH RECURSIVE ") +
-         parts() + ", used AS (" + expressions_read() + (writes ? expressions_written() : "") +
+         parts() +
          in_catalog(
-             ") SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to("
-             "pg_catalog.string_agg(pg_catalog.concat_ws(':', u.oid, q.relowner, q.relfilenode),"
-             " ' ' ORDER BY u.oid), 'UTF8')), 'hex')"
-             " FROM used u LEFT JOIN pg_catalog.pg_class q ON q.oid {=} u.oid))") +
-         from_table(source.table);
+             " SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to("
+             "pg_catalog.string_agg(pg_catalog.concat_ws(':', q.oid, q.relowner, q.relfilenode),"
+             " ' ' ORDER BY q.oid), 'UTF8')), 'hex')"
+             " FROM part JOIN pg_catalog.pg_class q ON q.oid {=} part.oid)") +
+         // Strangers come with a second table, or with a role that may read everything.
+         (read.size() > 1 || source.allow_superuser ? ", " + foreign_code(source, read) : "") +
+         ")" + from_table(source.table);
 }
 
 }  // namespace
@@ -233,9 +300,11 @@ std::string identity_sql(bool may_read_identifier) {
 }
 
 std::string versions_sql(const std::vector<const SourceConfig*>& sources) {
+  std::vector<TableName> read;
+  for (const SourceConfig* source : sources) read.push_back(source->table);
   std::string list;
   for (const SourceConfig* source : sources) {
-    list += (list.empty() ? "(" : ", (") + version_of(*source) + ")";
+    list += (list.empty() ? "(" : ", (") + version_of(*source, read) + ")";
   }
   return "pg_catalog.array_to_json(ARRAY[" + list + "]::pg_catalog.text[])::pg_catalog.text";
 }
@@ -307,7 +376,7 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<TableName>
              " WHERE f.relkind {<>} ALL (ARRAY['r', 'p']::pg_catalog.\"char\"[])),"
              "'encoding', pg_catalog.getdatabaseencoding(),"
              "'version', (") +
-         version_of(source) + "))" + from_table(source.table) + "), '{}')::pg_catalog.text";
+         version_of(source, read) + "))" + from_table(source.table) + "), '{}')::pg_catalog.text";
 }
 
 TableFacts TableFacts::from_json(std::string_view text) {

@@ -102,7 +102,8 @@ struct Loader::Source {
   std::vector<std::uint64_t> hashes;
   RowHasher hasher;
   UnusableRows unusable;
-  std::string version_reloaded;  // of the table's state, for whose sake it was read again last
+  std::optional<std::string>
+      version_reloaded;  // of the table's state, for whose sake it was read again last
   std::optional<RowDecoder> decoder;
   std::optional<RowReader> reader;
   std::optional<CopyReader> copy;
@@ -669,7 +670,7 @@ void Loader::look_up_table(Source& source, std::function<void()> done) {
                    [&source](const PgRows& rows) {
                      read_json("the look-up of the table",
                                [&] { source.facts = TableFacts::from_json(rows.value(0, 0)); });
-                     source.version_reloaded.clear();  // it may come back, and be news again
+                     source.version_reloaded.reset();  // it may come back, and be news again
                    },
                .done = std::move(done),
                .what = "the look-up of the table"});

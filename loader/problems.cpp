@@ -131,9 +131,10 @@ void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
   }
   if (!facts.foreign_code.empty()) {
     add(found, Lint::kForeignCode, "",
-        "to read " + table + " can run code as the database role (an index, a check, a policy" +
-            (source.column(Role::kLastUsedAt) != nullptr ? ", or a trigger on UPDATE" : "") +
-            " calls it), and that code belongs to roles that do not own all tables which this"
+        std::string("to read ") +
+            (source.column(Role::kLastUsedAt) != nullptr ? "or update " : "") + table +
+            " can run code as the database role (an index, a check, a policy, a type calls it), and"
+            " that code belongs to roles that do not own all tables which this"
             " role reads: " +
             joined(facts.foreign_code, "; ") +
             ". It could read the others' keys. Give [[source]] \"" + source.name +

@@ -13,6 +13,7 @@ std::string session_settings(bool by_policy) {
          "SET TimeZone = 'UTC';"
          "SET bytea_output = 'hex';"
          "SET extra_float_digits = 1;"
+         "SET quote_all_identifiers = off;"
          "SET lock_timeout = '2s';"
          "SET statement_timeout = 0;" +
          in_catalog(

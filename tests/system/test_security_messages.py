@@ -42,6 +42,23 @@ FAILURES = {
         "55P03",
         "its own log",
     ),
+    "constraint that is a key": (
+        """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '23514', CONSTRAINT = NEW.key; END $$;
+        CREATE TRIGGER t BEFORE UPDATE ON k FOR EACH ROW EXECUTE FUNCTION no()""",
+        "23514",
+        "its own log",
+    ),
+    "name that is a key": (
+        "ALTER TABLE k ADD CHECK (has_table_privilege(key || note, 'SELECT')) NOT VALID",
+        "42P01",
+        "its own log",
+    ),
+    "setting that is a key": (
+        "ALTER TABLE k ADD CHECK (current_setting(key) IS NULL) NOT VALID",
+        "42704",
+        "its own log",
+    ),
     "value": (
         """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN NEW.id := NEW.key::int; RETURN NEW; END $$;

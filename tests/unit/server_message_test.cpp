@@ -34,7 +34,22 @@ TEST(ServerMessage, KeepsBackWhatMayHoldARow) {
                                .function = "pg_strtoint32"};
   const ServerMessage user = {
       .sqlstate = "P0001", .primary = "sk_live_1", .constraint = "", .context = "", .function = ""};
-  for (const ServerMessage& message : {raised, value, user}) {
+  const ServerMessage name = {.sqlstate = "42P01",
+                              .primary = "relation \"sk_live_1\" does not exist",
+                              .constraint = "",
+                              .context = "",
+                              .function = "RangeVarGetRelidExtended"};
+  const ServerMessage constraint = {.sqlstate = "P0001",
+                                    .primary = "x",
+                                    .constraint = "sk_live_1",
+                                    .context = "PL/pgSQL function f() line 3 at RAISE",
+                                    .function = "exec_stmt_raise"};
+  const ServerMessage forged = {.sqlstate = "23514",
+                                .primary = "sk_live_1",
+                                .constraint = "sk_live_1",
+                                .context = "PL/pgSQL function f() line 3 at RAISE",
+                                .function = "exec_stmt_raise"};
+  for (const ServerMessage& message : {raised, value, user, name, constraint, forged}) {
     EXPECT_THAT(told(message), AllOf(Not(HasSubstr("sk_live")), HasSubstr("its own log has them"),
                                      HasSubstr(std::string(message.sqlstate))));
   }

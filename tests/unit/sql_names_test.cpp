@@ -22,12 +22,12 @@ using testing::IsEmpty;
 // Words that may stand before a parenthesis without being a function: SQL's own syntax, and the
 // names of what is defined on the spot.
 const std::set<std::string> kSyntax = {
-    "all",      "and",      "any",  "array", "as",      "base",         "by",     "check",
-    "coalesce", "code",     "copy", "cross", "domain",  "else",         "end",    "exception",
-    "exists",   "from",     "h",    "if",    "lateral", "materialized", "not",    "of",
-    "on",       "operator", "or",   "over",  "part",    "row",          "select", "stdout",
-    "stranger", "then",     "to",   "union", "update",  "used",         "using",  "values",
-    "when",     "where",    "with"};
+    "all",      "and",    "any",    "array",    "as",       "base", "by",      "check",
+    "coalesce", "code",   "copy",   "cross",    "domain",   "else", "end",     "exception",
+    "exists",   "for",    "from",   "h",        "if",       "kind", "lateral", "materialized",
+    "named",    "not",    "of",     "on",       "operator", "or",   "over",    "part",
+    "row",      "select", "stdout", "stranger", "then",     "to",   "union",   "update",
+    "used",     "using",  "values", "when",     "where",    "with"};
 // Forms that call an operator which has no name in the text.
 const std::set<std::string> kHidden = {"in",     "between", "like",     "ilike", "similar",
                                        "nullif", "natural", "greatest", "least", "overlaps"};
@@ -123,11 +123,11 @@ std::vector<std::string> unnamed(const std::string& sql) {
     if (call && !kSyntax.contains(token.text) && token.text != "\"") report(i, "function");
     if ((token.text == "from" || token.text == "join") && i + 1 < list.size()) {
       static const std::set<std::string> ours = {
-          "new_rows", "old_rows", "h",      "u",    "part",    "used",    "older",
-          "free",     "base",     "domain", "code", "written", "stranger"};
+          "new_rows", "old_rows", "h",    "u",       "part",     "used",  "older", "free",
+          "base",     "domain",   "code", "written", "stranger", "named", "kind"};
       const std::string& next = list[i + 1].text;
       const bool named = next == "pg_catalog" || next == "\"" || next == "(" || next == "rows" ||
-                         ours.contains(next);
+                         next == "lateral" || ours.contains(next);
       if (!named) report(i, "relation");
     }
   }
