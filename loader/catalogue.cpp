@@ -272,8 +272,10 @@ std::string version_of(const SourceConfig& source, const std::vector<TableName>&
              "pg_catalog.string_agg(pg_catalog.concat_ws(':', q.oid, q.relowner, q.relfilenode),"
              " ' ' ORDER BY q.oid), 'UTF8')), 'hex')"
              " FROM part JOIN pg_catalog.pg_class q ON q.oid {=} part.oid)") +
-         // Strangers come with a second table, or with a role that may read everything.
-         (read.size() > 1 || source.allow_superuser ? ", " + foreign_code(source, read) : "") +
+         // Strangers come with a second table, with a role that may read everything, or with
+         // triggers that a third role owns.
+         (read.size() > 1 || source.allow_superuser || writes ? ", " + foreign_code(source, read)
+                                                              : "") +
          ")" + from_table(source.table);
 }
 
