@@ -148,9 +148,9 @@ def rotation(stage: Stage) -> None:
     stage.verify(stage.keys["ci"], "valid", why="version 1")
     say("The status tells when an old version is not used any more, so that its file can go:")
     narrator.command("latchkey status | grep pepper")
-    lines = stage.run("latchkey", "status").stdout.splitlines()
     expected = {stage.v1.version: before[stage.v1.version] + 1, v2.version: 2}
     got = stage.accepted_by_pepper()
+    lines = stage.run("latchkey", "status").stdout.splitlines()
     told = "\n".join(line for line in lines if "pepper" in line)
     narrator.output(told, mark="✓" if got == expected else "✗")
     narrator.check("accepted by pepper", expected, got)

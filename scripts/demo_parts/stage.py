@@ -165,7 +165,18 @@ class Stage:
     # ---- asking, unseen
 
     def status(self) -> dict[str, Any]:
-        """`latchkey --json status`."""
+        """`latchkey --json status`, made after what was done before this call.
+
+        The daemon tells all who ask within a tenth of a second the same, so two texts are waited for.
+        """
+        made = {self._status()["uptime_s"]}
+        while True:
+            status = self._status()
+            made.add(status["uptime_s"])
+            if len(made) > 1:
+                return status
+
+    def _status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.run("latchkey", "--json", "status").stdout)
         return status
 

@@ -49,8 +49,8 @@ def outage(stage: Stage) -> None:
     say("Time goes by without a database, too. The key has expired:")
     stage.verify(keys["brief"], "expired")
     narrator.command("latchkey status | head -n 3")
-    done = stage.run("latchkey", "status")
     narrator.check("state of the database", "lost", stage.database_state())
+    done = stage.run("latchkey", "status")
     narrator.output("\n".join(done.stdout.splitlines()[:3]), mark="✓")
 
 
