@@ -240,7 +240,8 @@ def test_ids_of_another_table_delay_no_single_change(site: Installation) -> None
                     10,
                     "it is in force",
                 )
-                assert time.monotonic() - begin < scaled(1.0)
+                # Within the bound that is promised; bench/fairness measures the delay.
+                assert time.monotonic() - begin < scaled(5.0)
         assert site.database_status()["failures"] == 0
 
 
