@@ -26,7 +26,7 @@
 #include <thread>
 #include <vector>
 
-#include "client/connection.h"
+#include "latchkey/client.h"
 #include "protocol/codec.h"
 
 namespace latchkey {
@@ -114,19 +114,15 @@ class BareListener {
   std::thread thread_;
 };
 
-Clock::time_point wait_verdict(Connection& daemon, std::string_view key,
+Clock::time_point wait_verdict(latchkey_client* daemon, std::string_view key,
                                latchkey_verdict expected) {
-  static std::uint64_t request_id = 0;
   const auto deadline = Clock::now() + kDeadline;
-  std::vector<Answer> answers;
   for (;;) {
-    OutBuffer request;
-    const std::vector<std::string_view> keys = {key};
-    encode_verify(request, ++request_id, VerifyTerms{}, keys);
-    const Frame reply = daemon.exchange(request, request_id, LATCHKEY_VERIFIED);
+    latchkey_answer answer;
+    const int verdict = latchkey_verify(daemon, key.data(), key.size(), nullptr, &answer);
     const auto now = Clock::now();
-    if (decode_verified(reply.body, answers) || answers.size() != 1) give_up("no answer");
-    if (answers.front().verdict == expected) return now;
+    if (verdict < 0) give_up(latchkey_error_text(daemon));
+    if (verdict == static_cast<int>(expected)) return now;
     if (now > deadline) give_up("the verdict did not change");
   }
 }
@@ -144,7 +140,11 @@ void print(const char* name, std::vector<double> delays, const char* end) {
 
 int run(const char* conninfo, const char* socket, const char* key, int rounds) {
   Database writer(conninfo);
-  Connection daemon(socket, std::chrono::seconds(5));
+  const std::unique_ptr<latchkey_client, decltype(&latchkey_close)> opened(latchkey_open(socket),
+                                                                           &latchkey_close);
+  latchkey_client* const daemon = opened.get();
+  if (daemon == nullptr) give_up("the socket's path is too long");
+  latchkey_set_timeout(daemon, 5000);
   wait_verdict(daemon, key, LATCHKEY_VALID);
   std::vector<double> latchkey, bare;
   {

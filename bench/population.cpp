@@ -80,7 +80,7 @@ Rows::Rows(ScopeSets& scopes) {
     for (int bit = 0; bit < 4; ++bit) {
       if ((i >> bit & 1) != 0) names.push_back("resource" + std::to_string(bit) + ":write");
     }
-    sets_.push_back(scopes.intern(std::to_string(i), names));
+    sets_.push_back(scopes.intern(names));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "client/connection.h"
 #include "client/question.h"
 #include "client/text.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -22,42 +23,42 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
 
 // ---- answers
 
+std::string_view text(const char* said) { return said == nullptr ? "" : said; }
+
 // RFC 7662 names; what is not known is not there.
-ordered_json to_json(const Answer& answer) {
-  const Claims& claims = answer.claims;
+ordered_json to_json(const latchkey_answer& answer) {
   ordered_json json = {{"active", answer.verdict == LATCHKEY_VALID},
-                       {"verdict", verdict_name(answer.verdict)}};
-  const auto add = [&json](const char* name, std::string_view value) {
-    if (!value.empty()) json[name] = value;
+                       {"verdict", latchkey_verdict_name(answer.verdict)}};
+  const auto add = [&json](const char* name, const char* said) {
+    if (!text(said).empty()) json[name] = said;
   };
-  add("source", claims.source);
-  add("key_id", claims.key_id);
-  add("sub", claims.subject);
-  add("tenant", claims.tenant);
-  if (claims.has_scope) json["scope"] = claims.scope;
-  if (claims.expires) json["exp"] = *claims.expires;
-  add("metadata", claims.metadata);
-  json["fresh"] = answer.fresh;
+  add("source", answer.source);
+  add("key_id", answer.key_id);
+  add("sub", answer.subject);
+  add("tenant", answer.tenant);
+  if (answer.scope != nullptr) json["scope"] = answer.scope;
+  if (answer.has_expires != 0) json["exp"] = answer.expires;
+  add("metadata", answer.metadata);
+  json["fresh"] = answer.fresh != 0;
   if (answer.age_ms != LATCHKEY_AGE_UNKNOWN) json["age_ms"] = answer.age_ms;
   return json;
 }
 
-std::string to_line(const Answer& answer) {
-  const Claims& claims = answer.claims;
-  std::string line = verdict_name(answer.verdict);
+std::string to_line(const latchkey_answer& answer) {
+  std::string line = latchkey_verdict_name(answer.verdict);
   line.resize(std::max<std::size_t>(line.size(), 18), ' ');
-  const auto add = [&line](const char* name, const std::string& value) {
-    if (!value.empty()) line += std::string(" ") + name + "=" + value;
+  const auto add = [&line](const char* name, std::string_view value) {
+    if (!value.empty()) line += std::string(" ") + name + "=" + std::string(value);
   };
-  add("source", std::string(claims.source));
-  add("key_id", std::string(claims.key_id));
-  add("sub", std::string(claims.subject));
-  add("tenant", std::string(claims.tenant));
-  if (claims.has_scope) add("scope", "\"" + std::string(claims.scope) + "\"");
-  if (claims.expires) add("exp", utc(*claims.expires));
-  add("metadata", std::string(claims.metadata));
+  add("source", text(answer.source));
+  add("key_id", text(answer.key_id));
+  add("sub", text(answer.subject));
+  add("tenant", text(answer.tenant));
+  if (answer.scope != nullptr) add("scope", "\"" + std::string(answer.scope) + "\"");
+  if (answer.has_expires != 0) add("exp", utc(answer.expires));
+  add("metadata", text(answer.metadata));
   if (answer.age_ms != LATCHKEY_AGE_UNKNOWN) {
-    line += std::string(answer.fresh ? " fresh" : " NOT FRESH") +
+    line += std::string(answer.fresh != 0 ? " fresh" : " NOT FRESH") +
             " age=" + std::to_string(answer.age_ms) + "ms";
   }
   return line;
@@ -66,23 +67,15 @@ std::string to_line(const Answer& answer) {
 }  // namespace
 
 int run_verify(const CommonSettings& common, const VerifySettings& settings) {
-  const VerifyTerms terms = terms_of(settings);
+  const VerifyQuestion question(settings);
   Connection connection(common.socket, common.timeout);
   KeyReader reader;
-  OutBuffer request;
-  std::uint64_t request_id = 0;
-  std::vector<Answer> answers;
-  bool all_active = true;
-  bool all_answered = true;
+  bool any = false, all_active = true, all_answered = true;
   for (;;) {
-    const auto keys = reader.next(LATCHKEY_REQUEST_BYTES_MAX - verify_overhead(terms));
+    const auto keys = reader.next();
     if (keys.empty()) break;
-    encode_verify(request, ++request_id, terms, keys);
-    const Frame reply = connection.exchange(request, request_id, LATCHKEY_VERIFIED);
-    if (decode_verified(reply.body, answers) || answers.size() != keys.size()) {
-      throw NoAnswer("the daemon's reply cannot be understood");
-    }
-    for (const Answer& answer : answers) {
+    any = true;
+    for (const latchkey_answer& answer : connection.verify(question, keys)) {
       all_active = all_active && answer.verdict == LATCHKEY_VALID;
       all_answered = all_answered && answer.verdict != LATCHKEY_UNAVAILABLE;
       std::cout << (common.json ? to_json(answer).dump(-1, ' ', false,
@@ -90,9 +83,9 @@ int run_verify(const CommonSettings& common, const VerifySettings& settings) {
                                 : printable(to_line(answer)))
                 << '\n';
     }
-    std::cout.flush();
+    flush(std::cout);
   }
-  if (request_id == 0) throw UsageError{"no key on standard input (one a line)"};
+  if (!any) throw UsageError{"no key on standard input (one a line)"};
   if (!all_answered) return kExitNoAnswer;
   return all_active ? kExitAllActive : kExitSomeInactive;
 }
@@ -102,13 +95,7 @@ int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout) {
     throw UsageError{"--timeout must be 1ms to 60s"};
   }
   const auto start = std::chrono::steady_clock::now();
-  Connection connection(common.socket, common.timeout);
-  OutBuffer request;
-  encode_sync(request, 1, static_cast<std::uint32_t>(timeout.count()));
-  const Frame reply = connection.exchange(request, 1, LATCHKEY_SYNCED, timeout);
-  std::uint64_t waited_us = 0;
-  if (decode_synced(reply.body, waited_us))
-    throw NoAnswer("the daemon's reply cannot be understood");
+  Connection(common.socket, common.timeout).sync(timeout);
   const double elapsed = milliseconds_since(start);
   if (common.json) {
     std::cout << ordered_json{{"synced", true}, {"elapsed_ms", elapsed}} << '\n';
@@ -121,11 +108,7 @@ int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout) {
 
 int run_ping(const CommonSettings& common) {
   const auto start = std::chrono::steady_clock::now();
-  Connection connection(common.socket, common.timeout);
-  OutBuffer request;
-  encode_ping(request, 1);
-  const Frame reply = connection.exchange(request, 1, LATCHKEY_PONG);
-  if (decode_empty(reply.body)) throw NoAnswer("the daemon's reply cannot be understood");
+  Connection(common.socket, common.timeout).ping();
   const double elapsed = milliseconds_since(start);
   if (common.json) {
     std::cout << ordered_json{{"alive", true}, {"elapsed_ms", elapsed}} << '\n';

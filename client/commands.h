@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -28,10 +29,16 @@ struct CommonSettings {
 struct VerifySettings {
   std::vector<std::string> scopes;
   std::vector<std::string> any_scopes;
-  std::string source;
+  std::optional<std::string> source;
   std::optional<std::chrono::nanoseconds> max_age;
   bool metadata = false;
 };
+
+// Throws OutputError. A pipe that nobody reads has SIGPIPE do that (signal(7)).
+void flush(std::ostream& out);
+
+// What was printed has not arrived.
+struct OutputError {};
 
 constexpr std::chrono::milliseconds kTopIntervalMin{100}, kTopIntervalMax{60'000};
 
@@ -59,6 +66,7 @@ int run_why(const CommonSettings& common, const VerifySettings& why);
 int run_sync(const CommonSettings& common, std::chrono::milliseconds timeout);
 int run_ping(const CommonSettings& common);
 int run_status(const CommonSettings& common);
+int run_reload(const CommonSettings& common, std::chrono::milliseconds patience);
 int run_top(const CommonSettings& common, const TopSettings& top);
 int run_mint(const CommonSettings& common, const MintSettings& mint);
 int run_sql(const SqlSettings& sql);

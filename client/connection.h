@@ -1,14 +1,20 @@
-// A blocking connection to latchkeyd with a deadline on everything.
+// How `latchkey` asks: by liblatchkey, with its deadlines, limits and retries (PROTOCOL.md), as any
+// other program does. Failures become exceptions here.
 #pragma once
+
+#include <latchkey/client.h>
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <vector>
 
-#include "protocol/codec.h"
-#include "protocol/frame_buffer.h"
+#include "client/question.h"
 
 namespace latchkey {
 
@@ -21,37 +27,40 @@ class NoAnswer : public std::runtime_error {
 // The daemon refused the request.
 class Refused : public NoAnswer {
  public:
-  Refused(latchkey_error error_code, const std::string& text) : NoAnswer(text), code(error_code) {}
-  latchkey_error code;
+  Refused(std::uint32_t error_code, const std::string& text) : NoAnswer(text), code(error_code) {}
+  std::uint32_t code;  // enum latchkey_error
 };
 
+// Every method throws NoAnswer, or UsageError for what cannot be asked.
 class Connection {
  public:
-  using Clock = std::chrono::steady_clock;
-
-  // Connects within `timeout`; each later exchange has the same time. A full backlog is retried.
+  // Each call has `timeout`, with all attempts to connect.
   Connection(const std::string& path, std::chrono::milliseconds timeout);
-  ~Connection();
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
 
-  // Sends one encoded request and waits for its reply, whose body lives until the next exchange.
-  // `extra` is added to the time allowed.
-  Frame exchange(OutBuffer& request, std::uint64_t request_id, latchkey_type expected,
-                 std::chrono::milliseconds extra = {});
+  // One answer to each key. Their texts live until the next call.
+  std::span<const latchkey_answer> verify(const VerifyQuestion& question,
+                                          std::span<const std::string_view> keys);
+  nlohmann::ordered_json why(const VerifyQuestion& question, std::string_view key);
+  // These ask how the daemon is, and so are not patient with one that cannot be reached.
+  nlohmann::ordered_json status();
+  void ping();
+  // `timeout` is added to the connection's own.
+  void sync(std::chrono::milliseconds timeout);
 
  private:
-  void wait(short events, Clock::time_point deadline) const;
-  void send(Bytes bytes, Clock::time_point deadline);
-  void receive(Clock::time_point deadline);
+  struct Close {
+    void operator()(latchkey_client* client) const { latchkey_close(client); }
+  };
+  latchkey_reply impatient_reply();
+  void throw_if_nobody_listens() const;
+  void check(int failure) const;
+  void check(int failure, std::uint32_t refusal, const char* why) const;
+  [[nodiscard]] nlohmann::ordered_json object(const char* text) const;
 
   std::string path_;
-  std::chrono::milliseconds timeout_;
-  int socket_;
-  FrameBuffer in_{LATCHKEY_REPLY_BYTES_MAX};
+  std::unique_ptr<latchkey_client, Close> client_;
+  std::vector<latchkey_key> keys_;
+  std::vector<latchkey_answer> answers_;
 };
-
-// The reply to `status`, taken apart. Throws NoAnswer if it is no JSON object.
-[[nodiscard]] nlohmann::ordered_json status_report(Connection& connection);
 
 }  // namespace latchkey

@@ -9,6 +9,7 @@
 #include "daemon/duration.h"
 #include "daemon/options.h"
 #include "protocol/printable.h"
+#include "protocol/standard_files.h"
 
 namespace latchkey {
 namespace {
@@ -26,7 +27,22 @@ std::string default_socket() {
   return named != nullptr && *named != '\0' ? named : "/run/latchkey/latchkey.sock";
 }
 
+// An empty value is an unset shell variable sooner than a wish: `--source ""` would ask every
+// source, `--max-age=` take the next word for its value, or no age at all. What was typed is not
+// repeated, since it may be a key in the wrong place.
+void refuse_empty_values(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word.empty() || (word.starts_with("--") && word.find('=') == word.size() - 1)) {
+      throw UsageError{"argument " + std::to_string(i) +
+                       " is empty. Is a variable not set? Leave the option out, or give it a"
+                       " value."};
+    }
+  }
+}
+
 int run(int argc, char** argv, PrintableStream& out) {
+  refuse_empty_values(argc, argv);
   CLI::App app{
       "Asks latchkeyd about API keys. Exit status: 0 all keys are active, 1 some key is not,"
       " 2 wrong usage, 3 no trustworthy answer."};
@@ -64,6 +80,11 @@ int run(int argc, char** argv, PrintableStream& out) {
   sync_command->add_option("--timeout", sync_timeout, "How long to wait, at most 60s")
       ->capture_default_str();
   CLI::App* ping_command = app.add_subcommand("ping", "Does latchkeyd answer?");
+  std::string reload_timeout = "30s";
+  CLI::App* reload_command =
+      app.add_subcommand("reload", "Have latchkeyd read its configuration again; say how it went");
+  reload_command->add_option("--timeout", reload_timeout, "How long to wait")
+      ->capture_default_str();
   CLI::App* status_command = app.add_subcommand("status", "Freshness, sizes, counters");
 
   TopSettings top;
@@ -99,7 +120,8 @@ int run(int argc, char** argv, PrintableStream& out) {
   } catch (const CLI::RequiredError& error) {
     if (app.get_subcommands().empty()) {
       throw UsageError{
-          "no such command. Choose verify, why, sync, ping, status, top, mint or sql; --help tells"
+          "no such command. Choose verify, why, sync, ping, status, reload, top, mint or sql; "
+          "--help tells"
           " more."};
     }
     throw UsageError{std::string(error.what()) + ". --help tells what there is."};
@@ -118,6 +140,10 @@ int run(int argc, char** argv, PrintableStream& out) {
                                 duration(sync_timeout, "--timeout")));
   }
   if (ping_command->parsed()) return run_ping(common);
+  if (reload_command->parsed()) {
+    return run_reload(common, std::chrono::duration_cast<std::chrono::milliseconds>(
+                                  duration(reload_timeout, "--timeout")));
+  }
   if (status_command->parsed()) return run_status(common);
   if (top_command->parsed()) {
     top.interval =
@@ -134,12 +160,22 @@ int run(int argc, char** argv, PrintableStream& out) {
 }  // namespace
 }  // namespace latchkey
 
+void latchkey::flush(std::ostream& out) {
+  if (!out.flush()) throw OutputError{};
+}
+
 int main(int argc, char** argv) {
   using latchkey::printable;
+  latchkey::open_standard_files();
   latchkey::PrintableStream out(std::cout);
   const latchkey::PrintableStream errors(std::cerr);
   try {
-    return latchkey::run(argc, argv, out);
+    const int code = latchkey::run(argc, argv, out);
+    latchkey::flush(std::cout);
+    return code;
+  } catch (const latchkey::OutputError&) {
+    std::cerr << "latchkey: cannot write to standard output: what it would have said is lost.\n";
+    return latchkey::kExitNoAnswer;
   } catch (const latchkey::UsageError& error) {
     std::cerr << "latchkey: " << printable(error.what) << "\n";
     return latchkey::kExitUsage;

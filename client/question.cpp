@@ -9,44 +9,34 @@
 
 namespace latchkey {
 
-VerifyTerms terms_of(const VerifySettings& settings) {
-  VerifyTerms terms;
-  terms.want_metadata = settings.metadata;
-  terms.source = settings.source;
-  terms.all_scopes = settings.scopes;
-  terms.any_scopes = settings.any_scopes;
+VerifyQuestion::VerifyQuestion(const VerifySettings& settings) {
+  for (const std::string& scope : settings.scopes) all_scopes_.push_back(scope.c_str());
+  for (const std::string& scope : settings.any_scopes) any_scopes_.push_back(scope.c_str());
+  question_.all_scopes = all_scopes_.data();
+  question_.all_scopes_count = all_scopes_.size();
+  question_.any_scopes = any_scopes_.data();
+  question_.any_scopes_count = any_scopes_.size();
+  if (settings.source) question_.source = settings.source->c_str();
+  if (settings.metadata) question_.flags |= LATCHKEY_WANT_METADATA;
   if (settings.max_age) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*settings.max_age);
-    terms.max_age_ms =
+    question_.max_age_ms =
         static_cast<std::uint32_t>(std::min<std::int64_t>(ms.count(), LATCHKEY_MAX_AGE_ANY - 1));
   }
-  if (terms.source.size() > LATCHKEY_SOURCE_BYTES_MAX) {
-    throw UsageError{"--source has at most 63 characters"};
-  }
-  for (const auto* list : {&terms.all_scopes, &terms.any_scopes}) {
-    if (list->size() > LATCHKEY_SCOPES_MAX) throw UsageError{"at most 32 scopes of each kind"};
-    for (const std::string& scope : *list) {
-      if (scope.empty() || scope.size() > LATCHKEY_SCOPE_BYTES_MAX) {
-        throw UsageError{"a scope has 1 to 255 bytes"};
-      }
-    }
-  }
-  return terms;
 }
 
 KeyReader::~KeyReader() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
 
-std::vector<std::string_view> KeyReader::next(std::size_t bytes_max) {
+std::vector<std::string_view> KeyReader::next() {
   for (;;) {
-    std::vector<std::string_view> keys = take(bytes_max);
+    std::vector<std::string_view> keys = take();
     if (!keys.empty() || (ended_ && at_ == size_)) return keys;
     read_more();
   }
 }
 
-std::vector<std::string_view> KeyReader::take(std::size_t bytes_max) {
+std::vector<std::string_view> KeyReader::take() {
   std::vector<std::string_view> keys;
-  std::size_t bytes = 0;
   while (keys.size() < LATCHKEY_BATCH_KEYS_MAX) {
     const std::string_view rest(bytes_.data() + at_, size_ - at_);
     std::size_t length = rest.find('\n');
@@ -58,8 +48,6 @@ std::vector<std::string_view> KeyReader::take(std::size_t bytes_max) {
     if (key.ends_with('\r')) key.remove_suffix(1);
     // One byte too long is enough for the daemon to call it malformed.
     key = key.substr(0, LATCHKEY_KEY_BYTES_MAX + 1);
-    if (!keys.empty() && bytes + 2 + key.size() > bytes_max) break;
-    bytes += 2 + key.size();
     keys.push_back(key);
     at_ = std::min(size_, at_ + length + 1);
   }

@@ -1,16 +1,27 @@
 // What `verify` and `why` ask with: keys from standard input, terms from the command line.
 #pragma once
 
+#include <latchkey/client.h>
+
 #include <string_view>
 #include <vector>
 
 #include "client/commands.h"
-#include "protocol/codec.h"
 
 namespace latchkey {
 
-// The terms as the protocol has them; throws UsageError where they break a limit of it.
-[[nodiscard]] VerifyTerms terms_of(const VerifySettings& settings);
+// The terms as liblatchkey has them. It leads into the settings, which outlive it.
+class VerifyQuestion {
+ public:
+  explicit VerifyQuestion(const VerifySettings& settings);
+  VerifyQuestion(const VerifyQuestion&) = delete;
+  VerifyQuestion& operator=(const VerifyQuestion&) = delete;
+  [[nodiscard]] const latchkey_question* get() const { return &question_; }
+
+ private:
+  std::vector<const char*> all_scopes_, any_scopes_;
+  latchkey_question question_ = LATCHKEY_QUESTION_INIT;
+};
 
 // Lines as they come: a key typed at a terminal is answered at once, a file in full batches.
 class KeyReader {
@@ -21,10 +32,10 @@ class KeyReader {
   KeyReader& operator=(const KeyReader&) = delete;
 
   // Whole lines that are at hand now, at most a batch; empty at the end. Views until the next call.
-  std::vector<std::string_view> next(std::size_t bytes_max);
+  std::vector<std::string_view> next();
 
  private:
-  std::vector<std::string_view> take(std::size_t bytes_max);
+  std::vector<std::string_view> take();
   void read_more();
 
   static constexpr std::size_t kChunk = 65536;

@@ -69,6 +69,9 @@ void print_database(const ordered_json& database) {
     line += (live ? ", " : "") + std::to_string(failures) + " failure(s)";
   }
   std::cout << printable(line) << '\n';
+  if (const std::string trouble = text_of(database, "trouble"); !trouble.empty()) {
+    print_problem(trouble);
+  }
   if (const std::string error = text_of(database, "last_error"); !error.empty()) {
     const std::string ago = span_text(database.value("last_error_age_s", 0.0)) + " ago";
     if (live) {
@@ -132,6 +135,11 @@ void print_source(const ordered_json& source) {
               << " ago, " << number_of(source, "audits") << " times, "
               << number_of(source, "audit_mismatches") << " mismatch(es)\n";
   }
+  if (source.contains("unseen_s")) {
+    std::cout << kIndentation << "what tells nobody: unseen for "
+              << span_text(source.value("unseen_s", 0.0)) << ", at most "
+              << span_text(source.value("unseen_max_s", 0.0)) << '\n';
+  }
   const ordered_json peppers = object_of(source, "accepted_by_pepper");
   for (const auto& [name, count] : peppers.items()) {
     std::cout << kIndentation << count.get<long long>() << " accepted by pepper " << printable(name)
@@ -178,8 +186,7 @@ void print_status(const ordered_json& status) {
 }  // namespace
 
 int run_status(const CommonSettings& common) {
-  Connection connection(common.socket, common.timeout);
-  const ordered_json status = status_report(connection);
+  const ordered_json status = Connection(common.socket, common.timeout).status();
   if (common.json) {
     std::cout << status.dump() << '\n';
   } else {

@@ -9,8 +9,10 @@
 #undef lines
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <clocale>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
@@ -40,7 +42,7 @@ class Reports {
     ordered_json report;
     try {
       if (!connection_) connection_.emplace(common_.socket, common_.timeout);
-      report = status_report(*connection_);
+      report = connection_->status();
     } catch (const NoAnswer&) {
       connection_.reset();
       throw;
@@ -67,6 +69,16 @@ class Reports {
   double seconds_ = 0;
 };
 
+// ^C is how one leaves, not a failure.
+std::atomic<bool> interrupted{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
+
+void stop_on_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = true; };
+  sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: poll() and getch() return
+}
+
 // ---- text that scrolls
 
 constexpr std::size_t kPlainColumns = 100;
@@ -76,6 +88,7 @@ int run_plain(Reports& reports, const TopSettings& top) {
   for (std::uint64_t shown = 0; top.count == 0 || shown < top.count; ++shown) {
     if (shown > 0) {
       poll(nullptr, 0, static_cast<int>(top.interval.count()));
+      if (interrupted) return kExitAllActive;
       std::cout << '\n';
     }
     try {
@@ -181,7 +194,7 @@ int run_screen(Reports& reports, TopSettings top) {
     Terminal::show(reports.lines(Terminal::columns()), trouble, paused, top.interval);
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - Clock::now());
     const int key = Terminal::key(paused ? std::chrono::milliseconds(1000) : std::max(left, {}));
-    if (key == 'q' || key == 'Q' || key == 3) return kExitAllActive;
+    if (interrupted || key == 'q' || key == 'Q' || key == 3) return kExitAllActive;
     if (key == ERR && errno != EINTR && isatty(STDIN_FILENO) == 0) return kExitNoAnswer;
     if (key == 'p' || key == ' ') paused = !paused;
     if (key == '+') top.interval = std::min(top.interval * 2, kTopIntervalMax);
@@ -193,7 +206,13 @@ int run_screen(Reports& reports, TopSettings top) {
 
 int run_top(const CommonSettings& common, const TopSettings& top) {
   Reports reports(common);
-  if (top.plain || top.count > 0 || isatty(STDOUT_FILENO) == 0) return run_plain(reports, top);
+  stop_on_interrupt();
+  const char* term = std::getenv("TERM");
+  const bool dumb = term == nullptr || std::string_view(term) == "dumb" || *term == '\0';
+  if (top.plain || top.count > 0 || dumb || isatty(STDOUT_FILENO) == 0) {
+    return run_plain(reports, top);
+  }
+  std::setlocale(LC_CTYPE, "");  // for ncurses to draw characters of several bytes
   return run_screen(reports, top);
 }
 

@@ -213,9 +213,13 @@ void advise_on_age(const ordered_json& told) {
 void advise_on_unknown(const ordered_json& told) {
   const ordered_json key = told.value("key", ordered_json::object());
   const std::string stripped = text_of(told, "stripped_verdict");
+  if (const std::string prefix = text_of(told, "stripped_prefix"); !prefix.empty()) {
+    return advise("Without " + quoted(prefix) + " at its front the key is known (" + stripped +
+                  "): the application stores what stands behind that. Hand on the rest alone.");
+  }
   if (!stripped.empty() && stripped != "unknown") {
     return advise(
-        "Without the white space, quotation marks or \"Bearer\" around it the key is known"
+        "Without the white space, quotation marks, unseen characters or \"Bearer\" the key is known"
         " (" +
         stripped + "): these were copied with it.");
   }
@@ -305,24 +309,22 @@ int exit_code(const ordered_json& told) {
 }  // namespace
 
 int run_why(const CommonSettings& common, const VerifySettings& settings) {
-  const VerifyTerms terms = terms_of(settings);
+  const VerifyQuestion question(settings);
   KeyReader reader;
-  const std::size_t room = LATCHKEY_REQUEST_BYTES_MAX - verify_overhead(terms);
-  const auto keys = reader.next(room);
+  const auto keys = reader.next();
   if (keys.empty()) throw UsageError{"no key on standard input: `why` explains the one it reads"};
-  OutBuffer request;
-  encode_why(request, 1, terms, keys.front());
+  // A copy: to read on moves what was read.
+  struct Key {
+    std::string text;
+    ~Key() { OPENSSL_cleanse(text.data(), text.size()); }
+  };
+  Key key{std::string(keys.front())};
   // At a terminal, the first line is the key; elsewhere, a second one may still be on its way.
-  if (keys.size() > 1 || (isatty(STDIN_FILENO) == 0 && !reader.next(room).empty())) {
-    OPENSSL_cleanse(request.data(), request.size());
+  if (keys.size() > 1 || (isatty(STDIN_FILENO) == 0 && !reader.next().empty())) {
     throw UsageError{
         "several keys on standard input: `why` explains one. `latchkey verify` takes many"};
   }
-  Connection connection(common.socket, common.timeout);
-  const Frame reply = connection.exchange(request, 1, LATCHKEY_WHY_REPLY);
-  const std::string_view text = as_text(reply.body);
-  const ordered_json told = ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!told.is_object()) throw NoAnswer("the daemon's reply cannot be understood");
+  const ordered_json told = Connection(common.socket, common.timeout).why(question, key.text);
   if (common.json) {
     std::cout << told << '\n';
   } else {

@@ -1,5 +1,6 @@
 #include "daemon/assembly.h"
 
+#include <openssl/crypto.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -55,7 +56,7 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
   }
   return std::make_shared<const Policy>(
       Policy{Verifier(std::move(digesters), std::move(routes), options.freshness.limits()),
-             CallerRules(options.allow, names, geteuid()), options.limits});
+             CallerRules(options.allow, names, geteuid(), OverflowIds::here()), options.limits});
 }
 
 namespace {
@@ -88,7 +89,11 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
     config.name = database.name;
     config.target.conninfo = database.conninfo;
     if (!database.password_file.empty()) {
-      config.target.password = read_password(database.password_file);
+      // Read once now: a file that is not there is an error in the configuration.
+      std::string password = read_password(database.password_file);
+      OPENSSL_cleanse(password.data(), password.size());
+      warn_of_readers(database.password_file);
+      config.target.password = [file = database.password_file] { return read_password(file); };
     }
     config.refresh.heartbeat_ns = options.freshness.heartbeat.count();
     config.refresh.barrier_deadline_ns = options.freshness.bound.count();

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 
 namespace latchkey {
 
@@ -23,9 +26,38 @@ std::optional<Peer> peer_of(int socket) {
   return peer;
 }
 
+namespace {
+
+constexpr std::uint64_t kAllIds = 4'294'967'295;  // of 32 bits, but for the one that is none
+constexpr std::uint32_t kOverflowDefault = 65'534;
+
+std::string text_of(const char* path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+std::optional<std::uint32_t> OverflowIds::of(std::string_view map, std::string_view overflow) {
+  // Lines of: first id inside, first outside, how many.
+  std::istringstream lines{std::string(map)};
+  std::uint64_t inside = 0, outside = 0, count = 0, mapped = 0;
+  while (lines >> inside >> outside >> count) mapped += count;
+  if (lines.eof() && mapped >= kAllIds) return std::nullopt;
+  std::istringstream number{std::string(overflow)};
+  std::uint32_t id = 0;
+  return number >> id ? id : kOverflowDefault;
+}
+
+OverflowIds OverflowIds::here() {
+  return {of(text_of("/proc/self/uid_map"), text_of("/proc/sys/kernel/overflowuid")),
+          of(text_of("/proc/self/gid_map"), text_of("/proc/sys/kernel/overflowgid"))};
+}
+
 CallerRules::CallerRules(std::span<const AllowOptions> rules,
-                         std::span<const std::string> source_names, uid_t own_uid)
-    : own_uid_(own_uid) {
+                         std::span<const std::string> source_names, uid_t own_uid,
+                         OverflowIds overflow)
+    : own_uid_(own_uid), overflow_(overflow) {
   for (std::size_t i = 0; i < source_names.size(); ++i) everything_.sources |= SourceMask{1} << i;
   everything_.all_sources = everything_.reasons = everything_.metadata = true;
   for (const AllowOptions& option : rules) {
@@ -57,10 +89,11 @@ CallerRules::CallerRules(std::span<const AllowOptions> rules,
 }
 
 const CallerRules::Rule* CallerRules::rule_of(const Peer& peer) const {
-  const auto found = std::ranges::find_if(rules_, [&peer](const Rule& rule) {
-    if (rule.uid && *rule.uid != peer.uid) return false;
-    return !rule.gid || *rule.gid == peer.gid ||
-           std::ranges::find(peer.groups, *rule.gid) != peer.groups.end();
+  const auto found = std::ranges::find_if(rules_, [&](const Rule& rule) {
+    if (rule.uid && (*rule.uid != peer.uid || peer.uid == overflow_.uid)) return false;
+    if (!rule.gid) return true;
+    if (rule.gid == overflow_.gid) return false;
+    return *rule.gid == peer.gid || std::ranges::find(peer.groups, *rule.gid) != peer.groups.end();
   });
   return found == rules_.end() ? nullptr : &*found;
 }

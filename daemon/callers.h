@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "daemon/options.h"
@@ -27,6 +28,21 @@ struct Peer {
 
 // Who stands at the other end of a connected Unix socket; nothing if the kernel will not say.
 [[nodiscard]] std::optional<Peer> peer_of(int socket);
+
+// Where not every id of the machine has a counterpart here (user_namespaces(7)), the kernel shows
+// one overflow id for all that have none: it is nobody in particular. Nothing: each id here is
+// somebody's.
+struct OverflowIds {
+  std::optional<uid_t> uid = {};
+  std::optional<gid_t> gid = {};
+
+  // Of this process (proc(5): /proc/self/uid_map, /proc/sys/kernel/overflowuid; likewise of
+  // groups). What cannot be read counts as a map that is not whole, and the kernel's default id.
+  [[nodiscard]] static OverflowIds here();
+  // From the text of such a map and the overflow id's; pure.
+  [[nodiscard]] static std::optional<std::uint32_t> of(std::string_view map,
+                                                       std::string_view overflow);
+};
 
 // Types of requests, each a bit. To ping is everybody's who is admitted.
 using Operations = std::uint32_t;
@@ -77,10 +93,11 @@ class CallerRules {
  public:
   // `source_names` in the order of the verifier's routes.
   CallerRules(std::span<const AllowOptions> rules, std::span<const std::string> source_names,
-              uid_t own_uid);
+              uid_t own_uid, OverflowIds overflow = {});
 
   // What the first rule that names the peer allows. Root and the daemon's own user may do
-  // everything unless a rule names them. Nothing: not allowed at all.
+  // everything unless a rule names them. Nothing: not allowed at all. An overflow id is named by no
+  // rule, and is not the daemon's own.
   [[nodiscard]] std::optional<Rights> rights_of(const Peer& peer) const;
   [[nodiscard]] CallerId id_of(const Peer& peer) const;
 
@@ -92,11 +109,12 @@ class CallerRules {
   };
   [[nodiscard]] const Rule* rule_of(const Peer& peer) const;
   [[nodiscard]] bool is_trusted(const Peer& peer) const {
-    return peer.uid == 0 || peer.uid == own_uid_;
+    return peer.uid != overflow_.uid && (peer.uid == 0 || peer.uid == own_uid_);
   }
   std::vector<Rule> rules_;
   Rights everything_;
   uid_t own_uid_;
+  OverflowIds overflow_;
 };
 
 }  // namespace latchkey

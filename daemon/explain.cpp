@@ -1,6 +1,7 @@
 #include "daemon/explain.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -80,6 +81,38 @@ std::string_view stripped(std::string_view key) {
   return key;
 }
 
+// A byte order mark, zero-width spaces and joiners, soft hyphens, spaces that do not break: what
+// editors, chats and web pages put into a text unseen.
+std::string without_invisible(std::string_view key) {
+  constexpr std::array<std::string_view, 7> kInvisible = {
+      "\xEF\xBB\xBF", "\xE2\x80\x8B", "\xE2\x80\x8C", "\xE2\x80\x8D",
+      "\xE2\x81\xA0", "\xC2\xAD",     "\xC2\xA0"};
+  std::string text;
+  while (!key.empty()) {
+    const auto found = std::ranges::find_if(
+        kInvisible, [key](std::string_view unseen) { return key.starts_with(unseen); });
+    const std::size_t length = found == kInvisible.end() ? 1 : found->size();
+    if (found == kInvisible.end()) text += key.front();
+    key.remove_prefix(length);
+  }
+  return text;
+}
+
+// What stands behind "17|" (an id) or "cal_", "sk_live_" (words): many applications store that
+// alone.
+std::vector<std::string_view> behind_prefixes(std::string_view key) {
+  constexpr std::size_t kPrefixMax = 24, kWordsMax = 3;
+  std::vector<std::string_view> rests;
+  const std::size_t bar = key.find_first_not_of("0123456789");
+  if (bar != key.npos && bar > 0 && key[bar] == '|') rests.push_back(key.substr(bar + 1));
+  for (std::size_t at = key.find('_'); at < kPrefixMax && rests.size() < kWordsMax;
+       at = key.find('_', at + 1)) {
+    rests.push_back(key.substr(at + 1));
+  }
+  std::erase(rests, "");
+  return rests;
+}
+
 const char* malformed_because(std::string_view key) {
   if (key.empty()) return "empty";
   return key.size() > LATCHKEY_KEY_BYTES_MAX ? "too_long" : "zero_byte";
@@ -138,24 +171,40 @@ class Explanation {
 
   [[nodiscard]] const char* speaks_because() const {
     if (rows_.size() == 1) return "only_row";
+    if (is_ambiguous()) return "ambiguous";
     const auto good = [](const Sighting& row) { return row.verdict == LATCHKEY_VALID; };
-    if (good(rows_.front())) return is_ambiguous() ? "ambiguous" : "first";
+    if (good(rows_.front())) return "first";
     return std::ranges::any_of(rows_, good) ? "refuses" : "first";
   }
 
-  // Refused although the row that speaks is good: another one of its source is, too.
+  // Refused although the row that speaks is active: another one of its source is, too.
   [[nodiscard]] bool is_ambiguous() const {
-    return finding_.verdict == LATCHKEY_DISABLED && rows_.front().verdict == LATCHKEY_VALID;
+    const Record& speaker = *rows_.front().record;
+    return finding_.verdict == LATCHKEY_DISABLED &&
+           (is_active(rows_.front()) || speaker.stands_for().has_value());
   }
+  static bool is_active(const Sighting& row) { return row.record->state() == RowState::kActive; }
 
-  // Would the key be known without what was perhaps copied with it? Asked only where it is not.
+  // Would the key be known without what was perhaps copied with it, or what the application puts
+  // before what it stores? Asked only where it is not.
   void add_stripped(ordered_json& json) const {
-    const std::string_view key = stripped(question_.key);
     if (finding_.verdict != LATCHKEY_UNKNOWN && finding_.verdict != LATCHKEY_MALFORMED) return;
-    if (key.empty() || key.size() == question_.key.size()) return;
+    const std::string visible = without_invisible(question_.key);
+    const std::string_view bare = stripped(visible);
+    if (!bare.empty() && bare.size() != question_.key.size()) {
+      json["stripped_verdict"] = verdict_name(verdict_of(bare));
+    }
+    for (const std::string_view rest : behind_prefixes(bare)) {
+      const latchkey_verdict verdict = verdict_of(rest);
+      if (verdict == LATCHKEY_UNKNOWN || verdict == LATCHKEY_MALFORMED) continue;
+      json["stripped_verdict"] = verdict_name(verdict);
+      json["stripped_prefix"] = bare.substr(0, bare.size() - rest.size());
+      return;
+    }
+  }
+  [[nodiscard]] latchkey_verdict verdict_of(std::string_view key) const {
     std::vector<Sighting> seen;
-    const Finding finding = verifier_.verify({key, question_.terms}, now_, seen);
-    json["stripped_verdict"] = verdict_name(finding.verdict);
+    return verifier_.verify({key, question_.terms}, now_, seen).verdict;
   }
 
   // ---- where it was looked for
@@ -262,6 +311,7 @@ class Explanation {
     if (record.state() != RowState::kActive) {
       list.push_back({{"condition", state_name(record.state())}});
     }
+    add_twins(row, list);
     add_times(row, list);
     add_others(row, list);
     add_scopes(record, list);
@@ -334,23 +384,30 @@ class Explanation {
     list.push_back(condition);
   }
 
-  // What other rows do to this one, if it is good by itself.
-  void add_others(const Sighting& row, ordered_json& list) const {
-    if (row.verdict != LATCHKEY_VALID) return;
+  // Rows of its source that are active as it is: nobody can say whose the key is.
+  void add_twins(const Sighting& row, ordered_json& list) const {
+    if (!is_active(row)) return;
     ordered_json ids = ordered_json::array({row.record->key_id()});
     for (const Sighting& other : told(rows_)) {
-      if (other.record == row.record) continue;
-      const bool refuses = other.verdict != LATCHKEY_VALID ||
-                           (speaks(other) && is_ambiguous() && other.route != row.route);
-      if (refuses) {
-        list.push_back({{"condition", "other_row_refuses"},
-                        {"source", name_of(other.route)},
-                        {"key_id", other.record->key_id()}});
-      } else if (other.route == row.route) {
-        ids.push_back(other.record->key_id());
-      }
+      if (other.record != row.record && is_twin(other, row)) ids.push_back(other.record->key_id());
     }
     if (ids.size() > 1) list.push_back({{"condition", "ambiguous"}, {"key_ids", ids}});
+  }
+
+  static bool is_twin(const Sighting& other, const Sighting& row) {
+    return other.route == row.route && (is_active(other) || other.record->stands_for());
+  }
+
+  // What else refuses the key, if this row is good by itself.
+  void add_others(const Sighting& row, ordered_json& list) const {
+    if (row.verdict != LATCHKEY_VALID) return;
+    for (const Sighting& other : told(rows_)) {
+      if (other.record == row.record || is_twin(other, row)) continue;
+      if (other.verdict == LATCHKEY_VALID && !(speaks(other) && is_ambiguous())) continue;
+      list.push_back({{"condition", "other_row_refuses"},
+                      {"source", name_of(other.route)},
+                      {"key_id", other.record->key_id()}});
+    }
   }
 
   const Verifier& verifier_;

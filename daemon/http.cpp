@@ -1,5 +1,6 @@
 #include "daemon/http.h"
 
+#include <algorithm>
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -9,6 +10,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
+#include <iterator>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -28,8 +30,9 @@ using Socket = Protocol::socket;
 using Request = http::request<http::empty_body>;
 using Response = http::response<http::string_body>;
 
-// A scraper or two, a probe, and somebody who looks. The next ones wait in the kernel's queue.
-constexpr std::size_t kConnectionsMax = 16;
+// A scraper or two, a probe, and somebody who looks. For the next one, that goes which has kept us
+// waiting longest: those who say nothing keep nobody out.
+constexpr std::size_t kConnectionsMax = 64;
 // For a whole exchange, and for the next request on a connection that is kept.
 constexpr auto kPatience = std::chrono::seconds(10);
 constexpr std::uint32_t kHeaderBytesMax = 8192;
@@ -55,25 +58,70 @@ Response respond(const Request& request, http::status status, std::string body,
   return response;
 }
 
-Response health(const Request& request, const std::vector<std::string>& trouble) {
-  return trouble.empty() ? respond(request, http::status::ok, "ok\n")
-                         : respond(request, http::status::service_unavailable, lines(trouble));
+Response health(const Request& request, const std::vector<std::string>& trouble,
+                const std::vector<std::string>& remarks = {}) {
+  return trouble.empty()
+             ? respond(request, http::status::ok, "ok\n" + lines(remarks))
+             : respond(request, http::status::service_unavailable, lines(trouble) + lines(remarks));
+}
+
+// A loopback address or name, with a port or without. A page in somebody's browser may reach us by
+// a name of its own that it has turned to 127.0.0.1 (DNS rebinding); then it stands here.
+bool is_loopback(std::string_view authority) {
+  std::string_view host = authority;
+  if (host.starts_with('[')) {
+    const std::size_t end = host.find(']');
+    if (end == host.npos) return false;
+    host = host.substr(1, end - 1);
+  } else {
+    host = host.substr(0, host.find(':'));
+  }
+  if (beast::iequals(host, "localhost") || beast::iequals(host, "localhost.")) return true;
+  beast::error_code error;
+  const auto address = asio::ip::make_address(std::string(host), error);
+  return !error && address.is_loopback();
+}
+
+// RFC 9112 section 3.2. Nothing: the request is to be refused.
+struct Target {
+  std::string_view path;
+  std::string_view authority;
+};
+std::optional<Target> target_of(const Request& request) {
+  const auto hosts = request.equal_range(http::field::host);
+  const auto count = std::distance(hosts.first, hosts.second);
+  if (count > 1 || (count == 0 && request.version() >= 11)) return std::nullopt;
+  Target target{request.target(), count == 1 ? std::string_view(hosts.first->value()) : ""};
+  constexpr std::string_view kScheme = "http://";
+  if (beast::iequals(target.path.substr(0, kScheme.size()), kScheme)) {  // absolute-form
+    const std::string_view rest = target.path.substr(kScheme.size());
+    const std::size_t slash = std::min(rest.find_first_of("/?"), rest.size());
+    target.authority = rest.substr(0, slash);  // which goes before Host
+    target.path = slash < rest.size() && rest[slash] == '/' ? rest.substr(slash) : "/";
+  }
+  target.path = target.path.substr(0, target.path.find('?'));
+  return target;
 }
 
 Response answer(const Request& request, const HttpHooks& hooks) {
+  const auto target = target_of(request);
+  if (!target) return respond(request, http::status::bad_request, "one Host, please\n");
+  if (hooks.loopback_only && !target->authority.empty() && !is_loopback(target->authority)) {
+    return respond(request, http::status::misdirected_request,
+                   "Host is not this host's loopback address\n");
+  }
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
     Response response = respond(request, http::status::method_not_allowed, "GET or HEAD only\n");
     response.set(http::field::allow, "GET, HEAD");
     return response;
   }
-  const auto target = request.target();
-  const auto path = target.substr(0, target.find('?'));
+  const std::string_view path = target->path;
   if (path == "/metrics") {
     return respond(request, http::status::ok, hooks.metrics(),
                    "text/plain; version=0.0.4; charset=utf-8");
   }
   if (path == "/livez") return health(request, hooks.stuck());
-  if (path == "/readyz") return health(request, hooks.unready());
+  if (path == "/readyz") return health(request, hooks.unready(), hooks.remarks());
   return respond(request, http::status::not_found, "/metrics, /livez or /readyz\n");
 }
 
@@ -84,6 +132,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       : stream_(std::move(socket)), hooks_(hooks), ended_(std::move(ended)) {}
 
   void read() {
+    waits_since_ = std::chrono::steady_clock::now();
     parser_.emplace();
     parser_->header_limit(kHeaderBytesMax);
     parser_->body_limit(0);
@@ -92,6 +141,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
                      beast::bind_front_handler(&Connection::have_read, shared_from_this()));
   }
   void close() { stream_.close(); }
+  // Since when it has owed us a request; the end of time while it is answered.
+  [[nodiscard]] std::chrono::steady_clock::time_point waits_since() const { return waits_since_; }
 
  private:
   void have_read(const beast::error_code& error, std::size_t) {
@@ -105,6 +156,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     write(answer(parser_->get(), hooks_));
   }
   void write(Response response) {
+    waits_since_ = std::chrono::steady_clock::time_point::max();
     response_ = std::move(response);
     stream_.expires_after(kPatience);
     http::async_write(stream_, response_,
@@ -125,6 +177,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   beast::flat_buffer buffer_{kHeaderBytesMax};
   std::optional<http::request_parser<http::empty_body>> parser_;
   Response response_;
+  std::chrono::steady_clock::time_point waits_since_;
 };
 
 }  // namespace
@@ -136,7 +189,7 @@ class HttpServer::Connections : public std::enable_shared_from_this<Connections>
       : hooks_(std::move(hooks)), acceptor_(io, protocol, listening), pause_(io) {}
 
   void accept() {
-    if (accepting_ || !acceptor_.is_open() || open_.size() >= kConnectionsMax) return;
+    if (accepting_ || !acceptor_.is_open()) return;
     accepting_ = true;
     acceptor_.async_accept(
         [self = shared_from_this()](const beast::error_code& error, Socket socket) {
@@ -162,11 +215,14 @@ class HttpServer::Connections : public std::enable_shared_from_this<Connections>
     });
   }
   void open(Socket socket) {
+    if (open_.size() >= kConnectionsMax) {
+      const auto longest = std::ranges::min_element(open_, {}, &Connection::waits_since);
+      (*longest)->close();
+      open_.erase(longest);
+    }
     const auto connection = std::make_shared<Connection>(
-        std::move(socket), hooks_, [self = shared_from_this()](Connection* ended) {
-          self->open_.erase(ended);
-          self->accept();
-        });
+        std::move(socket), hooks_,
+        [self = shared_from_this()](Connection* ended) { self->open_.erase(ended); });
     open_.insert(connection.get());
     connection->read();
   }
@@ -186,6 +242,7 @@ HttpServer::HttpServer(asio::io_context& io, const MetricsOptions& options, Http
     connections_ = std::make_shared<Connections>(io, asio::local::stream_protocol(), listening,
                                                  std::move(hooks));
   } else {
+    hooks.loopback_only = true;
     const asio::ip::tcp::endpoint wanted(asio::ip::make_address(options.address), options.port);
     asio::ip::tcp::acceptor acceptor(io);
     try {

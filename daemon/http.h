@@ -20,6 +20,8 @@ struct HttpHooks {
   std::function<std::string()> metrics;               // Prometheus' text format 0.0.4
   std::function<std::vector<std::string>()> stuck;    // what does not run any more; empty: alive
   std::function<std::vector<std::string>()> unready;  // what cannot be answered; empty: ready
+  std::function<std::vector<std::string>()> remarks;  // what /readyz says besides
+  bool loopback_only = false;  // of Host: set by the server that listens on a port
 };
 
 class HttpServer {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -24,9 +25,13 @@
 #include <iostream>
 #include <mutex>
 #include <new>
+#include <span>
 #include <string_view>
+#include <system_error>
 #include <thread>
+#include <utility>
 
+#include "daemon/aside.h"
 #include "daemon/assembly.h"
 #include "daemon/guess_watch.h"
 #include "daemon/http.h"
@@ -41,6 +46,7 @@
 #include "keymap/clock.h"
 #include "loader/loader.h"
 #include "protocol/printable.h"
+#include "protocol/standard_files.h"
 
 namespace latchkey {
 namespace {
@@ -103,10 +109,14 @@ std::size_t log_lines_dropped() { return spdlog::thread_pool()->overrun_counter(
 // What waits is written, unless nobody takes it: then the process ends without.
 void finish_log(int exit_code) {
   std::promise<void> written;
-  std::thread([&written] {
-    spdlog::shutdown();
-    written.set_value();
-  }).detach();
+  try {
+    std::thread([&written] {
+      spdlog::shutdown();
+      written.set_value();
+    }).detach();
+  } catch (const std::system_error&) {
+    return spdlog::shutdown();  // no thread to be had
+  }
   if (written.get_future().wait_for(kLogPatience) == std::future_status::timeout) {
     std::_Exit(exit_code);
   }
@@ -127,9 +137,10 @@ std::vector<LintFinding> wait_loaded(const std::vector<std::unique_ptr<Loader>>&
       const auto unready = loader->wait_ready(std::chrono::milliseconds(100), first_attempt_only);
       if (!unready || interrupted()) break;
       const LoaderStatus status = loader->status();
-      if (status.state == Refresh::State::kLoading) deadline_ns = boot_ns() + patience.count();
+      const bool goes_on = status.state == Refresh::State::kLoading || status.queue_in_the_way;
+      if (goes_on) deadline_ns = boot_ns() + patience.count();
       waiting();
-      const bool failed_once = first_attempt_only && status.failures > 0;
+      const bool failed_once = first_attempt_only && status.rounds_failed > 0;
       if (!unready->final && !failed_once && boot_ns() < deadline_ns) continue;
       trouble.insert(trouble.end(), unready->why.begin(), unready->why.end());
       break;
@@ -225,25 +236,28 @@ int report_check(const std::vector<LintFinding>& trouble,
 struct Running {
   Options options;
   std::int64_t started_ns = boot_ns();
+  // Once: a clock that is set later must not look like a restart.
+  double started_unix_s =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   Quiescence quiescence;
   std::vector<std::unique_ptr<KeySet>> key_sets;
   std::vector<std::unique_ptr<Loader>> loaders;
   PepperCounters counters;
-  std::mutex policy_mutex;
+  std::mutex policy_mutex;  // of these two
   std::shared_ptr<const Policy> policy;
+  ReloadReport reload_report;
   std::unique_ptr<Server> server;
 
-  explicit Running(Options from) : options(std::move(from)) {
+  Running(Options from, const Secrets& secrets) : options(std::move(from)) {
     for (const SourceConfig& source : options.sources) {
       key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
       if (source.column(Role::kLastUsedAt) == nullptr) continue;
       key_sets.back()->uses = std::make_unique<UseLog>(options.listen.workers);
     }
-    const Secrets secrets(options);
     policy = make_policy(options, secrets, counters, key_sets);
     loaders = make_loaders(options, secrets, quiescence, key_sets);
-    // From here on peppers are only in keyed hash states, and passwords with the loaders, who need
-    // them to connect again.
+    // From here on peppers are only in keyed hash states. Passwords are read again from their files
+    // whenever a loader connects.
   }
   // Loaders look at one another's key sets, so all of them stop before the first one goes.
   ~Running() {
@@ -267,51 +281,157 @@ struct Running {
     inputs.accepts = &server->accept_stats();
     inputs.callers = server->admission().callers();
     inputs.log_lines_dropped = log_lines_dropped();
+    inputs.socket_in_place = server->socket_in_place();
+    inputs.connections_max = server->admission().limits().connections;
     {
       const std::lock_guard lock(policy_mutex);
       held = policy;
+      inputs.reload = reload_report;
     }
     inputs.policy = held.get();
     return inputs;
   }
 
-  // Takes over what can be changed while running. On any error nothing changes.
-  void reload(const std::string& path) {
-    try {
-      ReloadPlan plan = plan_reload(options, Options::load(path));
-      const Secrets secrets(plan.options);
-      auto next = make_policy(plan.options, secrets, counters, key_sets);
-      server->publish(next);
-      {
-        const std::lock_guard lock(policy_mutex);
-        policy = next;
-      }
-      for (const SourceConfig& source : plan.options.sources) {
-        const auto peppers = secrets.peppers_of_folder.find(source.peppers);
-        if (peppers == secrets.peppers_of_folder.end()) continue;
-        for (const auto& loader : loaders) {
-          if (loader->database() == source.database) {
-            loader->set_pepper_versions(source.name, spellings(peppers->second));
-          }
+  // Takes over what can be changed while running. If it throws, nothing has changed.
+  void take_over(const ReloadPlan& plan, const Secrets& secrets) {
+    auto next = make_policy(plan.options, secrets, counters, key_sets);
+    server->publish(next);
+    {
+      const std::lock_guard lock(policy_mutex);
+      policy = next;
+    }
+    for (const SourceConfig& source : plan.options.sources) {
+      const auto peppers = secrets.peppers_of_folder.find(source.peppers);
+      if (peppers == secrets.peppers_of_folder.end()) continue;
+      for (const auto& loader : loaders) {
+        if (loader->database() == source.database) {
+          loader->set_pepper_versions(source.name, spellings(peppers->second));
         }
       }
-      spdlog::set_level(spdlog::level::from_str(plan.options.log_level));
-      // Only these: the server and its workers lead to the options that do not change.
-      options.allow = plan.options.allow;
-      options.limits = plan.options.limits;
-      options.log_level = plan.options.log_level;
-      for (std::size_t i = 0; i < options.sources.size(); ++i) {
-        options.sources[i].jwt_secret_files = plan.options.sources[i].jwt_secret_files;
-      }
-      spdlog::info("reloaded: limits, log level, peppers, JWT secrets and [[allow]] rules");
-      if (!plan.restart.empty()) {
-        spdlog::warn("these have changed, too, and need a restart to take effect: {}",
-                     fmt::join(plan.restart, ", "));
-      }
-    } catch (const std::exception& error) {
-      spdlog::error("reload failed, everything stays as it was: {}", error.what());
+    }
+    spdlog::set_level(spdlog::level::from_str(plan.options.log_level));
+    // Only these: the server and its workers lead to the options that do not change.
+    options.allow = plan.options.allow;
+    options.limits = plan.options.limits;
+    options.log_level = plan.options.log_level;
+    for (std::size_t i = 0; i < options.sources.size(); ++i) {
+      options.sources[i].jwt_secret_files = plan.options.sources[i].jwt_secret_files;
     }
   }
+
+  bool last_reload_failed() {
+    const std::lock_guard lock(policy_mutex);
+    return !reload_report.last_error.empty();
+  }
+  void reload_begun() {
+    const std::lock_guard lock(policy_mutex);
+    reload_report.under_way = true;
+  }
+  // An empty error: it succeeded. `another`: one more follows at once.
+  void reloaded(const std::string& error, bool another) {
+    const std::lock_guard lock(policy_mutex);
+    reload_report.under_way = another;
+    ++(error.empty() ? reload_report.succeeded : reload_report.failed);
+    reload_report.last_error = error;
+  }
+};
+
+// ---- reloads
+
+// What a reload reads. A name service or a file may hang, and must hold up neither the watchdog's
+// feeding nor SIGTERM: so it is read aside, and given up after a while.
+struct Reading {
+  ReloadPlan plan;
+  Secrets secrets;
+
+  Reading(const Options& running, const std::string& path)
+      : plan(plan_reload(running, Options::load(path))), secrets(plan.options) {}
+};
+
+constexpr auto kReadPatience = std::chrono::seconds(10);
+constexpr auto kReadPoll = std::chrono::milliseconds(5);
+
+class Reloads {
+ public:
+  Reloads(boost::asio::io_context& io, Running& running, std::string path)
+      : running_(running), path_(std::move(path)), timer_(io) {}
+  // A handler that waits to run would go on as if it had not been cancelled.
+  void stop() {
+    stopped_ = true;
+    timer_.cancel();
+  }
+
+  // Requests that come while one is under way are one more, after it.
+  void request() {
+    if (under_way_) {
+      again_ = true;
+      return;
+    }
+    under_way_ = true;
+    running_.reload_begun();
+    notify_reloading();
+    if (reading_ && !reading_->done()) {
+      return finish("what an earlier reload reads (a file, a name service) still hangs");
+    }
+    try {
+      reading_.emplace([options = running_.options, path = path_] {
+        return std::make_shared<const Reading>(options, path);
+      });
+    } catch (const std::exception& error) {  // no thread, or no memory
+      return finish(error.what());
+    }
+    deadline_ = std::chrono::steady_clock::now() + kReadPatience;
+    wait();
+  }
+
+ private:
+  void wait() {
+    timer_.expires_after(kReadPoll);
+    timer_.async_wait([this](const boost::system::error_code& cancelled) {
+      if (cancelled || stopped_) return;
+      if (reading_->done()) return read();
+      if (std::chrono::steady_clock::now() < deadline_) return wait();
+      reading_->abandon();
+      finish(
+          "the configuration and its secrets could not be read within 10 s: does a name service"
+          " or a file system hang?");
+    });
+  }
+
+  void read() {
+    std::string error;
+    try {
+      const auto reading = reading_->take();
+      reading_.reset();
+      running_.take_over(reading->plan, reading->secrets);
+      spdlog::info("reloaded: limits, log level, peppers, JWT secrets and [[allow]] rules");
+      if (!reading->plan.restart.empty()) {
+        spdlog::warn("these have changed, too, and need a restart to take effect: {}",
+                     fmt::join(reading->plan.restart, ", "));
+      }
+    } catch (const std::exception& caught) {
+      reading_.reset();
+      error = caught.what();
+    }
+    finish(error);
+  }
+
+  void finish(const std::string& error) {
+    if (!error.empty()) spdlog::error("reload failed, everything stays as it was: {}", error);
+    under_way_ = false;
+    running_.reloaded(error, again_);
+    notify_ready();
+    if (std::exchange(again_, false)) request();
+  }
+
+  Running& running_;
+  const std::string path_;
+  boost::asio::steady_timer timer_;
+  std::optional<Aside<Reading>> reading_;
+  std::chrono::steady_clock::time_point deadline_;
+  bool under_way_ = false;
+  bool again_ = false;
+  bool stopped_ = false;
 };
 
 // ---- watching over it
@@ -344,14 +464,24 @@ class Watch {
     if (watchdog_) every_ = std::min(every_, *watchdog_);
     turn();
   }
-  void stop() { timer_.cancel(); }
+  void stop() {
+    stopped_ = true;
+    timer_.cancel();
+  }
 
  private:
   void turn() {
+    if (stopped_) return;  // the handler was waiting to run
     feed_watchdog();
     std::shared_ptr<const Policy> held;
     const StatusInputs inputs = running_.status(held);
     shown_.show(status_line(inputs));
+    if (std::exchange(in_place_, inputs.socket_in_place) && !in_place_) {
+      spdlog::error(
+          "the socket {} is gone, or another file stands there: no new caller finds latchkeyd."
+          " Restart it, and find out who cleans that folder.",
+          running_.options.listen.socket);
+    }
     for (const auto& suspect :
          guesses_.look(inputs.callers, held->limits.unknown_keys_logged, awake_ns())) {
       spdlog::warn(
@@ -387,8 +517,12 @@ class Watch {
   std::chrono::microseconds every_{};
   std::vector<std::string> reported_;
   ShownStatus shown_;
+  bool in_place_ = true;
+  bool stopped_ = false;
   GuessWatch guesses_;
 };
+
+constexpr const char* kSocketGone = "the socket's file is gone: no new caller finds latchkeyd";
 
 // Monitoring's view of it; nothing if nobody is to have one.
 std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& running) {
@@ -396,14 +530,26 @@ std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& run
   HttpHooks hooks;
   hooks.metrics = [&running] {
     std::shared_ptr<const Policy> held;
-    return metrics_text(running.status(held), read_process_facts(),
+    ProcessFacts facts = read_process_facts();
+    facts.started_unix_s = running.started_unix_s;
+    return metrics_text(running.status(held), facts,
                         running.options.metrics.is_protected() ? MetricsReaders::kTrusted
                                                                : MetricsReaders::kAnybody);
   };
   hooks.stuck = [&running] { return stuck(running, kWorkerPatienceNs); };
   hooks.unready = [&running] {
     std::shared_ptr<const Policy> held;
-    return unanswered_sources(running.status(held));
+    const StatusInputs inputs = running.status(held);
+    auto trouble = unanswered_sources(inputs);
+    if (!inputs.socket_in_place) trouble.emplace_back(kSocketGone);
+    return trouble;
+  };
+  hooks.remarks = [&running] {
+    std::vector<std::string> remarks;
+    if (running.last_reload_failed()) {
+      remarks.emplace_back("the last reload failed: what runs is the configuration before it");
+    }
+    return remarks;
   };
   auto http = std::make_unique<HttpServer>(io, running.options.metrics, std::move(hooks));
   spdlog::info(
@@ -416,6 +562,31 @@ std::unique_ptr<HttpServer> start_http(boost::asio::io_context& io, Running& run
 
 // ---- the program
 
+constexpr std::array kEnds = {SIGTERM, SIGINT, SIGQUIT};
+
+bool is_pending(std::span<const int> signals) {
+  sigset_t pending;
+  sigpending(&pending);
+  return std::ranges::any_of(signals,
+                             [&](int signal) { return sigismember(&pending, signal) == 1; });
+}
+
+// Null: somebody wants an end before they are read.
+std::shared_ptr<const Secrets> read_secrets(const Options& options) {
+  const Aside<Secrets> reading([options] { return std::make_shared<const Secrets>(options); });
+  const auto deadline = std::chrono::steady_clock::now() + options.freshness.start_timeout;
+  while (!reading.done()) {
+    if (is_pending(kEnds)) return nullptr;
+    if (std::chrono::steady_clock::now() >= deadline) {
+      throw std::runtime_error(
+          "the secrets could not be read within `start_timeout`: does the file system of a pepper"
+          " or a JWT secret hang?");
+    }
+    std::this_thread::sleep_for(kReadPoll);
+  }
+  return reading.take();
+}
+
 int run(const std::string& config_path, bool check) {
   Options options = Options::load(config_path);
   // Signals come to this thread's io_context and to no other: block them before threads exist, that
@@ -423,25 +594,27 @@ int run(const std::string& config_path, bool check) {
   // a handler, and with it the daemon's end. (A check ends at once, as any command does.)
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) sigaddset(&signals, signal);
   if (!check) pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+  // Whatever else ends a process by default (signal(7)) and may come by mistake: nothing must be
+  // cut off in the middle.
+  for (const int signal : {SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO}) {
+    std::signal(signal, SIG_IGN);
+  }
   start_log(options.log_level);
   keep_memory_private();
   if (options.lock_memory && !check) lock_memory();
   const std::optional<int> listening = check ? std::nullopt : passed_socket();
 
-  Running running(std::move(options));
+  auto secrets = read_secrets(options);
+  if (secrets == nullptr) return 0;
+  Running running(std::move(options), *secrets);
+  secrets.reset();
   // A check reports what the loaders find by itself.
   if (check) spdlog::set_level(spdlog::level::off);
   for (const auto& loader : running.loaders) loader->start();
   bool interrupted = false;
-  const auto check_interrupted = [&] {
-    sigset_t pending;
-    sigpending(&pending);
-    interrupted = sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
-    return interrupted;
-  };
+  const auto check_interrupted = [&] { return interrupted = is_pending(kEnds); };
   ShownStatus shown;
   const auto waiting = [&] {
     // Its own patience is `start_timeout`, of which a load takes as much as it needs.
@@ -492,18 +665,19 @@ int run(const std::string& config_path, bool check) {
   notify_ready();
 
   Watch watch(control, running);
+  Reloads reloads(control, running, config_path);
   boost::asio::signal_set handled(control, SIGTERM, SIGINT, SIGHUP);
+  handled.add(SIGQUIT);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   std::function<void()> wait_signal = [&] {
     handled.async_wait([&](const boost::system::error_code& error, int signal) {
       if (error || signal != SIGHUP) {
         watch.stop();
+        reloads.stop();
         if (http) http->stop();
         return;
       }
-      notify_reloading();
-      running.reload(config_path);
-      notify_ready();
+      reloads.request();
       wait_signal();
     });
   };
@@ -542,6 +716,7 @@ int run(const std::string& config_path, bool check) {
 }  // namespace latchkey
 
 int main(int argc, char** argv) {
+  latchkey::open_standard_files();
   const latchkey::PrintableStream out(std::cout), errors(std::cerr);
   CLI::App app{
       "latchkeyd answers whether the holder of an API key may in, as whom, with which scopes."};
@@ -559,9 +734,22 @@ int main(int argc, char** argv) {
   int code = latchkey::kExitFailure;
   try {
     code = latchkey::run(config_path, check);
+    if (!std::cout.flush()) {
+      std::cerr << "latchkeyd: cannot write to standard output: the findings are lost.\n";
+      code = latchkey::kExitFailure;
+    }
   } catch (const latchkey::ConfigError& error) {
     std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
     code = latchkey::kExitConfiguration;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "latchkeyd: not enough memory to start. Give it more (systemd: MemoryMax=; else"
+                 " `ulimit -v`), or the host.\n";
+  } catch (const std::system_error& error) {
+    std::cerr << "latchkeyd: " << latchkey::printable(error.what())
+              << (error.code() == std::errc::resource_unavailable_try_again
+                      ? ": no more threads are to be had. Raise the limit (systemd: TasksMax=,"
+                        " LimitNPROC=; else `ulimit -u`), or set fewer `workers`.\n"
+                      : "\n");
   } catch (const std::exception& error) {
     std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
   }

@@ -104,9 +104,16 @@ class Metrics {
     gauge("process_open_fds", "File descriptors that latchkeyd has open.").add(facts_.open_fds);
     gauge("process_max_fds", "File descriptors that it may open.").add(facts_.max_fds);
     gauge("process_start_time_seconds", "When it was started, in seconds since 1970.")
-        .add(facts_.now_unix_s - seconds(inputs_.now_boot_ns - inputs_.started_boot_ns));
+        .add(facts_.started_unix_s);
     counter("latchkey_log_lines_dropped_total", "Lines of the log that nobody took in time.")
         .add(number(inputs_.log_lines_dropped));
+    Family reloads = counter("latchkey_reloads_total", "By result.");
+    reloads.add(number(inputs_.reload.succeeded), {{"result", "succeeded"}});
+    reloads.add(number(inputs_.reload.failed), {{"result", "failed"}});
+    gauge("latchkey_last_reload_successful", "0: the configuration that runs is an older one.")
+        .add(inputs_.reload.last_error.empty() ? 1 : 0);
+    gauge("latchkey_socket_in_place", "0: the socket's file is gone, and nobody finds latchkeyd.")
+        .add(inputs_.socket_in_place ? 1 : 0);
   }
 
   void answers() {
@@ -180,8 +187,9 @@ class Metrics {
     const double opened =
         total([](const WorkerStats& w) -> const Counter& { return w.connections_opened; });
     gauge("latchkey_connections", "Open now.").add(std::max(0.0, opened - closed));
-    gauge("latchkey_connections_max", "The limit: `connections` as configured.")
-        .add(number(inputs_.policy->limits.connections));
+    gauge("latchkey_connections_max",
+          "The limit in force: `connections`, or what there are descriptors for.")
+        .add(number(inputs_.connections_max));
     counter("latchkey_connections_accepted_total", "Admitted.")
         .add(number(inputs_.accepts->accepted.get()));
     Family refused =
@@ -255,6 +263,13 @@ class Metrics {
     of_databases(
         gauge("latchkey_pending_changes", "Rows that were told of and have not been read yet."),
         [](const LoaderStatus& l) { return l.pending_ids; });
+    Family queue = gauge(
+        "latchkey_notification_queue_ratio",
+        "How full PostgreSQL's notification queue is. A full one refuses every change of keys.");
+    for (const LoaderStatus& loader : inputs_.loaders) {
+      if (loader.queue_usage < 0) continue;  // not known
+      queue.add(loader.queue_usage, {{"database", loader.database}});
+    }
     of_databases(counter("latchkey_database_promotions_total", "Failovers to a later timeline."),
                  [](const LoaderStatus& l) { return l.promotions; });
     of_databases(counter("latchkey_database_identity_changes_total",
@@ -343,6 +358,15 @@ class Metrics {
     of_sources(gauge("latchkey_audits_undecided_in_a_row",
                      "Audits in a row that could not decide, so that loads did."),
                list, [](const SourceStatus& s) { return s.audits_undecided_in_a_row; });
+    Family unseen =
+        gauge("latchkey_source_unseen_seconds",
+              "For so long a change may have been unseen that fired no trigger: since the"
+              " whole table was last read, or last agreed with an audit.");
+    for (const SourceView& source : list) {
+      const std::int64_t seen_ns = source.status->seen_boot_ns;
+      if (seen_ns == 0) continue;
+      unseen.add(seconds(inputs_.now_boot_ns - seen_ns), {{"source", source.status->name}});
+    }
     Family findings =
         gauge("latchkey_findings", "What can be said against the source, by severity.");
     for (const SourceView& source : list) {
@@ -411,8 +435,6 @@ ProcessFacts read_process_facts() {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   facts.max_fds = number(limit.rlim_cur);
-  facts.now_unix_s =
-      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   std::error_code error;
   for (auto it = std::filesystem::directory_iterator("/proc/self/fd", error);
        !error && it != std::filesystem::directory_iterator(); it.increment(error)) {

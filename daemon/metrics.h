@@ -14,7 +14,7 @@ struct ProcessFacts {
   double cpu_seconds = 0;
   double open_fds = 0;
   double max_fds = 0;
-  double now_unix_s = 0;  // the clock on the wall
+  double started_unix_s = 0;  // since 1970
 };
 [[nodiscard]] ProcessFacts read_process_facts();
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <boost/asio/ip/address.hpp>
+#include <cctype>
 #include <charconv>
 #include <fstream>
 #include <set>
@@ -210,6 +211,31 @@ DatabaseOptions read_database(const Section& section) {
   return database;
 }
 
+// What people write instead, and what that would be here.
+std::string advice_on(const std::string& text, const std::set<std::string>& known) {
+  const auto plainly = [](std::string_view name) {
+    std::string letters;
+    for (const char c : name) {
+      if (c != '-' && c != '_' && c != ' ') letters += static_cast<char>(std::tolower(c));
+    }
+    return letters;
+  };
+  const std::string wanted = plainly(text);
+  for (const char* slow : {"bcrypt", "scrypt", "argon", "pbkdf"}) {
+    if (!wanted.starts_with(slow)) continue;
+    return " Slow hashes are for passwords, and cannot be looked up: each presented key would have "
+           "to"
+           " be tried on each row. Keys of 128 random bits need no more than SHA-256.";
+  }
+  if (wanted == "base64url") return " `base64` reads that alphabet, too.";
+  if (wanted == "bytea" || wanted == "binary") return " A digest as bytea is `raw`.";
+  if (wanted == "hmac") return " Did you mean `hmac-sha256`?";
+  for (const std::string& name : known) {
+    if (plainly(name) == wanted) return " Did you mean `" + name + "`?";
+  }
+  return "";
+}
+
 template <typename Value>
 void read_choice(const Section& section, const std::string& key,
                  const std::vector<std::pair<std::string, Value>>& choices, Value& setting) {
@@ -223,7 +249,8 @@ void read_choice(const Section& section, const std::string& key,
       return;
     }
   }
-  section.refuse("`" + key + "` cannot be \"" + *text + "\". Choose one of: " + listed(known) + ".",
+  section.refuse("`" + key + "` cannot be \"" + *text + "\"." + advice_on(*text, known) +
+                     " Choose one of: " + listed(known) + ".",
                  section.find(key));
 }
 
@@ -472,7 +499,7 @@ void check_databases(const Section& file, const Options& options, const Lines& l
 void share_triggers(const Section& file, Options& options, const Lines& lines) {
   for (std::size_t i = 0; i < options.sources.size(); ++i) {
     SourceConfig& source = options.sources[i];
-    std::set<std::string> watched;
+    std::set<std::string> watched, metadata;
     for (const SourceConfig& other : options.sources) {
       if (other.database != source.database || other.table.display() != source.table.display()) {
         continue;
@@ -483,11 +510,15 @@ void share_triggers(const Section& file, Options& options, const Lines& lines) {
                          lines.sources[i]);
       }
       for (const auto& [role, column] : other.columns) {
-        if (role != Role::kLastUsedAt) watched.insert(column);
+        if (role == Role::kMetadata) {
+          metadata.insert(column);
+        } else if (role != Role::kLastUsedAt) {
+          watched.insert(column);
+        }
       }
     }
     const std::string* last_used = source.column(Role::kLastUsedAt);
-    if (last_used != nullptr && watched.contains(*last_used)) {
+    if (last_used != nullptr && (watched.contains(*last_used) || metadata.contains(*last_used))) {
       file.refuse_line("source \"" + source.name + "\" would write `last_used_at` to column \"" +
                            *last_used +
                            "\", which another source on this table reads. Each use of a key would"
@@ -495,6 +526,7 @@ void share_triggers(const Section& file, Options& options, const Lines& lines) {
                        lines.sources[i]);
     }
     source.watched.assign(watched.begin(), watched.end());
+    std::ranges::set_difference(metadata, watched, std::back_inserter(source.watched_metadata));
   }
 }
 

@@ -1,16 +1,16 @@
 #include "daemon/secrets.h"
 
+#include <fcntl.h>
 #include <openssl/crypto.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include "daemon/options.h"
@@ -27,25 +27,40 @@ constexpr std::size_t kSecretBytesMax = 4096;
 constexpr std::size_t kPepperBytesAdvised = 16;
 
 std::string read_file(const fs::path& path) {
-  std::ifstream file;
-  file.rdbuf()->pubsetbuf(nullptr, 0);  // a buffer of its own would keep a copy that nobody wipes
-  file.open(path, std::ios::binary);
+  const auto failed = [&path](const std::string& why) {
+    return ConfigError("cannot read the secret " + path.string() + ": " + why + ".");
+  };
+  // Not to wait for somebody to write into a FIFO.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) throw failed(std::generic_category().message(errno));
   std::string content(kSecretBytesMax + 1, '\0');
-  if (file) file.read(content.data(), static_cast<std::streamsize>(content.size()));
-  if (!file.is_open() || file.bad()) {
-    throw ConfigError("cannot read the secret " + path.string() + ": " +
-                      std::generic_category().message(errno) + ".");
+  std::size_t size = 0;
+  int error = 0;
+  struct stat info {};
+  const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  while (regular && size < content.size()) {
+    const ssize_t got = ::read(fd, content.data() + size, content.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) error = errno;
+    if (got <= 0) break;
+    size += static_cast<std::size_t>(got);
   }
-  content.resize(static_cast<std::size_t>(file.gcount()));
+  ::close(fd);
+  if (!regular) throw failed("it is no regular file");
+  if (error != 0) throw failed(std::generic_category().message(error));
+  content.resize(size);
   if (content.size() > kSecretBytesMax) {
     throw ConfigError("the secret " + path.string() + " is longer than 4096 bytes.");
   }
+  return content;
+}
+
+void warn_if_public(const fs::path& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) == 0 && (info.st_mode & S_IROTH) != 0) {
     spdlog::warn("everybody on this host may read the secret {}: chmod o= {}", path.string(),
                  path.string());
   }
-  return content;
 }
 
 void trim_line_end(std::string& text) {
@@ -93,12 +108,15 @@ std::string decoded(const fs::path& path, std::string content) {
 
 std::string read_password(const std::string& name) {
   const fs::path path = credential(name, "password_file");
-  std::string password = read_file(path);
-  password.resize(std::min(password.find('\n'), password.size()));
+  std::string content = read_file(path);
+  std::string password = content.substr(0, content.find('\n'));
+  OPENSSL_cleanse(content.data(), content.size());
   trim_line_end(password);
   if (password.empty()) throw ConfigError("the password file " + path.string() + " is empty.");
   return password;
 }
+
+void warn_of_readers(const std::string& name) { warn_if_public(credential(name, "password_file")); }
 
 std::vector<Pepper> read_peppers(const std::string& name) {
   // LoadCredential=NAME:FOLDER makes of each FILE in the folder a credential NAME_FILE
@@ -111,7 +129,11 @@ std::vector<Pepper> read_peppers(const std::string& name) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const auto ending = entry.path().extension();
-    if (!entry.path().filename().string().starts_with(prefix)) continue;
+    const std::string file = entry.path().filename().string();
+    if (!file.starts_with(prefix)) continue;
+    // What editors and systems leave (".#v1.key", "._v1.key"), and folders, are no peppers.
+    std::error_code unknown;
+    if (file.substr(prefix.size()).starts_with('.') || entry.is_directory(unknown)) continue;
     if (ending == ".key" || ending == ".hex" || ending == ".b64") files.push_back(entry.path());
   }
   if (error) {
@@ -129,6 +151,7 @@ std::vector<Pepper> read_peppers(const std::string& name) {
   });
   std::vector<Pepper> peppers;
   for (const fs::path& file : files) {
+    warn_if_public(file);
     Pepper pepper{file.stem().string().substr(prefix.size()) + ".key",
                   decoded(file, read_file(file))};
     if (pepper.secret.empty()) throw ConfigError("the pepper " + file.string() + " is empty.");
@@ -148,6 +171,7 @@ std::vector<Pepper> read_peppers(const std::string& name) {
 std::string read_jwt_secret(const std::string& name) {
   const fs::path path = credential(name, "jwt_secret_file");
   std::string secret = decoded(path, read_file(path));
+  warn_if_public(path);
   const std::size_t size = secret.size();
   if (size < Hs256Key::kSecretBytesMin) {
     OPENSSL_cleanse(secret.data(), size);

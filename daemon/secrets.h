@@ -11,6 +11,8 @@ namespace latchkey {
 // `path`, or if it is relative, the file of that name in $CREDENTIALS_DIRECTORY (systemd.exec(5),
 // LoadCredential=). The first line, without its end. Throws ConfigError.
 [[nodiscard]] std::string read_password(const std::string& path);
+// Says so in the log if anybody on the host may read it: once, while it is read again and again.
+void warn_of_readers(const std::string& path);
 
 struct Pepper {
   std::string version;  // as rows name it: <name>.key, whatever the file's own ending

@@ -67,6 +67,8 @@ class Server {
   [[nodiscard]] std::vector<const WorkerStats*> worker_stats() const;
   [[nodiscard]] const AcceptStats& accept_stats() const { return accept_stats_; }
   [[nodiscard]] const Admission& admission() const { return admission_; }
+  // Does its socket's file stand where callers look for it? True where the service manager made it.
+  [[nodiscard]] bool socket_in_place() const { return path_ == nullptr || path_->in_place(); }
   // The names of workers that have not turned their loop since then (awake_ns()).
   [[nodiscard]] std::vector<std::string> stuck_since(std::int64_t awake_ns) const;
 

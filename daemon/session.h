@@ -82,7 +82,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const Peer peer_;
   const CallerId id_;
   Conversation conversation_;
-  FrameBuffer in_{LATCHKEY_REQUEST_BYTES_MAX};
+  FrameBuffer in_{LATCHKEY_REQUEST_BYTES_MAX, LATCHKEY_WHY};
   OutBuffer out_;
   State state_ = State::kReading;
   bool draining_ = false;

@@ -105,6 +105,12 @@ int SocketPath::listen(mode_t mode, std::optional<gid_t> group) {
                                advice(path_, setting_));
     }
     bound_ = true;
+    struct stat made {};
+    if (lstat(path_.c_str(), &made) != 0) {
+      throw std::runtime_error("cannot find " + path_ + ", just made: " + error_text(errno) + ".");
+    }
+    device_ = made.st_dev;
+    inode_ = made.st_ino;
     if (group && chown(path_.c_str(), static_cast<uid_t>(-1), *group) != 0) {
       throw std::runtime_error(
           "cannot give " + path_ + " to the `group` of the configuration: " + error_text(errno) +
@@ -120,9 +126,17 @@ int SocketPath::listen(mode_t mode, std::optional<gid_t> group) {
   return fd;
 }
 
+bool SocketPath::in_place() const {
+  struct stat there {};
+  return bound_ && lstat(path_.c_str(), &there) == 0 && there.st_dev == device_ &&
+         there.st_ino == inode_;
+}
+
+// The lock keeps others away from the path, but not from the folder: it may have been emptied or
+// exchanged, and a successor may listen there by now.
 void SocketPath::remove() {
-  // Ours: the lock says that nobody else can have put another socket there.
-  if (std::exchange(bound_, false)) unlink(path_.c_str());
+  if (in_place()) unlink(path_.c_str());
+  bound_ = false;
 }
 
 }  // namespace latchkey

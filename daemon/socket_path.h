@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -23,14 +24,18 @@ class SocketPath {
   // A listening socket at the path, which its caller closes. Nobody may connect before `mode` and
   // `group` are set.
   [[nodiscard]] int listen(mode_t mode, std::optional<gid_t> group);
-  // Whoever connects from now on finds nobody.
+  // Whoever connects from now on finds nobody. A file that is not the one made here stays.
   void remove();
+  // Is the file that was made still there? Without it nobody finds us.
+  [[nodiscard]] bool in_place() const;
 
  private:
   std::string path_;
   std::string setting_;
   int lock_fd_ = -1;
-  bool bound_ = false;
+  std::atomic<bool> bound_{false};  // other threads ask while this one ends
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
 };
 
 }  // namespace latchkey

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "protocol/printable.h"
+
 namespace latchkey {
 namespace {
 
@@ -24,6 +26,7 @@ ordered_json databases(const StatusInputs& inputs) {
                              {"promotions", loader.promotions},
                              {"identity_changes", loader.identity_changes},
                              {"last_error", loader.last_error},
+                             {"trouble", loader.trouble},
                              {"connects", loader.connects},
                              {"failures", loader.failures},
                              {"notifications", loader.notifications},
@@ -33,6 +36,7 @@ ordered_json databases(const StatusInputs& inputs) {
                              {"stalled_s", seconds(loader.stalled_ns)},
                              {"heartbeats", loader.barriers},
                              {"heartbeat_us", loader.barrier_us}};
+    if (loader.queue_usage >= 0) database["notification_queue"] = loader.queue_usage;
     if (!loader.last_error.empty()) {
       database["last_error_age_s"] = seconds(inputs.now_boot_ns - loader.last_error_boot_ns);
     }
@@ -135,6 +139,12 @@ void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& sour
     source["audited_ago_s"] = seconds(now_boot_ns - status.audited_boot_ns);
     source["audit_s"] = status.audit_seconds;
   }
+  // How long a change may have been unseen that no trigger told of: now, and at most so far.
+  if (status.seen_boot_ns != 0) {
+    const std::int64_t unseen_ns = now_boot_ns - status.seen_boot_ns;
+    source["unseen_s"] = seconds(unseen_ns);
+    source["unseen_max_s"] = seconds(std::max(unseen_ns, status.unseen_max_ns));
+  }
   source["suspended"] = status.suspended;
   source["polled"] = status.polled;
   source["rereads"] = status.rereads;
@@ -189,6 +199,22 @@ ordered_json sources(const StatusInputs& inputs) {
   return list;
 }
 
+// What is told of tables is as long as their owners make it, and a reply has a limit. Counters and
+// states always fit.
+std::string fitting(ordered_json status) {
+  constexpr std::size_t kBytesMax = LATCHKEY_REPLY_BYTES_MAX - LATCHKEY_HEADER_BYTES;
+  const auto text = [&] {
+    return status.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  };
+  std::string whole = text();
+  if (whole.size() <= kBytesMax) return whole;
+  for (ordered_json& source : status["sources"]) {
+    for (const char* part : {"problems", "findings"}) source.erase(part);
+    source["left_out"] = "problems and findings are longer than a reply may be; the log has them";
+  }
+  return text();
+}
+
 }  // namespace
 
 std::string status_json(const StatusInputs& inputs, const Rights& rights) {
@@ -197,7 +223,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
         {"version", LATCHKEY_VERSION_TEXT},
         {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
         {"sources", restricted_sources(inputs, rights.sources)}};
-    return restricted.dump();
+    return fitting(restricted);
   }
   ordered_json verdicts = ordered_json::object();
   for (int verdict = 0; verdict < LATCHKEY_VERDICTS; ++verdict) {
@@ -213,7 +239,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
   // In this order: a connection that ends in between must not make the difference negative.
   const std::uint64_t closed = total(&WorkerStats::connections_closed);
   const std::uint64_t opened = total(&WorkerStats::connections_opened);
-  const ordered_json status = {
+  ordered_json status = {
       {"version", LATCHKEY_VERSION_TEXT},
       {"pid", getpid()},
       {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
@@ -240,9 +266,17 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
         {"closed_hoarding", total(&WorkerStats::closed_hoarding)}}},
       {"callers", callers(inputs)},
       {"log_lines_dropped", inputs.log_lines_dropped},
+      {"reloads",
+       {{"succeeded", inputs.reload.succeeded},
+        {"failed", inputs.reload.failed},
+        {"under_way", inputs.reload.under_way}}},
+      {"socket_in_place", inputs.socket_in_place},
   };
+  if (!inputs.reload.last_error.empty()) {
+    status["reloads"]["last_error"] = printable(inputs.reload.last_error);
+  }
   // Whatever stands in an error message of the database must not make the reply unreadable.
-  return status.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return fitting(status);
 }
 
 }  // namespace latchkey

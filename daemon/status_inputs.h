@@ -2,6 +2,7 @@
 // each a function of it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,14 @@
 
 namespace latchkey {
 
+// How reloads went.
+struct ReloadReport {
+  std::uint64_t succeeded = 0;
+  std::uint64_t failed = 0;
+  bool under_way = false;
+  std::string last_error;  // empty: the last one succeeded, or there was none
+};
+
 struct StatusInputs {
   std::int64_t now_boot_ns = 0;
   std::int64_t started_boot_ns = 0;
@@ -20,6 +29,9 @@ struct StatusInputs {
   const AcceptStats* accepts = nullptr;
   std::vector<std::pair<uid_t, Admission::Caller>> callers;
   std::size_t log_lines_dropped = 0;
+  ReloadReport reload;
+  bool socket_in_place = true;      // or the service manager keeps it
+  std::size_t connections_max = 0;  // in force
   const Policy* policy = nullptr;
 };
 

@@ -1,6 +1,7 @@
 #include "daemon/toml_section.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -29,6 +30,48 @@ std::string listed(const std::set<std::string>& names) {
 }
 
 std::string did_you_mean(const std::string& name, const std::set<std::string>& known) {
+  // What columns and settings are often called elsewhere.
+  static const std::map<std::string, std::string> usual = {
+      {"active", "enabled"},
+      {"is_active", "enabled"},
+      {"is_enabled", "enabled"},
+      {"hash", "key"},
+      {"token", "key"},
+      {"key_hash", "key"},
+      {"token_hash", "key"},
+      {"user", "subject"},
+      {"user_id", "subject"},
+      {"owner", "subject"},
+      {"owner_id", "subject"},
+      {"sub", "subject"},
+      {"org", "tenant"},
+      {"org_id", "tenant"},
+      {"organization", "tenant"},
+      {"tenant_id", "tenant"},
+      {"team_id", "tenant"},
+      {"permissions", "scopes"},
+      {"abilities", "scopes"},
+      {"roles", "scopes"},
+      {"expiry", "expires_at"},
+      {"expires", "expires_at"},
+      {"expiration", "expires_at"},
+      {"valid_until", "expires_at"},
+      {"exp", "expires_at"},
+      {"valid_from", "not_before"},
+      {"nbf", "not_before"},
+      {"revoked", "revoked_at"},
+      {"is_revoked", "revoked_at"},
+      {"disabled", "disabled_at"},
+      {"deleted", "deleted_at"},
+      {"is_deleted", "deleted_at"},
+      {"last_used", "last_used_at"},
+      {"algorithm", "scheme"},
+      {"hash_algorithm", "scheme"},
+      {"primary_key", "id"},
+  };
+  if (const auto found = usual.find(name); found != usual.end() && known.contains(found->second)) {
+    return " Did you mean `" + found->second + "`?";
+  }
   const auto nearest = std::ranges::min_element(
       known, {}, [&](const std::string& candidate) { return edit_distance(name, candidate); });
   if (nearest != known.end() &&

@@ -9,7 +9,7 @@ const ScopeSet* ScopeSets::find(std::string_view text) const {
   return found == spellings_.end() ? nullptr : found->second;
 }
 
-const ScopeSet* ScopeSets::intern(std::string_view text, const std::vector<std::string>& names) {
+const ScopeSet* ScopeSets::intern(const std::vector<std::string>& names) {
   std::string joined;
   for (const std::string& name : names) {
     if (!joined.empty()) joined += ' ';
@@ -24,8 +24,11 @@ const ScopeSet* ScopeSets::intern(std::string_view text, const std::vector<std::
     put_claim(set->claim.data(), LATCHKEY_CLAIM_SCOPE, joined);
     found = sets_.emplace(std::move(joined), std::move(set)).first;
   }
-  spellings_[std::string(text)] = found->second.get();
   return found->second.get();
+}
+
+void ScopeSets::remember(std::string_view text, const ScopeSet* set) {
+  spellings_[std::string(text)] = set;
 }
 
 void ScopeSets::sweep() {

@@ -19,12 +19,15 @@ namespace latchkey {
 
 class ScopeSets {
  public:
-  // `text` is how the row spells them: rows spell few sets in few ways, so parsing is needed only
-  // where find() returns null. The order of `names` is kept for the answer. A set that no record
-  // holds lives until the next sweep().
+  // The order of `names` is kept for the answer. A set that no record holds lives until the next
+  // sweep().
+  [[nodiscard]] const ScopeSet* intern(const std::vector<std::string>& names);
+  // Rows spell few sets in few ways, so parsing is needed only where find() returns null. `text` is
+  // how a row spells the set, exactly, and may mean nothing else for as long as it is remembered.
+  void remember(std::string_view text, const ScopeSet* set);
   [[nodiscard]] const ScopeSet* find(std::string_view text) const;
-  [[nodiscard]] const ScopeSet* intern(std::string_view text,
-                                       const std::vector<std::string>& names);
+  // Texts will be read in another way.
+  void forget_texts() { spellings_.clear(); }
   // Drops the sets without users, once their number has doubled: the cost stays constant for each
   // set made.
   void sweep();

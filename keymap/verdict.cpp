@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cassert>
 #include <functional>
+#include <optional>
 #include <stdexcept>
+#include <utility>
 
 namespace latchkey {
 namespace {
@@ -125,30 +127,71 @@ void Verifier::find_all(std::span<const Question> questions, const Now& now,
     findings[i] = Finding{};
     if (!is_well_formed(questions[i].key)) findings[i].verdict = LATCHKEY_MALFORMED;
   }
+  Twins twins;
   for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
-    look_up(digester, questions, now, findings, observe);
+    look_up(digester, questions, now, findings, twins, observe);
   }
+  weigh(findings, twins);
   for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, findings[i]);
 }
 
 namespace {
 
-bool is_valid(const Finding& finding) { return finding.verdict == LATCHKEY_VALID; }
-
-// Two good rows of one source, found by two pepper versions: nobody can say whose key it is.
-bool is_ambiguous(const Finding& b, const Finding& a) {
-  return a.record != nullptr && a.record != b.record && a.route == b.route && is_valid(a) &&
-         is_valid(b);
+bool is_active(const Record& record) {
+  // A refusal that was made up for several rows stands for active ones.
+  return record.state() == RowState::kActive || record.stands_for();
 }
 
-// Does `b` speak, where `a` has spoken?
-bool outweighs(const Finding& b, const Finding& a) {
-  if (a.record == nullptr) return true;
-  if (is_valid(a) != is_valid(b)) return is_valid(a);
-  return b.route < a.route;
+// Does `b` speak for their source, of which both are rows? As KeySetWriter::publish() has it.
+bool outranks(const Finding& b, const Finding& a) {
+  const auto rank = [](const Finding& row) {
+    return is_active(*row.record) ? RowState::kActive : row.record->state();
+  };
+  return std::pair(rank(a), b.record->key_id()) < std::pair(rank(b), a.record->key_id());
+}
+
+// What the rows of one source that hold a key say together. Several active ones make it nobody's.
+Finding of_source(std::span<const Finding> rows) {
+  Finding speaker = rows.front();
+  bool several = false;
+  for (const Finding& row : rows.subspan(1)) {
+    // By the id: a row that is replaced meanwhile, found twice, is one all the same.
+    several = several || row.record->key_id() != rows.front().record->key_id();
+    if (outranks(row, speaker)) speaker = row;
+  }
+  if (several && is_active(*speaker.record)) speaker.verdict = LATCHKEY_DISABLED;
+  return speaker;
 }
 
 }  // namespace
+
+// Keys that several rows hold. Nothing of it depends on the order in which the rows were found.
+void Verifier::weigh(std::span<Finding> findings, Twins& twins) {
+  if (twins.empty()) return;
+  for (std::size_t i = 0; i < findings.size(); ++i) {
+    std::vector<Finding> rows;
+    for (const auto& [question, row] : twins) {
+      if (question == i) rows.push_back(row);
+    }
+    if (rows.empty()) continue;
+    rows.push_back(findings[i]);
+    std::ranges::stable_sort(rows, {}, &Finding::route);
+    const SourceMask held_by = findings[i].held_by;
+    std::optional<Finding> spoken;
+    for (auto first = rows.begin(); first != rows.end();) {
+      const auto last = std::find_if(first, rows.end(), [route = first->route](const Finding& row) {
+        return row.route != route;
+      });
+      const Finding source = of_source({first, last});
+      if (!spoken || (spoken->verdict == LATCHKEY_VALID && source.verdict != LATCHKEY_VALID)) {
+        spoken = source;
+      }
+      first = last;
+    }
+    findings[i] = *spoken;
+    findings[i].held_by = held_by;
+  }
+}
 
 // Digests of presented keys.
 struct Verifier::Presented {
@@ -160,7 +203,7 @@ struct Verifier::Presented {
 // One digest of each key serves all the sources that digest alike.
 template <typename Observer>
 void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-                       std::span<Finding> findings, const Observer& observe) const {
+                       std::span<Finding> findings, Twins& twins, const Observer& observe) const {
   SourceMask interested = 0;
   for (const std::size_t route : routes_of_digester_[digester])
     interested |= SourceMask{1} << route;
@@ -177,11 +220,12 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
   }
   if (count == 0) return;
   if (digesters_[digester].jwt_key() != nullptr) {
-    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, findings, observe);
+    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, findings, twins,
+                 observe);
     return;
   }
   digesters_[digester](std::span(texts).first(count), digests);
-  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, findings,
+  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, findings, twins,
             observe);
 }
 
@@ -206,7 +250,7 @@ struct Jtis {
 template <typename Observer>
 void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
                             std::span<const std::size_t> asked, std::span<const Question> questions,
-                            const Now& now, std::span<Finding> findings,
+                            const Now& now, std::span<Finding> findings, Twins& twins,
                             const Observer& observe) const {
   std::vector<std::optional<std::string>> claims(tokens.size());
   digesters_[digester].jwt_key()->open(tokens, claims);
@@ -219,7 +263,8 @@ void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_vi
     if (digests.uuid) uuids.add(*digests.uuid, asked[j], said->times);
   }
   for (const Jtis& jtis : {std::cref(texts), std::cref(uuids)}) {
-    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, findings, observe);
+    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, findings, twins,
+              observe);
   }
 }
 
@@ -227,7 +272,7 @@ void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_vi
 template <typename Observer>
 void Verifier::hear_rows(std::size_t digester, const Presented& presented,
                          std::span<const Question> questions, const Now& now,
-                         std::span<Finding> findings, const Observer& observe) const {
+                         std::span<Finding> findings, Twins& twins, const Observer& observe) const {
   const std::span<const std::size_t> asked = presented.asked;
   const std::size_t count = presented.digests.size();
   for (const std::size_t route : routes_of_digester_[digester]) {
@@ -250,12 +295,12 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
       candidate.route = route;
       candidate.digester = digester;
       observe(candidate, presented.times.empty() ? JwtTimes{} : presented.times[j]);
-      Finding& spoken = findings[asked[j]];
-      candidate.held_by = spoken.held_by |= SourceMask{1} << route;
-      if (is_ambiguous(candidate, spoken)) {
-        spoken.verdict = LATCHKEY_DISABLED;
-      } else if (outweighs(candidate, spoken)) {
-        spoken = candidate;
+      Finding& first = findings[asked[j]];
+      candidate.held_by = first.held_by |= SourceMask{1} << route;
+      if (first.record == nullptr) {
+        first = candidate;
+      } else {
+        twins.emplace_back(asked[j], candidate);
       }
     }
   }

@@ -4,8 +4,11 @@
 // digests, look-ups in every source asked, which source speaks, freshness. Both are pure: time is
 // an argument, and nothing here knows of sockets or databases.
 //
-// When several sources hold the same key, a refusing row speaks before an accepting one: whoever
-// revokes a key anywhere has revoked it. Among equals, the order of the configuration decides.
+// When several rows hold the same key, one rule decides, whatever the order in which they came, and
+// whether one digest led to them or several (schemas.md, "Several rows with one key"). In a source,
+// a row that is deleted speaks before one that is disabled, that before one that is revoked;
+// several active ones refuse as disabled. Of several sources, the first in the configuration that
+// refuses speaks, or the first, if none does: whoever revokes a key anywhere has revoked it.
 #pragma once
 
 #include <array>
@@ -13,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "keymap/clock.h"
@@ -142,20 +146,24 @@ class Verifier {
  private:
   struct Ages;
   struct Presented;
+  // Rows that hold the key of a question (its index) for which another row was found before.
+  using Twins = std::vector<std::pair<std::size_t, Finding>>;
   template <typename Observer>
   void find_all(std::span<const Question> questions, const Now& now, std::span<Finding> findings,
                 const Observer& observe) const;
   template <typename Observer>
   void look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-               std::span<Finding> findings, const Observer& observe) const;
+               std::span<Finding> findings, Twins& twins, const Observer& observe) const;
   template <typename Observer>
   void look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
                     std::span<const std::size_t> asked, std::span<const Question> questions,
-                    const Now& now, std::span<Finding> findings, const Observer& observe) const;
+                    const Now& now, std::span<Finding> findings, Twins& twins,
+                    const Observer& observe) const;
   template <typename Observer>
   void hear_rows(std::size_t digester, const Presented& presented,
                  std::span<const Question> questions, const Now& now, std::span<Finding> findings,
-                 const Observer& observe) const;
+                 Twins& twins, const Observer& observe) const;
+  static void weigh(std::span<Finding> findings, Twins& twins);
   void settle(const Question& question, const Ages& ages, Finding& finding) const;
 
   std::vector<Digester> digesters_;

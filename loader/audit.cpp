@@ -56,9 +56,10 @@ void RowHasher::operator()(const std::vector<WireField>& fields, std::span<const
     const char* begin = at;
     at = put_be32(at, static_cast<std::uint32_t>(row.size()));
     for (std::size_t i = 0; i < row.size(); ++i) {
+      const bool there = row[i] && is_hashed(fields[i].field);
       at = put_be32(at, fields[i].type);
-      at = put_be32(at, row[i] ? static_cast<std::uint32_t>(row[i]->size()) : ~std::uint32_t{0});
-      if (row[i]) at = std::copy(row[i]->begin(), row[i]->end(), at);
+      at = put_be32(at, there ? static_cast<std::uint32_t>(row[i]->size()) : ~std::uint32_t{0});
+      if (there) at = std::copy(row[i]->begin(), row[i]->end(), at);
     }
     messages_.emplace_back(begin, static_cast<std::size_t>(at - begin));
   }

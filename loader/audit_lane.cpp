@@ -9,7 +9,9 @@ namespace latchkey {
 
 AuditLane::AuditLane(Terms terms, const PgTarget& target, const PgHost& host, std::int64_t now_ns)
     : terms_(std::move(terms)),
+      converter_(terms_.facts.encoding),
       connection_(target, host),
+      begun_ns_(now_ns),
       since_ns_(now_ns),
       deadline_ns_(now_ns + connect_timeout_ns(target.conninfo)) {}
 
@@ -58,13 +60,14 @@ void AuditLane::ask(std::int64_t now_ns) {
     return;
   }
   copy_.emplace(std::size_t{2});
-  const auto take = [this](const CopyReader::Fields& fields) {
+  const bool as_stored = is_read_as_stored(terms_.facts.encoding);
+  const auto take = [this, as_stored](const CopyReader::Fields& fields) {
     std::uint64_t hash = 0;
     if (!fields[0] || !fields[1] || fields[1]->size() != sizeof hash) {
       throw PgError("the digest of a row cannot be read");
     }
     for (const char c : *fields[1]) hash = hash << 8 | static_cast<std::uint8_t>(c);
-    audit_.add_row(*fields[0], hash);
+    audit_.add_row(as_stored ? converter_.id(*fields[0]) : std::string(*fields[0]), hash);
   };
   connection_.send(digest_rows_sql(terms_.config, terms_.facts, audit_.buckets()),
                    {.copy_data =
@@ -82,12 +85,13 @@ void AuditLane::ask(std::int64_t now_ns) {
 }
 
 // A notification sent now comes in behind those of all that the digest has seen, and tells that
-// this connection and the listening one reach the same server.
+// this connection and the listening one reach the same server. (That the listening one hears at all
+// is for heartbeats to prove; where it does not, an audit finds differences that are none, and no
+// answer is better for it.)
 void AuditLane::notify() {
   nonce_ = random_hex(16);
   deadline_ns_ += kStepDeadline;
-  connection_.send(std::string("SELECT pg_catalog.pg_notify($1, $2), ") + kWaitToNotify,
-                   {terms_.channel, nonce_}, {});
+  connection_.send(notify_sql(), {terms_.channel, nonce_}, {});
 }
 
 }  // namespace latchkey

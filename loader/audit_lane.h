@@ -10,6 +10,7 @@
 
 #include "loader/audit.h"
 #include "loader/postgres.h"
+#include "loader/text_converter.h"
 
 namespace latchkey {
 
@@ -32,7 +33,8 @@ class AuditLane {
   [[nodiscard]] Audit& audit() { return audit_; }
   [[nodiscard]] PgConnection& connection() { return connection_; }
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
-  // When the look under way began.
+  // When the audit began, and the look under way.
+  [[nodiscard]] std::int64_t begun_ns() const { return begun_ns_; }
   [[nodiscard]] std::int64_t since_ns() const { return since_ns_; }
 
   // A second look, over the same connection.
@@ -53,9 +55,11 @@ class AuditLane {
 
   Terms terms_;
   Audit audit_;
+  TextConverter converter_;  // of ids
   PgConnection connection_;
   std::optional<CopyReader> copy_;
   bool asked_ = false;
+  std::int64_t begun_ns_;
   std::int64_t since_ns_;
   std::int64_t deadline_ns_;
   std::string nonce_;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,9 +19,11 @@ namespace latchkey {
 // How the values of a column become text without a cast that somebody else has defined.
 enum class Output : char {
   kBuiltIn = 'b',    // a type of PostgreSQL's own, or an array of one: its casts are built in, too
-  kEnum = 'e',       // an enum, or an array of one: enum_out() or array_out()
+  kEnum = 'e',       // an enum, or an array of one: concat() or array_out()
   kExtension = 'o',  // a base type that a superuser owns (citext, say): its output function
   kForeign = 'f',    // anything else may run code of its owner: not read
+  // Shown as the name of something in the catalogue, which may be renamed: not read.
+  kNamed = 'n',
 };
 
 struct TableFacts {
@@ -38,25 +41,27 @@ struct TableFacts {
   // Name -> type, as format_type() spells it. Of a domain: the type beneath it.
   std::map<std::string, std::string> columns;
   std::map<std::string, Output> outputs;  // of those that are not Output::kBuiltIn
-  std::vector<std::string> unreadable;    // columns that this role may not select
-  std::vector<std::string> unwritable;    // columns that this role may not update
-  std::vector<std::string> unique;        // columns with a unique index of their own
-  std::vector<std::string> not_null;
+  std::set<std::string> unreadable;       // columns that this role may not select
+  std::set<std::string> unwritable;       // columns that this role may not update
+  std::set<std::string> unique;           // columns with a unique index of their own
+  std::set<std::string> not_null;
+  std::set<std::string> with_default;     // what is not said in an INSERT is not NULL, perhaps
+  std::set<std::string> virtual_columns;  // computed when read (PostgreSQL 18): triggers see none
   struct Trigger {
     char enabled = 'D';  // pg_trigger.tgenabled: A = ALWAYS
     TriggerDefinition definition;
     std::string foreign_owner;  // of the function: a role that is not the table owner's; or empty
   };
   std::map<std::string, Trigger> triggers;
-  std::string foreign_schema_owner;  // of schema latchkey; likewise
-  // Functions that reading (or, where the source maps last_used_at, writing) this table can run as
-  // our role, and whose owners could not act as the owners of all tables that our role may read.
-  std::vector<std::string> foreign_code;
-  std::string owners;          // of the table and its parts, as text
-  double rows_estimated = -1;  // PostgreSQL's own guess; negative: it has none
-  bool files_tell = false;     // all its parts keep their rows in files of this server
-  std::string encoding;        // of the database
-  std::string version;         // see versions_sql()
+  std::string foreign_schema_owner;       // of schema latchkey; likewise
+  std::vector<std::string> foreign_code;  // see catalogue::strangers()
+  std::string owners;                     // of the table and its parts, as text
+  double rows_estimated = -1;             // PostgreSQL's own guess; negative: it has none
+  bool prepared_transactions = false;     // the server allows them
+  bool files_tell = false;                // all its parts keep their rows in files of this server
+  std::string encoding = "UTF8";          // of the database
+  std::string layout;                     // see catalogue::layout()
+  std::string version;                    // see version_sql()
 
   [[nodiscard]] Output output(const std::string& column) const {
     const auto found = outputs.find(column);
@@ -69,24 +74,11 @@ struct TableFacts {
 
 // Fails if PostgreSQL does not know the source's time zone.
 [[nodiscard]] std::string time_zone_sql(const SourceConfig& source);
-// One row, one column of JSON text. `read` are all tables that the role reads for us.
+// Statements, with one result: one row, one column of JSON text. `read` are all sources that the
+// role reads for us. `subscriptions`: it may read pg_subscription_rel. `as_stored`: the JSON as
+// bytes in the database's encoding, which take any name there may be.
 [[nodiscard]] std::string inspect_sql(const SourceConfig& source,
-                                      const std::vector<TableName>& read);
-
-// Which server is it? One row: system identifier (null if this role may not know), timeline,
-// whether it is in recovery. The identifier is chosen by initdb and shared by all copies of a
-// cluster; the timeline grows with each promotion (PostgreSQL manual, "Timelines").
-[[nodiscard]] std::string identity_sql(bool may_read_identifier);
-// One row, one column: may this role read the system identifier?
-[[nodiscard]] std::string identity_rights_sql();
-
-// An expression: the array of what identifies the state of each source's table, as far as the
-// delivery of changes and our right to read depend on it: which relation it is, its parts, owners,
-// triggers and their functions, policies, expressions that reading evaluates, the role, the files
-// in which it and its parts are kept. (TRUNCATE gives a table a new file, and fires no trigger of
-// the whole where it names a part. So do VACUUM FULL and CLUSTER, which change nothing; they cost a
-// load.) Text that changes with any of them; null where there is no table. Cheap: each heartbeat
-// asks for it.
-[[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
+                                      const std::vector<const SourceConfig*>& read,
+                                      bool subscriptions, bool as_stored);
 
 }  // namespace latchkey

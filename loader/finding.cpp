@@ -14,6 +14,7 @@ constexpr Severity kError = Severity::kError;
 constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kDatabase, "L001", kError, "database"},
     {Lint::kSuperuserRefused, "L002", kError, "superuser_refused"},
+    {Lint::kSideRights, "L003", kNote, "side_rights"},
 
     {Lint::kTableMissing, "L101", kError, "table_missing"},
     {Lint::kNotATable, "L102", kError, "not_a_table"},
@@ -35,7 +36,7 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kForeignCode, "L118", kError, "foreign_code"},
     {Lint::kForeignOwner, "L119", kError, "foreign_owner"},
 
-    {Lint::kNoKey, "L201", kWarning, "no_key"},
+    {Lint::kNoKey, "L201", kNote, "no_key"},
     {Lint::kBadDigest, "L202", kWarning, "bad_digest"},
     {Lint::kUnknownPepper, "L203", kWarning, "unknown_pepper_version"},
     {Lint::kUnknownStatus, "L204", kWarning, "unknown_status"},
@@ -46,6 +47,9 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kClaimsTooLong, "L209", kWarning, "claims_too_long"},
     {Lint::kMetadataTooLong, "L210", kWarning, "metadata_too_long"},
     {Lint::kNoUsableRow, "L211", kError, "no_usable_row"},
+    {Lint::kUnreadableText, "L212", kWarning, "unreadable_text"},
+    {Lint::kAllRefused, "L213", kWarning, "all_refused"},
+    {Lint::kUseTimeUnit, "L214", kWarning, "use_time_unit"},
 
     {Lint::kKeyInSeveralRows, "L301", kWarning, "key_in_several_rows"},
     {Lint::kKeyInSeveralSources, "L302", kNote, "key_in_several_sources"},
@@ -59,6 +63,7 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kPartition, "L405", kWarning, "partition"},
     {Lint::kReplicated, "L406", kWarning, "replicated"},
     {Lint::kBypassesRls, "L407", kWarning, "bypasses_rls"},
+    {Lint::kPreparedTransactions, "L408", kNote, "prepared_transactions"},
 }};
 
 const LintFinding* same_kind(const std::vector<LintFinding>& list, const LintFinding& finding) {

@@ -24,6 +24,7 @@ enum class Severity { kNote, kWarning, kError };
 enum class Lint {
   kDatabase,
   kSuperuserRefused,
+  kSideRights,
   kTableMissing,
   kNotATable,
   kSchemaUnusable,
@@ -54,6 +55,9 @@ enum class Lint {
   kClaimsTooLong,
   kMetadataTooLong,
   kNoUsableRow,
+  kUnreadableText,
+  kAllRefused,
+  kUseTimeUnit,
   kKeyInSeveralRows,
   kKeyInSeveralSources,
   kShortKey,
@@ -65,8 +69,9 @@ enum class Lint {
   kPartition,
   kReplicated,
   kBypassesRls,
+  kPreparedTransactions,
 };
-constexpr std::size_t kLints = 43;
+constexpr std::size_t kLints = 48;
 
 struct LintRule {
   Lint lint;

@@ -41,7 +41,7 @@ LastUsedWriter::LastUsedWriter(std::string database, PgTarget target, std::int64
 std::size_t LastUsedWriter::add(const SourceConfig& source, const TableFacts& facts,
                                 const KeySetWriter& keys, UseLog& uses) {
   sources_.push_back(std::make_unique<Source>(
-      Source{source, facts, keys, uses, PendingUses(kPendingMax), 0, {}, 0, 0}));
+      Source{source, facts, keys, uses, PendingUses(kPendingMax), 0, {}, 0, 0, false}));
   return sources_.size() - 1;
 }
 

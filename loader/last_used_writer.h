@@ -30,6 +30,11 @@ class LastUsedWriter {
   std::size_t add(const SourceConfig& source, const TableFacts& facts, const KeySetWriter& keys,
                   UseLog& uses);
 
+  // Its column counts something else than seconds: nothing is written, so that none is spoilt.
+  void hold(std::size_t source, bool unit_is_wrong) {
+    sources_.at(source)->unit_is_wrong = unit_is_wrong;
+  }
+
   // Does what can be done without waiting. `alive` is a connection to the database that works, null
   // where there is none: its server is the one that is written to. Throws nothing of libpq's.
   void turn(std::int64_t now_ns, const PgConnection* alive);
@@ -61,9 +66,10 @@ class LastUsedWriter {
     UsedRows locked;       // by somebody else; they wait until the round is over
     std::uint64_t written = 0;
     std::uint64_t failures = 0;
+    bool unit_is_wrong = false;
 
     // An UPDATE runs the table's triggers as our role: not where strangers own them.
-    [[nodiscard]] bool writable() const { return facts.foreign_code.empty(); }
+    [[nodiscard]] bool writable() const { return facts.foreign_code.empty() && !unit_is_wrong; }
   };
 
   void collect();

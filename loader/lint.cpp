@@ -35,9 +35,10 @@ std::optional<RecordFacts> LoadLint::read(RowReader& reader, const RowView& row)
   if (!facts || facts->state != RowState::kActive) return facts;
   if (facts->expires_us != kNeverExpires && facts->expires_us <= now_us_) {
     ++expired_;
-  } else if (row[kFieldShort]) {
-    ++short_keys_;
+    return facts;
   }
+  ++good_;
+  if (row[kFieldShort]) ++short_keys_;
   return facts;
 }
 
@@ -91,6 +92,13 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
             " can be used, so every key is unknown. `scheme`, `encoding` or `key` of " + section +
             " is wrong.");
   }
+  if (usable_rows > 0 && good_ == 0) {
+    add(Lint::kAllRefused, rows_,
+        counted(rows_, "rows, all that " + table +
+                           " has, refuse their keys: they are deleted, disabled, revoked, expired,"
+                           " or of a status in no list. If that is not so in the application, " +
+                           section + " names the wrong column or the wrong words."));
+  }
   if (shared_keys > 0) {
     add(Lint::kKeyInSeveralRows, shared_keys,
         counted(shared_keys,
@@ -142,8 +150,9 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
     add(Lint::kPartitioned, 0,
         table + " has partitions or child tables. Statements that name one of these instead of " +
             table +
-            " tell us nothing: what they change is in force after the next audit only."
-            " Change rows through " +
+            " tell us nothing: what they change is in force after the next audit only. So it is "
+            "with"
+            " a row that a MERGE moves to another partition. Change rows through " +
             table + ".");
   }
   if (facts.is_part) {
@@ -170,6 +179,14 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
             " has BYPASSRLS: it sees every row of every table that is protected by row level"
             " security alone. A policy for this role is enough: run what `latchkey sql grant`"
             " prints for all sources, which also takes BYPASSRLS away.");
+  }
+  if (facts.prepared_transactions) {
+    add(Lint::kPreparedTransactions, 0,
+        "the server allows prepared transactions (max_prepared_transactions), but PostgreSQL "
+        "refuses"
+        " PREPARE TRANSACTION after a NOTIFY, and our triggers notify: a transaction that "
+        "changes " +
+            table + " cannot be prepared.");
   }
   return found;
 }

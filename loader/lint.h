@@ -39,6 +39,7 @@ class LoadLint {
   std::int64_t now_us_;
   OddityCounts oddities_{};
   std::uint64_t rows_ = 0;
+  std::uint64_t good_ = 0;  // active, and not expired
   std::uint64_t short_keys_ = 0;
   std::uint64_t expired_ = 0;
   // Pepper versions that are not at hand, as they are shown. Bounded: a column that was taken for

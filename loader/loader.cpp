@@ -18,12 +18,15 @@
 #include <system_error>
 
 #include "keymap/clock.h"
+#include "keymap/encoding.h"
 #include "loader/lint.h"
 #include "loader/nonce.h"
 #include "loader/problems.h"
 #include "loader/queries.h"
 #include "loader/session.h"
+#include "loader/text_converter.h"
 #include "loader/triggers.h"
+#include "loader/version.h"
 #include "protocol/printable.h"
 
 namespace latchkey {
@@ -34,7 +37,42 @@ constexpr std::int64_t kLoadSilence = 30 * kSecond;
 // given.
 constexpr std::int64_t kAuditPatience = 60 * kSecond;
 constexpr int kNiceness = 10;
+// So many times in a row a reading is taken for overtaken by somebody's ALTER TABLE. After that it
+// is refused as any other: code that the table runs, or a broken value, may raise the same SQLSTATE
+// for ever, and somebody has to be told.
+constexpr int kRaces = 3;
+// Of the listening session. Anybody can notify of bytes that cannot be converted: to convert them
+// for us, PostgreSQL would fail, and end the connection (PostgreSQL manual, "Character Set
+// Support").
+constexpr const char* kBytesAsTheyAre = "SET client_encoding = 'SQL_ASCII';";
 constexpr const char* kHeartbeat = "latchkey_heartbeat";  // the prepared statement
+// Likewise; of the question for changed rows of one source.
+std::string reread_name(std::size_t index) { return "latchkey_reread_" + std::to_string(index); }
+constexpr std::size_t kGrown = 1000;    // rows that make no difference to a plan
+constexpr const char* kOutdated = "?";  // in place of a question that has been prepared
+// feature_not_supported: a plan that is kept would answer with other types than before.
+constexpr std::string_view kPlanOutdated = "0A000";
+// As long as that, the reading connection is waited for with what must be heard from it.
+constexpr std::int64_t kMeetingDeadline = 5 * kSecond;
+// LISTEN has to pass what is in PostgreSQL's notification queue (8 GB at most), usually nothing. A
+// LISTEN that takes longer than this is looked at, once a second. A queue that is less full than
+// kListenQueueMin is not what it waits for. A whole queue may take kListenWholeQueue before the
+// connection is given up: a new LISTEN starts at the queue's tail again, which then cannot be
+// freed.
+constexpr std::int64_t kListenLookAfter = kSecond;
+constexpr double kListenQueueMin = 0.0005;
+constexpr std::int64_t kListenWholeQueue = 3600 * kSecond;
+constexpr const char* kQueueFull = "54000";  // program_limit_exceeded, when we notify
+constexpr const char* kQueueIsFull =
+    "PostgreSQL's notification queue is full, so nothing that notifies can commit: no change of"
+    " keys, nor our heartbeat.";
+// An eighth of `bound`: so long the reading connection is waited for before there is another one
+// for heartbeats. (Half of it where an audit would have to make way.) And how often that is looked
+// at.
+constexpr std::int64_t kEchoPatience = 8;
+constexpr std::int64_t kEchoLook = 20'000'000;
+// A queue that is fuller than this is said to be.
+constexpr double kQueueUsageWarning = 0.5;
 // While a load streams, it is looked at so often, and not whenever some kilobytes have come: to
 // wake somebody costs the server more than to send a row. What waits meanwhile fits the socket's
 // buffer.
@@ -79,9 +117,42 @@ std::vector<std::string> tables_of(const std::vector<LoaderSource>& sources) {
   return tables;
 }
 
-RefreshSettings with_hosts(RefreshSettings settings, std::size_t hosts) {
-  settings.hosts = static_cast<int>(hosts);
-  return settings;
+// By the number of each table, the numbers of its sources.
+std::vector<std::vector<std::size_t>> sources_of(const std::vector<std::string>& tables,
+                                                 const std::vector<LoaderSource>& sources) {
+  std::vector<std::vector<std::size_t>> list(tables.size());
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const auto table = std::ranges::find(tables, sources[i].config.table.display());
+    list[static_cast<std::size_t>(table - tables.begin())].push_back(i);
+  }
+  return list;
+}
+
+// A number as long as it may be and nothing else, or nothing.
+template <typename T>
+std::optional<T> number_of(std::string_view text, int base) {
+  T number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number, base);
+  if (text.empty() || error != std::errc() || rest != end) return std::nullopt;
+  return number;
+}
+
+double number_or_fail(std::string_view text) {
+  double number = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, number);
+  if (text.empty() || error != std::errc() || rest != end) {
+    throw PgError("what the server says of its notification queue is no number");
+  }
+  return number;
+}
+
+// What the catalogue says, from bytea as text (PostgreSQL manual, "bytea Hex Format").
+std::string catalogue_text(std::string_view hex, std::string_view encoding) {
+  const auto bytes = hex.starts_with("\\x") ? decode_hex(hex.substr(2)) : std::nullopt;
+  if (!bytes) throw PgError("the look-up of the table cannot be read");
+  return TextConverter(encoding).to_utf8_or_marks(*bytes);
 }
 
 }  // namespace
@@ -113,10 +184,14 @@ struct Loader::Source {
   LoadReason load_reason = LoadReason::kConnected;
   std::int64_t told_ns = 0;   // of the first change that nobody has begun to read; 0: none
   std::int64_t asked_ns = 0;  // likewise, of those that are being read
+  bool overtaken = false;     // the table's types are not those looked up
+  int refused_in_a_row = 0;   // readings, with kLayoutChanged; since the last load
   UndecidedAudits undecided;
   LogLimits log_limits;
   SourceStatus status;
   std::optional<std::size_t> last_used;  // its number there, if it is written back
+  std::string prepared;  // the question for changed rows that the reading session keeps planned
+  std::size_t prepared_rows = 0;  // how many the table had then
 
   Source(LoaderSource from, Quiescence& quiescence)
       : settings(std::move(from)), writer(*settings.keys, quiescence) {
@@ -167,7 +242,7 @@ struct Loader::Source {
   }
 
   void make_reader() {
-    decoder.emplace(wire_fields(settings.config, facts));
+    decoder.emplace(wire_fields(settings.config, facts), facts.encoding);
     reader.emplace(settings.config, facts, writer.scopes(), settings.pepper_versions);
   }
 };
@@ -176,9 +251,10 @@ Loader::Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quies
     : database_(std::move(database)),
       quiescence_(quiescence),
       hosts_(hosts_of(database_.target.conninfo)),
-      refresh_(sources.size(), with_hosts(database_.refresh, hosts_.size()), random_seed()),
+      refresh_(sources.size(), database_.refresh, random_seed()),
       last_used_(database_.name, database_.target, database_.last_used_flush_ns, random_seed()),
       tables_(tables_of(sources)),
+      sources_of_(sources_of(tables_, sources)),
       notices_(tables_),
       ticked_ns_(awake_ns()),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -234,7 +310,8 @@ std::optional<Loader::Unready> Loader::wait_ready(std::chrono::milliseconds time
                                                   bool first_attempt_only) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, timeout, [&] {
-    return ready_ || (unready_ && (unready_->final || first_attempt_only));
+    const bool given_up = first_attempt_only && status_.rounds_failed > 0;
+    return ready_ || (unready_ && (unready_->final || given_up));
   });
   if (ready_) return std::nullopt;
   if (unready_) return unready_;
@@ -298,7 +375,7 @@ void Loader::run() {
     ticked_ns_ = awake_ns();
     run_posted();
     act();
-    if (!audit_) last_used_.turn(boot_ns(), alive());
+    if (!audit_ && !echo_lane_) last_used_.turn(boot_ns(), alive());
     collect();
   }
   last_used_.finish(alive());
@@ -415,10 +492,13 @@ void Loader::wait(std::int64_t until_ns) {
   watch(work_.get(), work_deadline_ns_);
   if (audit_) {
     watch(&audit_->connection(), audit_->deadline_ns());
+  } else if (echo_lane_) {
+    watch(&echo_lane_->connection(), echo_lane_->deadline_ns());
   } else {  // they take turns with the third connection
     if (last_used_.socket() >= 0) fds[count++] = {last_used_.socket(), last_used_.events(), 0};
     until_ns = std::min(until_ns, last_used_.next_ns());
   }
+  if (echo_wanted_ns_ != 0) until_ns = std::min(until_ns, boot_ns() + kEchoLook);
   timespec timeout{};
   const std::int64_t left_ns =
       more ? 0 : std::clamp<std::int64_t>(until_ns - boot_ns(), 0, kTickEvery);
@@ -439,8 +519,13 @@ void Loader::turn() {
   } catch (const PgQueryError& error) {
     throw PgQueryError(work_step_ + ": " + error.what());
   }
+  // Rows that come slowly come.
+  if (work_->take_heard() && ready_ && work_deadline_ns_ != kNoDeadline) {
+    work_deadline_ns_ = std::max(work_deadline_ns_, boot_ns() + kStepDeadline);
+  }
   if (!was_connected && work_->connected()) {
     session_owner_.begin();
+    forget_prepared();
     work_->send(session_settings(false),
                 {.copy_data = {}, .rows = {}, .done = [this] { identify(); }});
   }
@@ -451,14 +536,16 @@ void Loader::turn() {
   if (listen_->connected() && heartbeat_channel_.empty()) listen_connected();
   drain_notifications();
   take_notices();
-  if (nonce_back_ && listen_->idle()) barrier_query_done();
+  if (nonce_back_) barrier_back();
   if (met_ && work_->idle()) {
     met_ = false;
     meeting_.clear();
-    inspecting_ = false;
     work_deadline_ns_ = kNoDeadline;
-    refresh_.work_ready(boot_ns());
+    prepare_heartbeat();
   }
+  turn_echo();
+  watch_listen();
+  if (boot_ns() >= meet_again_ns_ && work_->idle()) meet();
 
   const std::int64_t now_ns = boot_ns();
   if (now_ns > listen_deadline_ns_) {
@@ -477,58 +564,150 @@ void Loader::connect() {
     ++status_.connects;
     status_.host = hosts_[host_].display();
   }
+  if (addresses_.empty()) addresses_ = addresses_of(hosts_[host_]);
+  const PgHost& server = addresses_[address_];
+  if (addresses_.size() > 1) {
+    const std::lock_guard lock(mutex_);
+    status_.host = server.display();
+  }
   heartbeat_channel_.clear();
   notices_.clear();
   nonce_.clear();
   meeting_.clear();
-  nonce_back_ = met_ = listening_ = inspected_ = false;
+  after_echo_ = nullptr;
+  nonce_back_ = met_ = listening_ = inspected_ = echoing_ = echo_by_lane_ = false;
+  echo_wanted_ns_ = 0;
+  meet_again_ns_ = kNoDeadline;
   listen_deadline_ns_ = work_deadline_ns_ =
       boot_ns() + connect_timeout_ns(database_.target.conninfo);
-  work_step_ = "connecting to " + hosts_[host_].display();
+  work_step_ = "connecting to " + server.display();
   inspecting_ = true;
-  listen_ = std::make_unique<PgConnection>(database_.target, hosts_[host_]);
-  work_ = std::make_unique<PgConnection>(database_.target, hosts_[host_]);
+  listen_ = std::make_unique<PgConnection>(database_.target, server);
+  work_ = std::make_unique<PgConnection>(database_.target, server);
+}
+
+// The next address of the host, then the next host. False: all have been tried since the first.
+bool Loader::try_next_server() {
+  if (address_ + 1 < addresses_.size()) {
+    ++address_;
+    return true;
+  }
+  addresses_.clear();  // resolved again: a failover may be a change in the DNS
+  address_ = 0;
+  host_ = (host_ + 1) % hosts_.size();
+  return host_ != 0;
 }
 
 void Loader::listen_connected() {
   // The heartbeat has a channel of its own, so that other daemons' heartbeats are not delivered to
   // us: notifications of all channels still come in commit order.
   heartbeat_channel_ = "latchkey_heartbeat_" + random_hex(8);
-  listen_deadline_ns_ = boot_ns() + kStepDeadline;
-  listen_->send(
-      session_settings(false) + "LISTEN " + kChangeChannel + ";LISTEN " + heartbeat_channel_,
-      {.copy_data = {}, .rows = {}, .done = [this] { prepare_heartbeat(); }});
-}
-
-// To plan the question costs PostgreSQL several times as much as to answer it.
-void Loader::prepare_heartbeat() {
-  std::vector<const SourceConfig*> configs;
-  for (const auto& source : sources_) configs.push_back(&source->settings.config);
-  listen_->prepare(
-      kHeartbeat,
-      "SELECT pg_catalog.pg_notify($1, $2), " + versions_sql(configs) + ", " + kWaitToNotify,
-      {.copy_data = {}, .rows = {}, .done = [this] {
-         listen_deadline_ns_ = kNoDeadline;
-         listening_ = true;
-         refresh_.listen_ready(boot_ns());
-         meet();
-       }});
+  listen_since_ns_ = listen_looked_ns_ = boot_ns();
+  listen_deadline_ns_ = listen_since_ns_ + kStepDeadline;
+  listen_->send(std::string("LISTEN ") + kChangeChannel + ";LISTEN " + heartbeat_channel_ + ";" +
+                    session_settings(false) + heartbeat_settings() + kBytesAsTheyAre,
+                {.copy_data = {}, .rows = {}, .done = [this] {
+                   listening_ = true;
+                   listen_deadline_ns_ = kNoDeadline;
+                   meet();
+                 }});
 }
 
 namespace {
 
-// A number as long as it may be and nothing else, or nothing.
-template <typename T>
-std::optional<T> number_of(std::string_view text, int base) {
-  T number = 0;
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number, base);
-  if (text.empty() || error != std::errc() || rest != end) return std::nullopt;
-  return number;
+// What to do about a full notification queue. Our role may not see other roles' sessions, so it
+// cannot say which one it is.
+constexpr const char* kWhoHoldsTheQueue =
+    " A session that has executed LISTEN and stays in one transaction keeps PostgreSQL from"
+    " emptying it. As a superuser, SELECT pid, usename, application_name, xact_start FROM"
+    " pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start; the oldest is the likeliest. End"
+    " it with pg_terminate_backend(pid).";
+
+std::string percent(double usage) { return fmt::format("{:.1f} %", usage * 100); }
+
+}  // namespace
+
+// A LISTEN that takes long has to pass what others have notified and somebody has not read.
+void Loader::watch_listen() {
+  const std::int64_t now_ns = boot_ns();
+  if (listening_ || heartbeat_channel_.empty() || !inspected_ || !work_->idle()) return;
+  if (now_ns < listen_looked_ns_ + kListenLookAfter) return;
+  listen_looked_ns_ = now_ns;
+  work_->send(listen_progress_sql(side_rights_), {std::to_string(listen_->backend_pid())},
+              {.copy_data = {},
+               .rows =
+                   [this](const PgRows& rows) {
+                     rows.expect_columns(2);
+                     const auto usage = rows.field(0, 1);
+                     take_listen_progress(rows.value(0, 0) == "true",
+                                          usage ? number_or_fail(*usage) : 1.0);
+                   },
+               .done = {},
+               .refused = [](const PgQueryError&) {},  // then it has the time of any other step
+               .what = "the question how far LISTEN is"});
 }
 
+void Loader::take_listen_progress(bool works, double usage) {
+  if (!works || usage < kListenQueueMin) return;
+  const std::int64_t now_ns = boot_ns();
+  const auto most_ns = static_cast<std::int64_t>(usage * static_cast<double>(kListenWholeQueue));
+  if (now_ns > listen_since_ns_ + kStepDeadline + most_ns) return;
+  listen_deadline_ns_ = now_ns + kStepDeadline;
+  set_trouble(fmt::format("LISTEN has to pass PostgreSQL's notification queue, which is {} full,"
+                          " and is given the time.{}",
+                          percent(usage), kWhoHoldsTheQueue),
+              /*queue_in_the_way=*/true);
+}
+
+std::vector<const SourceConfig*> Loader::configs() const {
+  std::vector<const SourceConfig*> configs;
+  for (const auto& source : sources_) configs.push_back(&source->settings.config);
+  return configs;
+}
+
+// To plan the question costs PostgreSQL ten times as much as to answer it, and by itself it would
+// plan the first five answers anew: half a second and more each on a busy machine with many
+// sources, just after a reconnect.
+void Loader::prepare_heartbeat() {
+  listen_deadline_ns_ = boot_ns() + kStepDeadline;
+  const auto prepared = [this] {
+    listen_deadline_ns_ = kNoDeadline;
+    inspecting_ = false;
+    set_trouble("");
+    refresh_.listen_ready(boot_ns());
+    refresh_.work_ready(boot_ns());
+  };
+  const auto prepare = [this](std::function<void()> done) {
+    listen_->prepare(kHeartbeat, heartbeat_sql(configs(), side_rights_),
+                     {.copy_data = {}, .rows = {}, .done = std::move(done)});
+  };
+  if (listen_->server_encoding() == "UTF8") {
+    prepare(prepared);
+    return;
+  }
+  // The question names tables, which is text of ours.
+  listen_->send("SET client_encoding = 'UTF8'",
+                {.copy_data = {}, .rows = {}, .done = [this, prepare, prepared] {
+                   prepare([this, prepared] {
+                     listen_->send(kBytesAsTheyAre,
+                                   {.copy_data = {}, .rows = {}, .done = prepared});
+                   });
+                 }});
+}
+
+namespace {
+
 // NULL: it may not be known.
+Lsn read_lsn(const PgRows& rows, int column) {
+  const auto text = rows.field(0, column);
+  if (!text) return 0;
+  const auto lsn = parse_lsn(std::string(*text));
+  if (!lsn) throw PgError("what the server calls its WAL position is none");
+  return *lsn;
+}
+
 ServerIdentity read_identity(const PgRows& rows) {
+  rows.expect_columns(6);
   ServerIdentity identity;
   if (const auto system = rows.field(0, 0)) {
     if (!number_of<std::uint64_t>(*system, 10)) {
@@ -541,6 +720,9 @@ ServerIdentity read_identity(const PgRows& rows) {
     if (!number) throw PgError("what the server calls its timeline is no number");
     identity.timeline = *number;
   }
+  identity.position = {.inserted = read_lsn(rows, 2), .flushed = read_lsn(rows, 3)};
+  identity.started = rows.field(0, 4).value_or("");
+  identity.checkpoint = read_lsn(rows, 5);
   return identity;
 }
 
@@ -562,8 +744,8 @@ void read_json(const char* what, Read read) {
 void Loader::identify() {
   work_step_ = "asking the server who it is";
   work_deadline_ns_ = boot_ns() + kStepDeadline;
-  const auto ask = [this](bool may_read_identifier) {
-    work_->send(identity_sql(may_read_identifier),
+  const auto ask = [this] {
+    work_->send(identity_sql(side_rights_),
                 {.copy_data = {},
                  .rows = [this](const PgRows& rows) { take_identity(read_identity(rows)); },
                  // Once it serves, each load looks its own table up, and one table's trouble is no
@@ -571,55 +753,98 @@ void Loader::identify() {
                  .done = [this] { ready_ ? inspected() : inspect(0); },
                  .what = "the question who it is"});
   };
-  const auto allowed = std::make_shared<bool>(false);
-  work_->send(identity_rights_sql(),
-              {.copy_data = {},
-               .rows = [allowed](const PgRows& rows) { *allowed = rows.value(0, 0) == "t"; },
-               .done = [ask, allowed] { ask(*allowed); },
-               .what = "the question whether it may be asked who it is"});
+  work_->send(side_rights_sql(), {.copy_data = {},
+                                  .rows =
+                                      [this](const PgRows& rows) {
+                                        rows.expect_columns(kSideRights);
+                                        const auto may = [&](int column) {
+                                          return rows.value(0, column) == "t";
+                                        };
+                                        side_rights_ = {.system = may(0),
+                                                        .position = may(1),
+                                                        .start = may(2),
+                                                        .queue = may(3),
+                                                        .subscriptions = may(4)};
+                                      },
+                                  .done = ask,
+                                  .what = "the question what it may be asked"});
 }
 
 // Rows of another history say nothing of the keys of this one. So what is known is not even served
 // as stale: there is no answer until everything is loaded anew.
 void Loader::take_identity(const ServerIdentity& found) {
-  const IdentityChange change =
-      identity_ ? identity_change(*identity_, found) : IdentityChange::kNone;
-  const bool discard =
-      change == IdentityChange::kOtherSystem || change == IdentityChange::kOlderTimeline;
-  if (change == IdentityChange::kPromotion) {
-    spdlog::warn("database \"{}\": another server is the primary now ({}, timeline {} after {})",
-                 database_.name, hosts_[host_].display(), found.timeline, identity_->timeline);
+  const std::optional<ServerIdentity> before = history_.last();
+  const Lsn furthest = history_.furthest(found.timeline);
+  const Lsn last_furthest = before ? history_.furthest(before->timeline) : 0;
+  const IdentityChange change = history_.met(found);
+  const bool promoted = change == IdentityChange::kPromotion;
+  const bool discard = change != IdentityChange::kNone && !promoted;
+  const auto how = [&] {
+    if (change == IdentityChange::kOtherSystem) {
+      return "system identifier " + found.system + " instead of " + before->system;
+    }
+    if (change == IdentityChange::kOlderTimeline) {
+      return "timeline " + std::to_string(found.timeline) + " after " +
+             std::to_string(before->timeline);
+    }
+    const bool behind = found.position.inserted < furthest;
+    return (behind ? "WAL position " + show_lsn(found.position.inserted)
+                   : "started anew from WAL position " + show_lsn(found.checkpoint)) +
+           " after " + show_lsn(furthest) + " on timeline " + std::to_string(found.timeline);
+  };
+  if (promoted) {
+    spdlog::warn("database \"{}\": another server is the primary now ({}, timeline {} after {}){}",
+                 database_.name, hosts_[host_].display(), found.timeline, before->timeline,
+                 found.position.inserted < last_furthest
+                     ? ". It lacks the last transactions of the one before, revocations perhaps"
+                     : "");
   } else if (discard) {
     spdlog::error(
         "database \"{}\": ALARM: {} is not the server that was followed so far ({}). It may have"
         " been restored from a backup, or an old primary may be back, and revocations may be"
         " undone. All keys are refused as unavailable until its tables are loaded anew.",
-        database_.name, hosts_[host_].display(),
-        change == IdentityChange::kOtherSystem
-            ? "system identifier " + found.system + " instead of " + identity_->system
-            : "timeline " + std::to_string(found.timeline) + " after " +
-                  std::to_string(identity_->timeline));
+        database_.name, hosts_[host_].display(), how());
     for (const auto& source : sources_) source->settings.keys->freshness.forget();
   }
-  identity_ = found;
   const std::lock_guard lock(mutex_);
   status_.identity = found;
-  if (change == IdentityChange::kPromotion) ++status_.promotions;
+  if (promoted) ++status_.promotions;
   if (discard) ++status_.identity_changes;
 }
 
 // Both connections must lead to one server and database, whatever stands in between: what one sends
 // the other one hears. Otherwise we would listen to one and load from another.
+//
+// And the listening one must hear while it has nothing to do: it has no query under way from before
+// this is sent until it has come.
 void Loader::meet() {
   if (!listening_ || !inspected_) return;
+  if (!work_->idle()) {  // it asks how far LISTEN is
+    meet_again_ns_ = boot_ns();
+    return;
+  }
+  assert(listen_->idle());
   work_step_ =
-      "a notification sent by the reading connection was not heard by the listening one. Both must"
-      " reach the same server: point `conninfo` at the server itself, not at a load balancer or a"
-      " pooler in transaction mode";
-  work_deadline_ns_ = boot_ns() + kStepDeadline;
+      "a notification sent by the reading connection was not heard by the listening one, as each"
+      " heartbeat has to be. Both must reach the same server, and keep it: point `conninfo` at the"
+      " server itself, or at a pooler in session mode, not at a load balancer or a pooler in"
+      " transaction or statement mode";
+  meet_again_ns_ = kNoDeadline;
+  work_deadline_ns_ = boot_ns() + std::min(kMeetingDeadline, database_.refresh.barrier_deadline_ns);
   meeting_ = random_hex(16);
-  work_->send(std::string("SELECT pg_catalog.pg_notify($1, $2), ") + kWaitToNotify,
-              {heartbeat_channel_, meeting_}, {});
+  work_->send(notify_sql(), {heartbeat_channel_, meeting_},
+              {.copy_data = {}, .rows = {}, .done = {}, .refused = [this](const PgQueryError& e) {
+                 meeting_refused(e);
+               }});
+}
+
+// Where the notification queue is full, LISTEN is what costs most: it is not given up for that.
+void Loader::meeting_refused(const PgQueryError& error) {
+  meeting_.clear();
+  if (error.sqlstate() != kQueueFull) throw error;
+  work_deadline_ns_ = kNoDeadline;
+  meet_again_ns_ = boot_ns() + kSecond;
+  set_trouble(std::string(kQueueIsFull) + kWhoHoldsTheQueue, /*queue_in_the_way=*/true);
 }
 
 // At the start: looks every source up in the catalogue, one after the other, and ends it if one
@@ -648,7 +873,7 @@ void Loader::inspect(std::size_t index) {
                printable(source.settings.config.time_zone) +
                "\", must be one that PostgreSQL knows, such as \"UTC\" or \"Europe/Oslo\"";
   const auto look_up = [this, index] {
-    look_up_table(*sources_[index], [this, index] { inspect(index + 1); });
+    look_up_table(index, [this, index] { inspect(index + 1); });
   };
   work_->send(time_zone_sql(source.settings.config),
               {.copy_data = {}, .rows = {}, .done = look_up});
@@ -656,43 +881,156 @@ void Loader::inspect(std::size_t index) {
 
 void Loader::inspected() {
   inspected_ = true;
+  work_deadline_ns_ = kNoDeadline;  // until they meet, the other one's counts
   meet();
 }
 
 // What the catalogue says of the table now, then `done`.
-void Loader::look_up_table(Source& source, std::function<void()> done) {
+void Loader::look_up_table(std::size_t index, std::function<void()> done) {
+  Source& source = *sources_[index];
   work_step_ = "looking up the table of source \"" + source.status.name + "\"";
-  std::vector<TableName> read;
-  for (const auto& one : sources_) read.push_back(one->settings.config.table);
-  work_->send(inspect_sql(source.settings.config, read),
+  const std::string encoding = work_->server_encoding();
+  const bool as_stored = is_read_as_stored(encoding);
+  work_->send(inspect_sql(source.settings.config, configs(), side_rights_.subscriptions, as_stored),
               {.copy_data = {},
                .rows =
-                   [&source](const PgRows& rows) {
+                   [&source, encoding, as_stored](const PgRows& rows) {
+                     std::string text(rows.value(0, 0));
+                     if (as_stored) text = catalogue_text(text, encoding);
                      read_json("the look-up of the table",
-                               [&] { source.facts = TableFacts::from_json(rows.value(0, 0)); });
+                               [&] { source.facts = TableFacts::from_json(text); });
                      source.version_reloaded.reset();  // it may come back, and be news again
                    },
                .done = std::move(done),
+               .refused = refusal_handler(index),
                .what = "the look-up of the table"});
 }
 
 // ---- the barrier
 
+// First the listening connection asks for the state of the tables: its session is the only one that
+// touches none of them, so nobody's code can have answered instead. Then, when it has nothing to do
+// any more, another connection sends the nonce.
 void Loader::send_barrier(std::uint64_t number) {
   assert(listen_->idle());
   barrier_number_ = number;
-  nonce_ = random_hex(16);
+  nonce_.clear();
   nonce_back_ = false;
   barrier_sent_ns_ = boot_ns();
-  listen_->execute(kHeartbeat, {heartbeat_channel_, nonce_},
+  listen_->execute(kHeartbeat, {},
                    {.copy_data = {},
-                    .rows =
-                        [this](const PgRows& rows) {
-                          rows.expect_columns(3);
-                          read_json("the heartbeat", [&] { take_versions(rows.value(0, 1)); });
+                    .rows = [this](const PgRows& rows) { take_heartbeat(rows); },
+                    .done =
+                        [this] {
+                          echo_wanted_ns_ = boot_ns();
+                          refresh_.barrier_held();
                         },
-                    .done = {},
                     .what = "the heartbeat"});
+}
+
+void Loader::take_heartbeat(const PgRows& rows) {
+  rows.expect_columns(4);
+  read_json("the heartbeat", [&] { take_versions(rows.value(0, 0)); });
+  history_.reached({.inserted = read_lsn(rows, 1), .flushed = read_lsn(rows, 2)});
+  const auto text = rows.field(0, 3);
+  const double usage = text ? number_or_fail(*text) : -1;
+  if (usage >= kQueueUsageWarning) {
+    set_trouble("PostgreSQL's notification queue is " + percent(usage) +
+                " full. Once it is full, nobody can commit a change of keys." + kWhoHoldsTheQueue);
+  }
+  const std::lock_guard lock(mutex_);
+  status_.queue_usage = usage;
+}
+
+// The nonce goes over the reading connection, or, while that is busy for long, over one of its own.
+void Loader::turn_echo() {
+  if (echo_wanted_ns_ != 0 && work_->idle()) echo_over_work();
+  try {
+    turn_echo_lane(boot_ns());
+  } catch (const PgError& error) {
+    // No worse than without it: the reading connection will be free some day.
+    spdlog::debug("database \"{}\": no connection for heartbeats: {}", database_.name,
+                  error.what());
+    echo_lane_.reset();
+    no_echo_lane_before_ns_ = boot_ns() + kSecond;
+    if (!std::exchange(echo_by_lane_, false)) return;
+    nonce_.clear();
+    refresh_.barrier_refused(boot_ns());
+  }
+}
+
+void Loader::turn_echo_lane(std::int64_t now_ns) {
+  if (echo_lane_) echo_lane_->advance(now_ns);
+  if (echo_wanted_ns_ == 0) return;
+  if (echo_lane_) {
+    if (echo_lane_->ready()) echo_over_lane();
+    return;
+  }
+  const std::int64_t patience_ns = database_.bound_ns / (audit_ ? 2 : kEchoPatience);
+  if (now_ns < std::max(echo_wanted_ns_ + patience_ns, no_echo_lane_before_ns_)) return;
+  if (last_used_.busy()) return;
+  if (audit_) {
+    fail_audit(audit_->source(),
+               "a table is read meanwhile, and the heartbeat needs the third connection");
+  }
+  last_used_.disconnect();
+  echo_lane_.emplace(database_.target, listen_->server(), now_ns);
+}
+
+void Loader::echo_over_work() {
+  echo_lane_.reset();
+  echo_wanted_ns_ = 0;
+  nonce_ = random_hex(16);
+  echoing_ = true;
+  refresh_.barrier_went(boot_ns());
+  work_->send(notify_sql(), {heartbeat_channel_, nonce_},
+              {.copy_data = {},
+               .rows = {},
+               .done = [this] { echo_sent(); },
+               .refused =
+                   [this](const PgQueryError& error) {
+                     echo_refused(error);
+                     echo_sent();
+                   },
+               .what = "the heartbeat's notification"});
+}
+
+// A reading that has become due meanwhile begins.
+void Loader::echo_sent() {
+  echoing_ = false;
+  if (const auto next = std::exchange(after_echo_, nullptr)) next();
+}
+
+void Loader::echo_over_lane() {
+  echo_wanted_ns_ = 0;
+  nonce_ = random_hex(16);
+  echo_by_lane_ = true;
+  refresh_.barrier_went(boot_ns());
+  echo_lane_->send(heartbeat_channel_, nonce_,
+                   [this](const PgQueryError& error) { echo_refused(error); });
+}
+
+// The connections are well, so they are kept: those that come back after a full queue would have to
+// pass it.
+void Loader::echo_refused(const PgQueryError& error) {
+  nonce_.clear();
+  echo_by_lane_ = false;
+  const bool full = error.sqlstate() == kQueueFull;
+  set_trouble(full ? std::string(kQueueIsFull) + kWhoHoldsTheQueue
+                   : std::string("the heartbeat's notification: ") + error.what(),
+              full);
+  refresh_.barrier_refused(boot_ns());
+}
+
+void Loader::set_trouble(const std::string& what, bool queue_in_the_way) {
+  std::optional<std::string> more;
+  {
+    const std::lock_guard lock(mutex_);
+    if (status_.trouble.empty() && !what.empty()) more = trouble_limit_.tell(boot_ns());
+    status_.trouble = what;
+    status_.queue_in_the_way = queue_in_the_way;
+  }
+  if (more) spdlog::warn("database \"{}\": {}{}", database_.name, what, *more);
 }
 
 // A table whose triggers or files are not as they were when it was looked up may have changed
@@ -716,13 +1054,17 @@ void Loader::take_versions(std::string_view text) {
   }
 }
 
-void Loader::barrier_query_done() {
-  nonce_back_ = false;
+void Loader::barrier_back() {
+  nonce_.clear();
+  nonce_back_ = echo_by_lane_ = false;
+  double usage = 0;
   {
     const std::lock_guard lock(mutex_);
     ++status_.barriers;
     status_.barrier_us = (boot_ns() - barrier_sent_ns_) / 1000;
+    usage = status_.queue_usage;
   }
+  if (usage < kQueueUsageWarning) set_trouble("");
   refresh_.barrier_returned(barrier_number_);
 }
 
@@ -730,13 +1072,15 @@ void Loader::barrier_query_done() {
 // taken first, and looked at later.
 void Loader::drain_notifications() {
   const std::int64_t until_ns = boot_ns() + kDrainFor;
-  for (bool heard = true; heard && boot_ns() < until_ns;) {
-    heard = false;
+  for (;;) {
+    bool heard = false;
     while (const auto notification = listen_->next_notification()) {
       heard = true;
       hear(*notification);
     }
-    if (heard) listen_->advance();
+    // What has been read is parsed before more is: libpq doubles a buffer that it finds full.
+    if (!heard || boot_ns() >= until_ns) break;
+    listen_->advance();
   }
   const std::lock_guard lock(mutex_);
   status_.notifications = notifications_;
@@ -753,8 +1097,11 @@ void Loader::hear(const PgNotification& notification) {
     return;
   }
   ++notifications_;
+  const bool readable = is_ascii(payload) || listen_->server_encoding() == "UTF8";
+  const NoticeQueue::Pushed pushed =
+      readable ? notices_.push_change(payload) : notices_.push_unreadable(payload);
   // Not from a trigger of ours, or of a table that is no source.
-  if (notices_.push_change(payload) == NoticeQueue::Pushed::kMalformed) ++malformed_notifications_;
+  if (pushed == NoticeQueue::Pushed::kMalformed) ++malformed_notifications_;
 }
 
 void Loader::take_notices() {
@@ -765,15 +1112,16 @@ void Loader::take_notices() {
     } else if (const auto* change = std::get_if<NoticeQueue::Change>(&*notice)) {
       take_change(*change);
     } else {
-      take_too_many(tables_[std::get<NoticeQueue::TooMany>(*notice).table]);
+      const std::size_t table = std::get<NoticeQueue::TooMany>(*notice).table;
+      for (const std::size_t i : sources_of_[table]) take_too_many(i);
     }
     if (boot_ns() >= until_ns) break;
   }
 }
 
 void Loader::take_own(const std::string& payload) {
-  if (payload == nonce_) nonce_back_ = true;
-  if (payload == meeting_) met_ = true;
+  if (!nonce_.empty() && payload == nonce_) nonce_back_ = true;
+  if (!meeting_.empty() && payload == meeting_) met_ = true;
   if (audit_) audit_->heard(payload);
 }
 
@@ -785,20 +1133,21 @@ void Loader::take_change(const NoticeQueue::Change& change) {
     status_.malformed_notifications = malformed_notifications_;
     return;
   }
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    const Source& source = *sources_[i];
-    if (source.settings.config.table.display() != tables_[change.table]) continue;
-    if (!notice->all) {
-      take_ids(i, notice->ids);
-    } else if (all_means_truncate(source.settings.config, source.facts)) {
+  for (const std::size_t i : sources_of_[change.table]) {
+    if (notice->truncated && sources_[i]->facts.files_tell) {
       refresh_.doubted();  // the next barrier tells
-    } else {
+    } else if (notice->truncated) {
       refresh_.notified_all(i);
+    } else if (notice->reload) {
+      take_too_many(i);
+    } else {
+      take_ids(i, notice->ids);
     }
   }
 }
 
-// What no trigger would have sent is counted and dropped.
+// What no trigger would have sent is counted. Either somebody forged it, or ids are of another type
+// now: then the next look at the tables shows it, and has the table read anew. So nothing is lost.
 void Loader::take_ids(std::size_t index, const std::vector<std::string>& named) {
   Source& source = *sources_[index];
   const SourceConfig& config = source.settings.config;
@@ -812,6 +1161,7 @@ void Loader::take_ids(std::size_t index, const std::vector<std::string>& named) 
       ids.push_back(id);
     } else {
       ++source.status.malformed_ids;
+      refresh_.doubted();
     }
   }
   if (ids.empty()) return;
@@ -819,12 +1169,10 @@ void Loader::take_ids(std::size_t index, const std::vector<std::string>& named) 
   refresh_.notified(index, std::move(ids));
 }
 
-void Loader::take_too_many(const std::string& table) {
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    if (sources_[i]->settings.config.table.display() != table) continue;
-    if (audit_ && audit_->source() == i) audit_->audit().told_of_many();
-    refresh_.notified_many(i);
-  }
+// More rows have changed, or other ones, than were named.
+void Loader::take_too_many(std::size_t index) {
+  if (audit_ && audit_->source() == index) audit_->audit().told_of_many();
+  refresh_.notified_many(index);
 }
 
 // ---- loads
@@ -862,10 +1210,14 @@ CopyReader::Fields wire_row(const PgRows& rows, int index, std::size_t fields) {
 // Before each load the table is looked up again: a trigger that somebody dropped while we ran is
 // reported by the next audit, not by silence.
 void Loader::load(std::size_t index, LoadReason reason) {
+  if (echoing_) {
+    after_echo_ = [this, index, reason] { load(index, reason); };
+    return;
+  }
   Source& source = *sources_[index];
   source.load_reason = reason;
   work_deadline_ns_ = boot_ns() + kStepDeadline;
-  look_up_table(source, [this, index] {
+  look_up_table(index, [this, index] {
     Source& looked_up = *sources_[index];
     std::vector<LintFinding> found = problems(looked_up.settings.config, looked_up.facts);
     if (!found.empty() && !ready_) throw PgError(numbered(found.front()));
@@ -886,7 +1238,13 @@ void Loader::load(std::size_t index, LoadReason reason) {
 
 // Has the reading session made new if it has read another owner's table, then `done`.
 void Loader::serve_owner(const Source& source, const std::function<void()>& done) {
-  send_each(session_owner_.before(source.status.name, source.facts), 0, done);
+  const auto before = session_owner_.before(source.status.name, source.facts);
+  if (std::ranges::find(before, kDiscardAll) != before.end()) forget_prepared();
+  send_each(before, 0, done);
+}
+
+void Loader::forget_prepared() {
+  for (const auto& source : sources_) source->prepared.clear();
 }
 
 void Loader::send_each(const std::vector<std::string>& statements, std::size_t from,
@@ -935,10 +1293,24 @@ void Loader::suspend(std::size_t index, std::vector<LintFinding> why) {
 
 std::function<void(const PgQueryError&)> Loader::refusal_handler(std::size_t index) {
   return [this, index](const PgQueryError& error) {
+    const bool changed = error.sqlstate() == kLayoutChanged || error.sqlstate() == kPlanOutdated;
+    if (changed && ++sources_[index]->refused_in_a_row < kRaces) {
+      overtaken(index);
+      return;
+    }
     // While it starts, whoever starts it wants to know.
-    if (!ready_) throw PgQueryError(work_step_ + ": " + error.what());
+    if (!ready_) throw error;
     suspend(index, {{Lint::kQueryRefused, 0, "", work_step_ + ": " + error.what()}});
   };
+}
+
+// Somebody changed the table between the look-up and the reading.
+void Loader::overtaken(std::size_t index) {
+  Source& source = *sources_[index];
+  source.abandon_load();
+  if (audit_ && audit_->source() == index) audit_->audit().spoil();
+  work_deadline_ns_ = kNoDeadline;
+  refresh_.work_overtaken(boot_ns());
 }
 
 void Loader::copy(std::size_t index) {
@@ -978,10 +1350,16 @@ void Loader::load_done(std::size_t index) {
   const LoadReport report = source.writer.finish_load();
   source.unusable.finish_load();
   const std::int64_t now_ns = boot_ns();
+  seen(source, source.load_since_ns);
   source.status.loading = false;
   source.status.suspended = false;
   source.status.load_seconds = seconds(now_ns - source.load_since_ns);
   source.status.oddities = source.lint->oddities();
+  if (source.last_used) {
+    const auto odd = static_cast<std::size_t>(Oddity::kUseTimeUnit);
+    last_used_.hold(*source.last_used, source.status.oddities.at(odd) > 0);
+  }
+  source.refused_in_a_row = 0;
   ++source.status.loads;
   ++source.status.loads_by_reason[static_cast<std::size_t>(source.load_reason)];
   work_deadline_ns_ = kNoDeadline;
@@ -1003,6 +1381,7 @@ void Loader::load_done(std::size_t index) {
   // What the last walk through other sources found stands until the next one is through.
   std::ranges::copy_if(source.status.findings, std::back_inserter(found),
                        [](const LintFinding& f) { return f.lint == Lint::kKeyInSeveralSources; });
+  if (auto missing = missing_rights(side_rights_)) found.push_back(std::move(*missing));
   set_findings(source, std::move(found));
   if (!source.settings.alike.empty()) {
     source.overlap.emplace(source.writer, source.settings.alike);
@@ -1044,6 +1423,10 @@ void Loader::set_findings(Source& source, std::vector<LintFinding> found) {
 // ---- single rows
 
 void Loader::reread(std::size_t index, std::vector<std::string> ids) {
+  if (echoing_) {
+    after_echo_ = [this, index, ids = std::move(ids)] { reread(index, ids); };
+    return;
+  }
   Source& source = *sources_[index];
   if (source.told_ns != 0) source.asked_ns = std::exchange(source.told_ns, 0);
   work_step_ = "reading changed rows of source \"" + source.status.name + "\"";
@@ -1052,23 +1435,64 @@ void Loader::reread(std::size_t index, std::vector<std::string> ids) {
   serve_owner(source, [this, index, ids = std::move(ids)] { read_rows(index, ids); });
 }
 
+// To plan the question takes PostgreSQL longer than all else about one changed row, so it is asked
+// to keep the plan for as long as the question stays the same. Not if the table has become twice as
+// large, though: a plan that was made for an empty one reads all of it, until somebody has it
+// analyzed.
 void Loader::read_rows(std::size_t index, const std::vector<std::string>& ids) {
   Source& source = *sources_[index];
-  const std::string array = array_literal(ids);
-  work_->send(reread_sql(source.settings.config, source.facts), {array},
+  const std::string sql = reread_sql(source.settings.config, source.facts);
+  const bool fits = source.writer.rows() <= kGrown + 2 * source.prepared_rows;
+  if (source.prepared == sql && fits) return read_prepared(index, ids);
+  const auto prepare = [this, index, ids, sql] {
+    work_->prepare(reread_name(index), sql,
+                   {.copy_data = {},
+                    .rows = {},
+                    .done =
+                        [this, index, ids, sql] {
+                          sources_[index]->prepared = sql;
+                          sources_[index]->prepared_rows = sources_[index]->writer.rows();
+                          read_prepared(index, ids);
+                        },
+                    .refused = refusal_handler(index),
+                    .what = "the preparation of reading changed rows"});
+  };
+  if (source.prepared.empty()) return prepare();
+  source.prepared.clear();
+  // Whoever owns the table may have had it taken away meanwhile; then there is nothing to forget.
+  work_->send("DEALLOCATE " + reread_name(index),
               {.copy_data = {},
-               .rows = [this, index, ids](const PgRows& rows) { apply_reread(index, rows, ids); },
-               .done =
-                   [this, &source] {
-                     const std::int64_t now_ns = boot_ns();
-                     if (source.asked_ns != 0) {
-                       source.status.change_delays.add(now_ns - std::exchange(source.asked_ns, 0));
-                     }
-                     work_deadline_ns_ = kNoDeadline;
-                     refresh_.work_done(now_ns);
-                   },
-               .refused = refusal_handler(index),
-               .what = "the reading of changed rows"});
+               .rows = {},
+               .done = prepare,
+               .refused = [prepare](const PgQueryError&) { prepare(); },
+               .what = "the forgetting of a question"});
+}
+
+void Loader::read_prepared(std::size_t index, const std::vector<std::string>& ids) {
+  Source& source = *sources_[index];
+  work_->execute(
+      reread_name(index), {array_literal(ids)},
+      {.copy_data = {},
+       .rows = [this, index, ids](const PgRows& rows) { apply_reread(index, rows, ids); },
+       .done =
+           [this, index, &source] {
+             const std::int64_t now_ns = boot_ns();
+             if (source.asked_ns != 0) {
+               source.status.change_delays.add(now_ns - std::exchange(source.asked_ns, 0));
+             }
+             work_deadline_ns_ = kNoDeadline;
+             if (std::exchange(source.overtaken, false)) {
+               overtaken(index);
+             } else {
+               refresh_.work_done(now_ns);
+             }
+           },
+       .refused =
+           [this, index](const PgQueryError& error) {
+             sources_[index]->prepared = kOutdated;
+             refusal_handler(index)(error);
+           },
+       .what = "the reading of changed rows"});
 }
 
 void Loader::apply_reread(std::size_t index, const PgRows& rows,
@@ -1081,7 +1505,10 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
   const std::size_t width = source.decoder->fields().size();
   std::vector<std::uint32_t> types;
   for (const WireField& field : source.decoder->fields()) types.push_back(field.type);
-  rows.expect_types(types);
+  if (!rows.are_of_types(types)) {
+    source.overtaken = true;
+    return;
+  }
   std::vector<CopyReader::Fields> fields;
   for (int i = 0; i < rows.rows(); ++i) fields.push_back(wire_row(rows, i, width));
   source.wire.assign(fields.begin(), fields.end());
@@ -1100,6 +1527,9 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
     facts->row_hash = hash;
     (facts->state == RowState::kActive ? good : refused).push_back(*facts);
     found.emplace(facts->key_id);
+  }
+  if (source.last_used && oddities.at(static_cast<std::size_t>(Oddity::kUseTimeUnit)) > 0) {
+    last_used_.hold(*source.last_used, true);
   }
   // Refusals first, then what is gone (no row, or none that a key could match), then what is good.
   {
@@ -1138,7 +1568,7 @@ void Loader::audit(std::size_t index) {
 
 // At most three connections a database: the third one is either this or writes the last uses.
 void Loader::begin_audit() {
-  if (!audit_wanted_ || last_used_.busy()) return;
+  if (!audit_wanted_ || last_used_.busy() || echo_lane_) return;
   last_used_.disconnect();
   const std::size_t index = *std::exchange(audit_wanted_, std::nullopt);
   const Source& source = *sources_[index];
@@ -1183,6 +1613,7 @@ void Loader::compare(std::size_t index) {
     source.status.audited_boot_ns = now_ns;
     source.status.audit_seconds = seconds(now_ns - audit_->since_ns());
   }
+  if (outcome == Audit::Outcome::kAgrees) seen(source, audit_->begun_ns());
   if (outcome == Audit::Outcome::kDiffers) {
     ++source.status.audit_mismatches;
     spdlog::error(
@@ -1197,6 +1628,15 @@ void Loader::compare(std::size_t index) {
   source.status.audits_undecided_in_a_row = source.undecided.in_a_row();
   audit_.reset();
   refresh_.audit_done();
+}
+
+// The whole table has been compared, or read.
+void Loader::seen(Source& source, std::int64_t begun_ns) {
+  SourceStatus& status = source.status;
+  if (status.seen_boot_ns != 0) {
+    status.unseen_max_ns = std::max(status.unseen_max_ns, boot_ns() - status.seen_boot_ns);
+  }
+  status.seen_boot_ns = begun_ns;
 }
 
 // A load decides instead.
@@ -1258,11 +1698,12 @@ void Loader::prove(const Refresh::Prove& prove) {
 
 void Loader::fail(const std::string& why, const std::string& advice, bool final) {
   disconnect();
-  host_ = (host_ + 1) % hosts_.size();
-  refresh_.failed(boot_ns());
+  const bool others = try_next_server();
+  refresh_.failed(boot_ns(), others);
   {
     const std::lock_guard lock(mutex_);
     ++status_.failures;
+    if (!others) ++status_.rounds_failed;
     // Said once for each new trouble, not at each attempt. The same trouble may come back as often
     // as somebody causes it.
     if (status_.last_error != why || status_.state == Refresh::State::kLive) {
@@ -1293,6 +1734,8 @@ void Loader::disconnect() {
   listen_.reset();
   work_.reset();
   audit_.reset();
+  echo_lane_.reset();
+  set_trouble("");
   audit_wanted_.reset();
   for (const auto& source : sources_) source->abandon_load();
 }

@@ -1,7 +1,8 @@
 // One database, one thread: keeps the key sets of its sources in step with their tables.
 //
 // The thread is a shell. It asks Refresh what to do, does it on two connections (one listens, one
-// reads), and reports what became of it. It is the only writer of its key sets.
+// reads) and sometimes a third, and reports what became of it. It is the only writer of its key
+// sets.
 #pragma once
 
 #include <array>
@@ -22,6 +23,7 @@
 #include "keymap/histogram.h"
 #include "keymap/key_set.h"
 #include "loader/audit_lane.h"
+#include "loader/echo_lane.h"
 #include "loader/finding.h"
 #include "loader/identity.h"
 #include "loader/last_used_writer.h"
@@ -77,7 +79,11 @@ struct SourceStatus {
   std::uint64_t audit_mismatches = 0;  // that found a change which nothing had told of
   std::int64_t audited_boot_ns = 0;    // when the last one came to a result; zero: none so far
   double audit_seconds = 0;            // that the database took for it
-  std::uint64_t rereads = 0;           // rows asked for by id
+  // When the reading of the whole table began that was the last to bring it into force, or to agree
+  // with what is. A change since then that no trigger told of may be unseen.
+  std::int64_t seen_boot_ns = 0;   // zero: none so far
+  std::int64_t unseen_max_ns = 0;  // from the begin of one such reading to the end of the next
+  std::uint64_t rereads = 0;       // rows asked for by id
   std::uint64_t malformed_ids = 0;
   KeySetMemory memory;
   std::int64_t fresh_since_boot_ns = 0;  // the end of the last time in which answers were not fresh
@@ -95,11 +101,16 @@ struct LoaderStatus {
   std::string host;        // that is connected, or tried
   std::string last_error;  // in PostgreSQL's words; empty: none so far
   std::int64_t last_error_boot_ns = 0;
+  std::string trouble;  // that there is now, and what to do; empty: none
+  // It is with PostgreSQL's notification queue, and passes: to start anew would make it worse.
+  bool queue_in_the_way = false;
+  double queue_usage = -1;  // of the notification queue, 0 to 1; negative: not known
   ServerIdentity identity;
   std::uint64_t promotions = 0;        // failovers to a later timeline
-  std::uint64_t identity_changes = 0;  // another cluster, or an older timeline: all was discarded
+  std::uint64_t identity_changes = 0;  // another cluster, or an older copy: all was discarded
   std::uint64_t connects = 0;
   std::uint64_t failures = 0;
+  std::uint64_t rounds_failed = 0;  // in which no address of any host would do
   std::uint64_t notifications = 0;
   std::uint64_t malformed_notifications = 0;
   std::uint64_t barriers = 0;
@@ -129,7 +140,7 @@ class Loader {
     bool final = false;
   };
   // Waits for the first complete and proven load of all sources. Returns early on what only an
-  // operator can mend, and (with `first_attempt_only`) on the first failure of any kind.
+  // operator can mend, and (with `first_attempt_only`) once every server has been tried in vain.
   [[nodiscard]] std::optional<Unready> wait_ready(std::chrono::milliseconds timeout,
                                                   bool first_attempt_only);
 
@@ -162,35 +173,53 @@ class Loader {
   void turn();
 
   void connect();
+  [[nodiscard]] bool try_next_server();
   void listen_connected();
+  void watch_listen();
+  void take_listen_progress(bool works, double usage);
+  [[nodiscard]] std::vector<const SourceConfig*> configs() const;
   void prepare_heartbeat();
   void identify();
   void take_identity(const ServerIdentity& found);
   void inspect(std::size_t index);
   void inspected();
   void meet();
-  void look_up_table(Source& source, std::function<void()> done);
+  void meeting_refused(const PgQueryError& error);
+  void look_up_table(std::size_t index, std::function<void()> done);
   void send_barrier(std::uint64_t number);
-  void barrier_query_done();
+  void take_heartbeat(const PgRows& rows);
+  void turn_echo();
+  void turn_echo_lane(std::int64_t now_ns);
+  void echo_over_work();
+  void echo_over_lane();
+  void echo_sent();
+  void echo_refused(const PgQueryError& error);
+  void barrier_back();
+  void set_trouble(const std::string& what, bool queue_in_the_way = false);
   void load(std::size_t index, LoadReason reason);
   void copy(std::size_t index);
   [[nodiscard]] std::function<void(const PgQueryError&)> refusal_handler(std::size_t index);
+  void overtaken(std::size_t index);
   void suspend(std::size_t index, std::vector<LintFinding> why);
   void report_problems(Source& source, std::vector<LintFinding> found, std::string_view until_then);
   void load_done(std::size_t index);
   void compare_sources(std::size_t index);
   void set_findings(Source& source, std::vector<LintFinding> found);
   void serve_owner(const Source& source, const std::function<void()>& done);
+  // Of the reading session, which is a new one.
+  void forget_prepared();
   void send_each(const std::vector<std::string>& statements, std::size_t from,
                  const std::function<void()>& done);
   void reread(std::size_t index, std::vector<std::string> ids);
   void read_rows(std::size_t index, const std::vector<std::string>& ids);
+  void read_prepared(std::size_t index, const std::vector<std::string>& ids);
   void apply_reread(std::size_t index, const PgRows& rows, const std::vector<std::string>& ids);
   void take_versions(std::string_view json);
   void audit(std::size_t index);
   void begin_audit();
   void compare(std::size_t index);
   void audit_undecided(std::size_t index);
+  void seen(Source& source, std::int64_t begun_ns);
   void fail_audit(std::size_t index, const std::string& why);
   void turn_audit();
   void stamp(Source& source, std::int64_t proven_ns);
@@ -204,7 +233,7 @@ class Loader {
   void take_own(const std::string& payload);
   void take_change(const NoticeQueue::Change& change);
   void take_ids(std::size_t index, const std::vector<std::string>& named);
-  void take_too_many(const std::string& table);
+  void take_too_many(std::size_t index);
   void log_oddities(Source& source, const OddityCounts& counts);
   void publish_status();
   void collect();
@@ -218,10 +247,14 @@ class Loader {
   std::int64_t stall_logged_ns_ = 0;  // how long the stall had lasted when it was last logged
   std::vector<PgHost> hosts_;
   std::size_t host_ = 0;  // that is connected, or tried
+  // Of that host; none: it has to be resolved. Each has an attempt, and a deadline, of its own.
+  std::vector<PgHost> addresses_;
+  std::size_t address_ = 0;
   Refresh refresh_;
   LastUsedWriter last_used_;
 
-  std::optional<ServerIdentity> identity_;
+  ServerHistory history_;
+  SideRights side_rights_;
 
   std::unique_ptr<PgConnection> listen_;
   std::unique_ptr<PgConnection> work_;
@@ -229,22 +262,35 @@ class Loader {
   std::int64_t work_deadline_ns_ = 0;
   bool listening_ = false;  // LISTEN is committed
   bool inspected_ = false;  // the reading connection has done its part
-  std::string meeting_;     // a nonce by which it is heard on the listening one
+  // Nonces, by which another connection is heard on the listening one. There is one only while the
+  // listening connection has no query under way: see Refresh, 4.
+  std::string meeting_;  // of the reading connection, before anything else
   bool met_ = false;
-  bool inspecting_ = false;     // from connecting until all tables have been looked up
-  SessionOwner session_owner_;  // of the reading connection
-  std::string work_step_;       // what the reading connection is doing, for messages
+  std::int64_t meet_again_ns_ = kNoDeadline;
+  std::int64_t listen_since_ns_ = 0;   // LISTEN is under way
+  std::int64_t listen_looked_ns_ = 0;  // how far it is was asked
+  bool inspecting_ = false;            // from connecting until all tables have been looked up
+  SessionOwner session_owner_;         // of the reading connection
+  std::string work_step_;              // what the reading connection is doing, for messages
   std::string heartbeat_channel_;
-  std::string nonce_;
   std::uint64_t barrier_number_ = 0;
   std::int64_t barrier_sent_ns_ = 0;
+  std::int64_t echo_wanted_ns_ = 0;  // since when its nonce waits to be sent; zero: it does not
+  std::string nonce_;
   bool nonce_back_ = false;
-  std::vector<std::string> tables_;  // of the sources, each once
+  bool echoing_ = false;              // the reading connection sends it
+  std::function<void()> after_echo_;  // what the reading connection does then
+  std::optional<EchoLane> echo_lane_;
+  bool echo_by_lane_ = false;
+  std::int64_t no_echo_lane_before_ns_ = 0;
+  std::vector<std::string> tables_;                   // of the sources, each once
+  std::vector<std::vector<std::size_t>> sources_of_;  // each of these tables
   NoticeQueue notices_;
   std::uint64_t notifications_ = 0;
   std::uint64_t malformed_notifications_ = 0;
   LogLimit failure_limit_;  // of the last error
   LogLimit live_limit_;
+  LogLimit trouble_limit_;
 
   std::optional<AuditLane> audit_;
   std::optional<std::size_t> audit_wanted_;  // of this source, as soon as the connection is free

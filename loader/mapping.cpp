@@ -17,7 +17,16 @@ bool is_integer_type(std::string_view type) {
 std::string id_array_type(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kId);
   if (is_integer_type(type)) return kIntegerArray;
-  return type == "uuid" ? kUuidArray : kTextArray;
+  if (type == "uuid") return kUuidArray;
+  if (type == "numeric") return kNumericArray;
+  if (type == "bytea") return kByteaArray;
+  if (type == "character") return kCharacterArray;
+  return kTextArray;
+}
+
+bool ids_are_text(const SourceConfig& source, const TableFacts& facts) {
+  const std::string array = id_array_type(source, facts);
+  return array == kTextArray || array == kCharacterArray;
 }
 
 bool scopes_are_json(const SourceConfig& source, const TableFacts& facts) {

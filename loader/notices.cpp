@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "loader/text_converter.h"
+
 namespace latchkey {
 namespace {
 
@@ -71,7 +73,26 @@ NoticeQueue::Pushed NoticeQueue::push_change(std::string_view payload) {
   return Pushed::kTaken;
 }
 
+NoticeQueue::Pushed NoticeQueue::push_unreadable(std::string_view payload) {
+  const auto tag = notice_tag(payload);
+  if (!tag) return Pushed::kMalformed;
+  if (is_ascii(*tag)) {
+    const auto index = table_of(*tag);
+    if (!index) return Pushed::kOtherTable;
+    collapse(*index);
+    return Pushed::kTaken;
+  }
+  Pushed pushed = Pushed::kOtherTable;
+  for (std::size_t i = 0; i < tables_.size(); ++i) {
+    if (is_ascii(tables_[i].tag)) continue;
+    collapse(i);
+    pushed = Pushed::kTaken;
+  }
+  return pushed;
+}
+
 void NoticeQueue::collapse(std::size_t table) {
+  if (tables_[table].too_many) return;  // and so has nothing in the queue, which may be long
   std::erase_if(queue_, [table](const auto& notice) {
     const auto* change = std::get_if<Change>(&notice);
     return change != nullptr && change->table == table;

@@ -48,6 +48,9 @@ class NoticeQueue {
   explicit NoticeQueue(const std::vector<std::string>& tables, std::size_t bytes_max = kBytesMax);
 
   Pushed push_change(std::string_view payload);
+  // Likewise, where the payload is in an encoding that is not ours and holds more than ASCII: what
+  // it names cannot be told, only (perhaps) of which table. As if there had been too many ids.
+  Pushed push_unreadable(std::string_view payload);
   // The caller drops what nobody waits for; the heartbeat's channel is hard to guess, no more.
   void push_own(std::string_view payload);
   [[nodiscard]] std::optional<Notice> pop();

@@ -2,7 +2,10 @@
 
 #include <endian.h>
 #include <libpq-fe.h>
+#include <netdb.h>
+#include <openssl/crypto.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
@@ -31,11 +34,13 @@ std::string one_line(const char* message) {
   return printable(line);
 }
 
+std::string_view error_field(const PGresult* result, int code) {
+  const char* text = PQresultErrorField(result, code);
+  return text != nullptr ? text : "";
+}
+
 std::string told(const PGresult* result) {
-  const auto field = [&](int code) {
-    const char* text = PQresultErrorField(result, code);
-    return std::string_view(text != nullptr ? text : "");
-  };
+  const auto field = [&](int code) { return error_field(result, code); };
   return told(ServerMessage{.sqlstate = field(PG_DIAG_SQLSTATE),
                             .primary = field(PG_DIAG_MESSAGE_PRIMARY),
                             .constraint = field(PG_DIAG_CONSTRAINT_NAME),
@@ -64,10 +69,11 @@ std::optional<std::string> option(const std::string& conninfo, std::string_view 
 }
 
 // What we add unless the operator says otherwise. A dead peer is noticed within seconds; a standby
-// is never taken for the primary; no GSSAPI probe before each connection.
+// is never taken for the primary; no GSSAPI probe before each connection. ("primary", not
+// "read-write": a role or database whose transactions are read-only by default can be followed.)
 constexpr const char* kConnectTimeout = "5";
 constexpr std::array<std::pair<const char*, const char*>, 8> kDefaults = {{
-    {"target_session_attrs", "read-write"},
+    {"target_session_attrs", "primary"},
     {"keepalives_idle", "5"},
     {"keepalives_interval", "2"},
     {"keepalives_count", "3"},
@@ -120,6 +126,7 @@ bool conninfo_has_password(const std::string& conninfo) {
 
 std::string PgHost::display() const {
   std::string text = !host.empty() ? host : !hostaddr.empty() ? hostaddr : "the default host";
+  if (!host.empty() && !hostaddr.empty() && host != hostaddr) text += " (" + hostaddr + ")";
   if (!port.empty()) text += ":" + port;
   return text;
 }
@@ -139,6 +146,47 @@ std::vector<PgHost> hosts_of(const std::string& conninfo) {
     if (ports.size() > 1 && i < ports.size()) servers[i].port = ports[i];
   }
   return servers;
+}
+
+namespace {
+
+// More are a mistake in the DNS, or somebody's mischief: each may take connect_timeout.
+constexpr std::size_t kAddressesMax = 16;
+
+}  // namespace
+
+std::vector<PgHost> addresses_of(const PgHost& host) {
+  // A path, or an abstract name, is a Unix socket's (libpq, "host"); no host is libpq's default.
+  const bool is_name = !host.host.empty() && host.host.front() != '/' && host.host.front() != '@';
+  if (!is_name || !host.hostaddr.empty()) return {host};
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo(host.host.c_str(), nullptr, &hints, &found);
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(
+      found, [](addrinfo* list) { freeaddrinfo(list); });
+  if (error != 0) {
+    throw PgConnectError("could not translate host name \"" + printable(host.host) +
+                         "\" to address: " + gai_strerror(error));
+  }
+  std::vector<PgHost> addresses;
+  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+    std::array<char, NI_MAXHOST> text{};
+    if (getnameinfo(one->ai_addr, one->ai_addrlen, text.data(), text.size(), nullptr, 0,
+                    NI_NUMERICHOST) != 0) {
+      continue;
+    }
+    const bool known = std::ranges::any_of(
+        addresses, [&](const PgHost& other) { return other.hostaddr == text.data(); });
+    if (!known && addresses.size() < kAddressesMax) {
+      addresses.push_back({host.host, text.data(), host.port});
+    }
+  }
+  if (addresses.empty()) {
+    throw PgConnectError("host name \"" + printable(host.host) + "\" has no address");
+  }
+  return addresses;
 }
 
 std::int64_t connect_timeout_ns(const std::string& conninfo) {
@@ -165,14 +213,14 @@ void PgRows::expect_columns(std::size_t columns) const {
   }
 }
 
-void PgRows::expect_types(std::span<const std::uint32_t> types) const {
+bool PgRows::are_of_types(std::span<const std::uint32_t> types) const {
   expect_columns(types.size());
   for (std::size_t i = 0; i < types.size(); ++i) {
     const int column = static_cast<int>(i);
-    if (PQftype(result_.get(), column) != types[i] || PQfformat(result_.get(), column) != 1) {
-      fail("has another type or format than was asked for, in column " + std::to_string(i));
-    }
+    if (PQfformat(result_.get(), column) != 1) fail("is not in the binary format");
+    if (PQftype(result_.get(), column) != types[i]) return false;
   }
+  return true;
 }
 
 std::optional<std::string_view> PgRows::field(int row, int column) const {
@@ -204,7 +252,13 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
   for (const auto& [keyword, value] : kDefaults) {
     if (!option(target.conninfo, keyword)) add(keyword, value);
   }
-  if (!target.password.empty()) add("password", target.password.c_str());
+  std::string password;
+  try {
+    if (target.password) password = target.password();
+  } catch (const std::exception& error) {
+    throw PgConnectError(error.what());
+  }
+  if (!password.empty()) add("password", password.c_str());
   // One of the list: an empty word would mean libpq's default, not that there is none.
   if (!host.host.empty() || option(target.conninfo, "host")) add("host", host.host.c_str());
   if (!host.hostaddr.empty() || option(target.conninfo, "hostaddr")) {
@@ -214,6 +268,7 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
   add(nullptr, nullptr);
   // Later words win over those inside the expanded dbname: client_encoding is ours.
   connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
+  OPENSSL_cleanse(password.data(), password.size());
   if (connection_ == nullptr) throw PgError("out of memory");
   if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
   PQsetNoticeReceiver(connection_.get(), discard_notice, nullptr);
@@ -236,6 +291,13 @@ PgHost PgConnection::server() const {
   return {text(PQhost(connection_.get())), text(PQhostaddr(connection_.get())),
           text(PQport(connection_.get()))};
 }
+
+std::string PgConnection::server_encoding() const {
+  const char* encoding = PQparameterStatus(connection_.get(), "server_encoding");
+  return encoding != nullptr ? encoding : "";
+}
+
+int PgConnection::backend_pid() const { return PQbackendPID(connection_.get()); }
 
 int PgConnection::socket() const { return PQsocket(connection_.get()); }
 
@@ -301,6 +363,8 @@ void PgConnection::advance() {
   const int unsent = PQflush(connection_.get());
   if (unsent < 0) fail();
   wants_write_ = unsent > 0;
+  pollfd readable{socket(), POLLIN, 0};
+  if (poll(&readable, 1, 0) > 0) heard_ = true;
   if (PQconsumeInput(connection_.get()) == 0) fail();
   if (busy_) read_results();
 }
@@ -343,7 +407,8 @@ void PgConnection::read_results() {
       case PGRES_FATAL_ERROR:
         // Errors that end the connection come as results, too; a later read will tell.
         if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
-        if (!refusal_) refusal_.emplace(told(result));
+        if (!refusal_)
+          refusal_.emplace(told(result), std::string(error_field(result, PG_DIAG_SQLSTATE)));
         break;
       default: unexpected("is of an unexpected kind");
     }

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 struct pg_conn;
@@ -34,7 +35,13 @@ class PgConnectError : public PgError {
 // The server understood and refused a query.
 class PgQueryError : public PgError {
  public:
-  using PgError::PgError;
+  explicit PgQueryError(const std::string& text, std::string sqlstate = "")
+      : PgError(text), sqlstate_(std::move(sqlstate)) {}
+  // PostgreSQL manual, "PostgreSQL Error Codes"; empty: not known.
+  [[nodiscard]] const std::string& sqlstate() const { return sqlstate_; }
+
+ private:
+  std::string sqlstate_;
 };
 
 struct PgNotification {
@@ -51,8 +58,9 @@ class PgRows {
   [[nodiscard]] int rows() const;
   // Throws PgError unless each row has just so many fields.
   void expect_columns(std::size_t columns) const;
-  // Throws PgError unless the fields are binary, and of these types (pg_type.dat).
-  void expect_types(std::span<const std::uint32_t> types) const;
+  // Are the fields binary, and of these types (pg_type.dat), as the server declares them? Throws
+  // PgError if there are not as many.
+  [[nodiscard]] bool are_of_types(std::span<const std::uint32_t> types) const;
   // Nothing: NULL. Throws PgError if there is no such field.
   [[nodiscard]] std::optional<std::string_view> field(int row, int column) const;
   // Throws PgError if there is no such field, or NULL in it.
@@ -67,7 +75,9 @@ class PgRows {
 
 struct PgTarget {
   std::string conninfo;  // keyword=value or URI; what it leaves open gets our defaults
-  std::string password;  // empty: none
+  // Reads the password. Asked at each attempt to connect: somebody may have replaced it, and a new
+  // password must need no restart. Null: none. What it throws fails the attempt.
+  std::function<std::string()> password = {};
 };
 
 // One of the servers that a conninfo names; empty: what libpq takes by default.
@@ -76,12 +86,17 @@ struct PgHost {
   std::string hostaddr;  // empty: found out from the name, or a Unix socket
   std::string port;
 
-  // For messages, such as "db2.example:5433".
+  // For messages, such as "db2.example:5433", "db2.example (10.0.0.2):5433".
   [[nodiscard]] std::string display() const;
 };
 // At least one. libpq would walk through them itself, but only as long as nobody keeps it waiting:
 // its connect_timeout does not apply to connections that do not block (libpq, "PQconnectPoll").
 [[nodiscard]] std::vector<PgHost> hosts_of(const std::string& conninfo);
+// One entry for each address of a host name, in the order of the resolver; the host itself where
+// there is nothing to resolve. libpq would try the addresses within one attempt, and one that never
+// answers would use up the time of all. The name stays: certificates are checked against it. May
+// block as long as the resolver does. Throws PgConnectError.
+[[nodiscard]] std::vector<PgHost> addresses_of(const PgHost& host);
 // `connect_timeout` of the conninfo, or our default; at least 2 seconds, as in libpq.
 [[nodiscard]] std::int64_t connect_timeout_ns(const std::string& conninfo);
 
@@ -94,7 +109,8 @@ struct PgHost {
 
 class PgConnection {
  public:
-  // Begins to connect. Resolving a host name may block; Unix sockets and addresses do not.
+  // Begins to connect. Throws PgConnectError. A host name without an address may block in the
+  // resolver (see addresses_of()).
   PgConnection(const PgTarget& target, const PgHost& host);
   ~PgConnection();
   PgConnection(const PgConnection&) = delete;
@@ -113,6 +129,9 @@ class PgConnection {
     std::function<void(const PgQueryError&)> refused = {};
     std::string_view what = "a query";  // is asked, for errors; a literal
   };
+
+  // Has the server sent anything since this was last asked?
+  [[nodiscard]] bool take_heard() { return std::exchange(heard_, false); }
 
   // One query at a time. Without parameters several statements may stand in `sql`; they are one
   // transaction. With parameters (text) there is one statement, and its results are binary.
@@ -137,6 +156,10 @@ class PgConnection {
   [[nodiscard]] std::optional<PgNotification> next_notification();
   // Whom it is connected to. Another connection to it has no name to resolve, and so cannot block.
   [[nodiscard]] PgHost server() const;
+  // How the database is encoded, as the server says when it connects; empty: not said.
+  [[nodiscard]] std::string server_encoding() const;
+  // The process that serves it, as the server calls it. A pooler makes one up.
+  [[nodiscard]] int backend_pid() const;
 
   // For poll().
   [[nodiscard]] int socket() const;
@@ -160,6 +183,7 @@ class PgConnection {
   bool more_to_do_ = false;
   bool streaming_ = false;
   bool wants_write_ = true;
+  bool heard_ = false;
   std::optional<PgQueryError> refusal_;  // of the query under way
   Handlers handlers_;
 };

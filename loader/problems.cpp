@@ -10,33 +10,48 @@
 namespace latchkey {
 namespace {
 
-bool contains(const std::vector<std::string>& list, const std::string& item) {
-  return std::ranges::find(list, item) != list.end();
+// Texts name what stands in the catalogue, which the table's owner makes as long as he likes: all
+// findings of all sources have to fit into a status.
+constexpr std::size_t kFindingBytesMax = 2'000;
+constexpr std::size_t kColumnsNamed = 30;
+
+std::string shortened(std::string text, std::size_t bytes_max) {
+  if (text.size() <= bytes_max) return text;
+  // Not in the middle of a character (UTF-8).
+  while (bytes_max > 0 && (static_cast<unsigned char>(text[bytes_max]) & 0xC0) == 0x80) --bytes_max;
+  return text.substr(0, bytes_max) + " ...";
 }
 
 void add(std::vector<LintFinding>& found, Lint lint, const std::string& about,
          const std::string& text) {
-  found.push_back({.lint = lint, .count = 0, .about = about, .text = text});
+  found.push_back(
+      {.lint = lint, .count = 0, .about = about, .text = shortened(text, kFindingBytesMax)});
 }
 
 void add_column_problems(const SourceConfig& source, const TableFacts& facts,
                          std::vector<LintFinding>& found) {
   const std::string table = source.table.display();
   std::vector<std::string> present;
-  for (const auto& [name, type] : facts.columns) present.push_back(name);
+  for (const auto& [name, type] : facts.columns) {
+    present.push_back(present.size() < kColumnsNamed ? name : "...");
+    if (present.size() > kColumnsNamed) break;
+  }
   for (const auto& [role, column] : source.columns) {
     const std::string setting = std::string(role_name(role)) + " = \"" + column + "\"";
     if (!facts.columns.contains(column)) {
       add(found, Lint::kColumnMissing, column,
           "table " + table + " has no column \"" + column + "\", which " + setting +
               " names. Its columns are: " + joined(present, ", ") +
-              ". Set the right one in [[source]] \"" + source.name + "\".");
-    } else if (contains(facts.unreadable, column)) {
+              ". Set the right one in [[source]] \"" + source.name + "\"." +
+              (column.starts_with('"') ? " (Columns are named as they stand in the catalogue:"
+                                         " without quotation marks of SQL's.)"
+                                       : ""));
+    } else if (facts.unreadable.contains(column)) {
       add(found, Lint::kColumnUnreadable, column,
           "the database role may not read column \"" + column + "\" of " + table +
               ". Run what `latchkey sql grant --source " + source.name +
               "` prints, as a superuser.");
-    } else if (role == Role::kLastUsedAt && contains(facts.unwritable, column)) {
+    } else if (role == Role::kLastUsedAt && facts.unwritable.contains(column)) {
       add(found, Lint::kColumnUnwritable, column,
           "the database role may not update column \"" + column + "\" of " + table + ", which " +
               setting + " asks for. Run what `latchkey sql grant --source " + source.name +
@@ -51,14 +66,16 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
                        std::vector<LintFinding>& found) {
   const std::string table = source.table.display();
   const std::string& id = *source.column(Role::kId);
-  if (!contains(facts.unique, id) || !contains(facts.not_null, id)) {
+  if (!facts.unique.contains(id) || !facts.not_null.contains(id)) {
     add(found, Lint::kIdNotUnique, id,
         "column \"" + id + "\" of " + table +
             " does not identify a row: it needs to be NOT NULL and to have a unique index"
             " of its own. Set `id` in [[source]] \"" +
-            source.name + "\" to the primary key.");
+            source.name +
+            "\" to the primary key. (One column of a key of several identifies nothing: give the"
+            " table another one, GENERATED ALWAYS AS IDENTITY and UNIQUE.)");
   }
-  if (facts.encoding == "SQL_ASCII" && id_array_type(source, facts) == kTextArray) {
+  if (facts.encoding == "SQL_ASCII" && ids_are_text(source, facts)) {
     add(found, Lint::kIdEncoding, id,
         "the database is encoded as SQL_ASCII, so ids of " + table +
             " may hold bytes that are no text, and notifications could not name such a row. Set"
@@ -106,6 +123,23 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
         "column \"" + *source.column(role) + "\" of " + table + " is of type " + type + "; " +
             role_name(role) + " must be a timestamp, a date, or an integer of seconds since 1970.");
   }
+  for (const Role role : {Role::kRevokedAt, Role::kDisabledAt, Role::kDeletedAt}) {
+    const std::string& type = type_of(source, facts, role);
+    if (type.empty() || type.starts_with("timestamp") || type == "date" || type == "boolean") {
+      continue;
+    }
+    const std::string& column = *source.column(role);
+    const bool number = type == "integer" || type == "bigint";
+    if (number && !facts.not_null.contains(column) && !facts.with_default.contains(column)) {
+      continue;  // a moment, or NULL
+    }
+    add(found, Lint::kTimeType, column,
+        "column \"" + column + "\" of " + table + " is of type " + type +
+            (number ? " and never NULL, or has a default" : "") + "; " + role_name(role) +
+            " must be a timestamp, a date, a boolean, or an integer that is NULL while the row is"
+            " good. What else such a column holds then (0, an empty text, \"false\"), nobody can"
+            " tell. For a column of words use `status`.");
+  }
   const std::string& used_type = type_of(source, facts, Role::kLastUsedAt);
   if (!used_type.empty() && !used_type.starts_with("timestamp") && used_type != "date" &&
       used_type != "integer" && used_type != "bigint") {
@@ -128,6 +162,22 @@ void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
             " owns: to read it could run code of the type's owner as the database role. Map"
             " another column as " +
             role_name(role) + " in [[source]] \"" + source.name + "\", or change its type.");
+  }
+  for (const auto& [role, column] : source.columns) {
+    if (facts.output(column) != Output::kNamed) continue;
+    add(found, Lint::kColumnType, column,
+        "column \"" + column + "\" of " + table + " is of type " + facts.columns.at(column) +
+            ": it holds a number, and is shown as the name of what has that number. Whoever renames"
+            " that changes what the row says, and no trigger sees it. Map another column as " +
+            role_name(role) + " in [[source]] \"" + source.name + "\".");
+  }
+  for (const auto& [role, column] : source.columns) {
+    if (!facts.virtual_columns.contains(column)) continue;
+    add(found, Lint::kColumnType, column,
+        "column \"" + column + "\" of " + table +
+            " is generated and VIRTUAL: PostgreSQL computes it when it is read, and its triggers "
+            "do not"
+            " see that it changed. Map the columns that it is computed from, or have it STORED.");
   }
   if (!facts.foreign_code.empty()) {
     add(found, Lint::kForeignCode, "",

@@ -7,8 +7,10 @@
 #include <utility>
 
 #include "keymap/row_sums.h"
+#include "loader/catalogue_sql.h"
 #include "loader/mapping.h"
 #include "loader/sql_text.h"
+#include "loader/text_converter.h"
 
 namespace latchkey {
 namespace {
@@ -33,10 +35,11 @@ std::string text_of(const SourceConfig& source, const TableFacts& facts, Role ro
   switch (facts.output(*name)) {
     case Output::kBuiltIn: return column + "::pg_catalog.text";
     case Output::kEnum:
-      return std::string("pg_catalog.textin(pg_catalog.") + (array ? "array_out(" : "enum_out(") +
-             column + "))";
+      if (array) return "pg_catalog.textin(pg_catalog.array_out(" + column + "))";
+      break;  // enum_out() takes no domain
     case Output::kExtension:
-    case Output::kForeign: break;
+    case Output::kForeign:
+    case Output::kNamed: break;
   }
   return "CASE WHEN " + column + " IS NULL THEN NULL ELSE pg_catalog.concat(" + column + ") END";
 }
@@ -54,36 +57,58 @@ std::string longer_than(const std::string& text, int bytes) {
   return "pg_catalog.octet_length(" + text + in_catalog(") {>} ") + std::to_string(bytes);
 }
 
-// `text`, which is `column` (of `type`) as text, cut if it is longer than `bytes`.
+std::string too_long(int bytes) {
+  return "pg_catalog.repeat('x', " + std::to_string(bytes + 1) + ")";
+}
+
+// `text`, which is `column` (of `type`) as text, cut if it is longer than `bytes`, or takes more
+// than `stored_max` where it lies.
 std::string limited(const std::string& text, const std::string& column, std::string_view type,
-                    int bytes) {
+                    int bytes, int stored_max = kStoredBytesMax) {
   // The length of a text is known without reading it.
   if (is_text_type(type)) {
     return "CASE WHEN " + longer_than(text, bytes) + " THEN pg_catalog.substr(" + text + ", 1, " +
            std::to_string(bytes + 1) + ") ELSE " + text + " END";
   }
   const std::string stored = "pg_catalog.pg_column_size(" + column + in_catalog(") {>} ");
-  const std::string cut = "pg_catalog.repeat('x', " + std::to_string(bytes + 1) + ")";
-  return "CASE WHEN " + stored + std::to_string(kStoredBytesMax) + " THEN " + cut + " WHEN " +
-         stored + std::to_string(kStoredBytesSmall) + " AND " + longer_than(text, bytes) +
-         " THEN " + cut + " ELSE " + text + " END";
+  const std::string cut = too_long(bytes);
+  return "CASE WHEN " + stored + std::to_string(stored_max) + " THEN " + cut + " WHEN " + stored +
+         std::to_string(kStoredBytesSmall) + " AND " + longer_than(text, bytes) + " THEN " + cut +
+         " ELSE " + text + " END";
 }
 
 std::string limited_text_of(const SourceConfig& source, const TableFacts& facts, Role role,
-                            int bytes) {
+                            int bytes, int stored_max = kStoredBytesMax) {
   return limited(text_of(source, facts, role), qualified(*source.column(role)),
-                 type_of(source, facts, role), bytes);
+                 type_of(source, facts, role), bytes, stored_max);
 }
 
 // The same of a jsonb, which is sent as it is.
-std::string limited_jsonb(const std::string& column, int bytes) {
+std::string limited_jsonb(const std::string& column, int bytes, int stored_max) {
   const std::string stored = "pg_catalog.pg_column_size(" + column + in_catalog(") {>} ");
-  const std::string cut =
-      "pg_catalog.to_jsonb(pg_catalog.repeat('x', " + std::to_string(bytes + 1) + "))";
-  return "CASE WHEN " + stored + std::to_string(kStoredBytesMax) + " THEN " + cut + " WHEN " +
-         stored + std::to_string(kStoredBytesSmall) + " AND " +
+  const std::string cut = "pg_catalog.to_jsonb(" + too_long(bytes) + ")";
+  return "CASE WHEN " + stored + std::to_string(stored_max) + " THEN " + cut + " WHEN " + stored +
+         std::to_string(kStoredBytesSmall) + " AND " +
          longer_than(column + "::pg_catalog.text", bytes) + " THEN " + cut + " ELSE " + column +
          " END";
+}
+
+// In the database's encoding, whatever may be in it.
+std::string stored_bytes(const std::string& text, const TableFacts& facts) {
+  return "pg_catalog.convert_to(" + text + ", " + quote_literal(facts.encoding) + ")";
+}
+
+// SHA-256 of `text` in UTF-8.
+std::string digest_of(const std::string& text, const TableFacts& facts) {
+  if (!is_read_as_stored(facts.encoding)) {
+    return "pg_catalog.sha256(pg_catalog.convert_to(" + text + ", 'UTF8'))";
+  }
+  const std::string digest = "pg_catalog.sha256(" + stored_bytes(text, facts) + ")";
+  // SQL_ASCII: what is no UTF-8 there, nobody can present.
+  if (facts.encoding == "SQL_ASCII") return digest;
+  return "CASE WHEN (" + text + ") COLLATE pg_catalog.\"C\"" + in_catalog(" {~} ") +
+         quote_literal("[^\\x01-\\x7f]") + " THEN " + quote_literal(std::string(kKeyNotAscii)) +
+         "::pg_catalog.bytea ELSE " + digest + " END";
 }
 
 // For plain text and JWT the server digests: a stored key never crosses the wire to us.
@@ -102,8 +127,8 @@ std::string key_of(const SourceConfig& source, const TableFacts& facts) {
     case Scheme::kPlain:
     case Scheme::kJwt:
       return "CASE WHEN " + longer_than(text, LATCHKEY_KEY_BYTES_MAX) +
-             " THEN ''::pg_catalog.bytea ELSE pg_catalog.sha256(pg_catalog.convert_to(" + text +
-             ", 'UTF8')) END";
+             " THEN ''::pg_catalog.bytea WHEN " + longer_than(text, 0) + " THEN " +
+             digest_of(text, facts) + " END";
     case Scheme::kSha256:
     case Scheme::kHmac: break;
   }
@@ -114,23 +139,31 @@ std::string key_of(const SourceConfig& source, const TableFacts& facts) {
          " THEN ''::pg_catalog.bytea ELSE " + column + " END";
 }
 
-// A conversion that PostgreSQL cannot do would fail the whole load for one row's sake. So what lies
-// beyond the years 1 to 9999 becomes an infinity: never, or long ago.
+std::string epoch_seconds_max() {
+  return "'" + std::to_string(kEpochSecondsMax) + "'::pg_catalog.int8";
+}
+
+// A conversion that PostgreSQL cannot do would fail the whole load for one row's sake. So a date or
+// time beyond the years 1 to 9999 becomes an infinity: never, or long ago. An integer is a number
+// of seconds, or it is not: one beyond kEpochSecondsMax may count milliseconds, or mean "never",
+// and arrives as kNoTime.
 std::string time_of(const SourceConfig& source, const TableFacts& facts, Role role) {
   const std::string column = qualified(*source.column(role));
   const std::string& type = type_of(source, facts, role);
   if (type == "timestamp with time zone") return column;
-  const auto bounded = [&](const std::string& first, const std::string& last,
+  const auto bounded = [&](const std::string& first, const std::string& before,
+                           const std::string& last, const std::string& after,
                            const std::string& conversion) {
-    return "CASE WHEN " + column + in_catalog(" {<} ") + first +
-           " THEN '-infinity'::pg_catalog.timestamptz WHEN " + column + in_catalog(" {>} ") + last +
-           " THEN 'infinity'::pg_catalog.timestamptz ELSE " + conversion + " END";
+    return "CASE WHEN " + column + in_catalog(" {<} ") + first + " THEN '" + before +
+           "'::pg_catalog.timestamptz WHEN " + column + in_catalog(" {>} ") + last + " THEN '" +
+           after + "'::pg_catalog.timestamptz ELSE " + conversion + " END";
   };
   if (is_integer_type(type)) {
-    return bounded("'-62135596800'::pg_catalog.int8", "'253402300799'::pg_catalog.int8",
+    return bounded("'0'::pg_catalog.int8", kNoTime, epoch_seconds_max(), kNoTime,
                    "pg_catalog.to_timestamp(" + column + ")");
   }
-  return bounded("'0001-01-02'::pg_catalog.date", "'9999-12-30'::pg_catalog.date",
+  return bounded("'0001-01-02'::pg_catalog.date", "-infinity", "'9999-12-30'::pg_catalog.date",
+                 "infinity",
                  "(" + column + "::pg_catalog.timestamp AT TIME ZONE " +
                      quote_literal(source.time_zone) + ")");
 }
@@ -206,8 +239,17 @@ struct Selected {
 
 std::vector<Selected> selected(const SourceConfig& source, const TableFacts& facts) {
   std::vector<Selected> list;
+  const bool as_stored = is_read_as_stored(facts.encoding);
   const auto add = [&](RowField field, std::uint32_t type, std::string sql) {
-    list.push_back({{field, type}, std::move(sql)});
+    if (as_stored && type == kJsonb) {
+      sql = "(" + sql + ")::pg_catalog.text";
+      type = kText;
+    }
+    if (as_stored && type == kText) {
+      list.push_back({{field, kBytea, true}, stored_bytes(sql, facts)});
+    } else {
+      list.push_back({{field, type}, std::move(sql)});
+    }
   };
   const auto add_text = [&](RowField field, Role role) {
     if (source.column(role) == nullptr) return;
@@ -236,19 +278,24 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
   }
   add_text(kFieldSubject, Role::kSubject);
   add_text(kFieldTenant, Role::kTenant);
-  for (const auto& [field, role, bytes] :
-       {std::tuple(kFieldScopes, Role::kScopes, kScopesBytesMax),
-        std::tuple(kFieldMetadata, Role::kMetadata, kTextBytesMax)}) {
+  for (const auto& [field, role, bytes, stored_max] :
+       {std::tuple(kFieldScopes, Role::kScopes, kScopesBytesMax, kStoredBytesMax),
+        std::tuple(kFieldMetadata, Role::kMetadata, kTextBytesMax, kMetadataStoredBytesMax)}) {
     const std::string* name = source.column(role);
     if (name == nullptr) continue;
     const std::string column = qualified(*name);
     const std::string& type = type_of(source, facts, role);
     if (type == "jsonb") {
-      add(field, kJsonb, limited_jsonb(column, bytes));
+      add(field, kJsonb, limited_jsonb(column, bytes, stored_max));
     } else if (role == Role::kScopes && type.ends_with("[]")) {
-      add(field, kText, limited(array_as_json(source, facts), column, type, bytes));
+      add(field, kText, limited(array_as_json(source, facts), column, type, bytes, stored_max));
+    } else if (role == Role::kMetadata && is_text_type(type)) {
+      // What is too long is nothing, whatever it is: triggers do not tell of its changes.
+      add(field, kText,
+          "CASE WHEN " + longer_than(column, bytes) + " THEN " + too_long(bytes) + " ELSE " +
+              text_of(source, facts, role) + " END");
     } else {
-      add(field, kText, limited_text_of(source, facts, role, bytes));
+      add(field, kText, limited_text_of(source, facts, role, bytes, stored_max));
     }
   }
   const std::string key = text_of(source, facts, Role::kKey);
@@ -262,6 +309,12 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
         "CASE WHEN pg_catalog.octet_length(" + key + in_catalog(") {<} ") +
             std::to_string(kShortKeyBytes) + " THEN 's' END");
   }
+  if (is_integer_type(type_of(source, facts, Role::kLastUsedAt))) {
+    const std::string used = qualified(*source.column(Role::kLastUsedAt));
+    add(kFieldUseTimeUnit, kText,
+        "CASE WHEN " + used + in_catalog(" {<} '0'::pg_catalog.int8 OR ") + used +
+            in_catalog(" {>} ") + epoch_seconds_max() + " THEN 'x' END");
+  }
   return list;
 }
 
@@ -271,22 +324,42 @@ std::string fields_of(const SourceConfig& source, const TableFacts& facts) {
   return joined(fields, ", ");
 }
 
+std::string hashed_fields_of(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<std::string> fields;
+  for (Selected& one : selected(source, facts)) {
+    const bool is_text = one.wire.type == kText;
+    fields.push_back(is_hashed(one.wire.field) ? std::move(one.sql)
+                     : is_text                 ? "NULL::pg_catalog.text"
+                                               : "NULL::pg_catalog.bytea");
+  }
+  return joined(fields, ", ");
+}
+
 std::string selection(const SourceConfig& source, const TableFacts& facts) {
   return "SELECT " + fields_of(source, facts) + " FROM " + source.table.quoted() + " t";
 }
 
+// Is there a key in the row? Not if key_of() is NULL.
+std::string has_key(const SourceConfig& source, const TableFacts& facts) {
+  const std::string there = qualified(*source.column(Role::kKey)) + " IS NOT NULL";
+  const bool by_server =
+      source.scheme == Scheme::kPlain || source.scheme == Scheme::kJwt ||
+      (source.scheme == Scheme::kJwtJti && type_of(source, facts, Role::kKey) != "uuid");
+  return by_server ? there + " AND " + longer_than(text_of(source, facts, Role::kKey), 0) : there;
+}
+
 // The hash that RowHasher computes of the same row. A row without a key is not one of ours.
 std::string hashes(const SourceConfig& source, const TableFacts& facts) {
-  const std::string id = limited(id_of(source, facts), qualified(*source.column(Role::kId)),
-                                 type_of(source, facts, Role::kId), kTextBytesMax);
+  std::string id = limited(id_of(source, facts), qualified(*source.column(Role::kId)),
+                           type_of(source, facts, Role::kId), kTextBytesMax);
+  if (is_read_as_stored(facts.encoding)) id = stored_bytes(id, facts);
   return "(SELECT " + id +
          in_catalog(
              " AS id, ('x' {||} pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256("
              "pg_catalog.record_send(ROW(") +
-         fields_of(source, facts) +
+         hashed_fields_of(source, facts) +
          "))), 1, 8), 'hex'))::pg_catalog.bit(64)::pg_catalog.int8 AS hash FROM " +
-         source.table.quoted() + " t WHERE " + qualified(*source.column(Role::kKey)) +
-         " IS NOT NULL) h";
+         source.table.quoted() + " t WHERE " + has_key(source, facts) + ") h";
 }
 
 const std::string kBucket =
@@ -322,21 +395,59 @@ bool is_uuid(std::string_view id) {
   return true;
 }
 
+// As numeric_out() writes it (PostgreSQL manual, "Arbitrary Precision Numbers").
+bool is_numeric(std::string_view id) {
+  if (id == "NaN") return true;
+  if (id.starts_with('-')) id.remove_prefix(1);
+  if (id == "Infinity") return true;
+  const auto digits = [](std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+  };
+  const std::size_t point = id.find('.');
+  return digits(id.substr(0, point)) && (point == id.npos || digits(id.substr(point + 1)));
+}
+
+// As byteaout() writes it, with bytea_output = hex.
+bool is_bytea(std::string_view id) {
+  return id.size() % 2 == 0 && id.starts_with("\\x") &&
+         id.find_first_not_of("0123456789abcdef", 2) == id.npos;
+}
+
 bool is_int64(std::string_view id) {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), value);
   return error == std::errc() && end == id.data() + id.size();
 }
 
+// Takes the locks that a COPY of this table takes, before the COPY takes its snapshot. Otherwise it
+// would have one from before it waited for them, and to that a table that was rewritten or
+// truncated meanwhile is empty (PostgreSQL manual, concurrency control, "Caveats").
+std::string locked_first(const SourceConfig& source, const std::string& copy) {
+  // To open a cursor locks the table and its parts, and gives no result.
+  return "DECLARE latchkey_lock CURSOR FOR SELECT FROM " + source.table.quoted() + " t;" + copy;
+}
+
+// True, or the statement fails with kLayoutChanged. Evaluated once, by a snapshot that is taken
+// under the lock that keeps the table as it is.
+std::string as_looked_up(const SourceConfig& source, const TableFacts& facts) {
+  const std::string oid =
+      quote_literal(source.table.quoted()) + "::pg_catalog.regclass::pg_catalog.oid";
+  return "(SELECT CASE WHEN l.layout" + in_catalog(" {=} ") + quote_literal(facts.layout) +
+         " THEN true ELSE pg_catalog.concat('not ', l.layout)::pg_catalog.bool END FROM (SELECT " +
+         catalogue::layout(oid, catalogue::mapped(source)) + " AS layout) l)";
+}
+
 }  // namespace
 
 std::string load_sql(const SourceConfig& source, const TableFacts& facts) {
-  return "COPY (" + selection(source, facts) + ") TO STDOUT (FORMAT binary)";
+  return locked_first(source, "COPY (" + selection(source, facts) + " WHERE " +
+                                  as_looked_up(source, facts) + ") TO STDOUT (FORMAT binary)");
 }
 
 std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
-  return selection(source, facts) + " WHERE " + comparable_id(source, facts) +
-         in_catalog(" {=} ANY ($1::") + id_array_type(source, facts) + ")";
+  return selection(source, facts) + " WHERE " + as_looked_up(source, facts) + " AND " +
+         comparable_id(source, facts) + in_catalog(" {=} ANY ($1::") +
+         id_array_type(source, facts) + ")";
 }
 
 // It locks what it is going to change, and skips what somebody else has locked. So it never waits
@@ -379,9 +490,10 @@ std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
                             const std::vector<std::uint32_t>& buckets) {
   std::vector<std::string> numbers;
   for (const std::uint32_t bucket : buckets) numbers.push_back(std::to_string(bucket));
-  return "COPY (SELECT h.id, h.hash FROM " + hashes(source, facts) + " WHERE " + kBucket +
-         in_catalog(" {=} ANY ('{") + joined(numbers, ",") +
-         "}'::pg_catalog.int8[])) TO STDOUT (FORMAT binary)";
+  return locked_first(source, "COPY (SELECT h.id, h.hash FROM " + hashes(source, facts) +
+                                  " WHERE " + kBucket + in_catalog(" {=} ANY ('{") +
+                                  joined(numbers, ",") +
+                                  "}'::pg_catalog.int8[])) TO STDOUT (FORMAT binary)");
 }
 
 std::string_view id_as_read(const SourceConfig& source, const TableFacts& facts,
@@ -395,16 +507,13 @@ bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view
   const std::string array = id_array_type(source, facts);
   if (array == kIntegerArray) return is_int64(id);
   if (array == kUuidArray) return is_uuid(id);
+  if (array == kNumericArray) return is_numeric(id);
+  if (array == kByteaArray) return is_bytea(id);
   return id.find('\0') == std::string_view::npos;
 }
 
 bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts, std::string_view id) {
-  return id_array_type(source, facts) == kTextArray && facts.encoding != "UTF8" &&
-         std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) > 0x7F; });
-}
-
-bool all_means_truncate(const SourceConfig& source, const TableFacts& facts) {
-  return facts.files_tell && id_array_type(source, facts) != kTextArray;
+  return ids_are_text(source, facts) && facts.encoding != "UTF8" && !is_ascii(id);
 }
 
 std::string array_literal(const std::vector<std::string>& ids) {

@@ -40,7 +40,7 @@ void Refresh::listen_ready(std::int64_t now_ns) {
   assert(listen_ == Lane::kConnecting);
   listen_ = Lane::kReady;
   proven_listening_ = false;
-  next_heartbeat_ns_ = now_ns;
+  next_heartbeat_ns_ = no_barrier_before_ns_ = now_ns;
   plan_audit(now_ns);
   // Whatever happened while nobody listened counts as notified now.
   for (Source& source : sources_) {
@@ -55,7 +55,7 @@ void Refresh::work_ready(std::int64_t) {
   work_ = Lane::kReady;
 }
 
-void Refresh::failed(std::int64_t now_ns) {
+void Refresh::failed(std::int64_t now_ns, bool others) {
   listen_ = work_ = Lane::kDown;
   live_ = proven_listening_ = false;
   // Syncs outlive the connection: the next one may still prove what they wait for in time.
@@ -77,7 +77,7 @@ void Refresh::failed(std::int64_t now_ns) {
     source.proven = 0;
   }
   failed_ns_ = now_ns;
-  retry_ns_ = now_ns + backoff_ns();
+  retry_ns_ = now_ns + backoff_ns(others);
   if (!syncs_waiting_.empty()) hurry();
 }
 
@@ -147,6 +147,22 @@ void Refresh::drop_ids(Source& source) {
   source.round.clear();
 }
 
+void Refresh::barrier_held() {
+  if (barrier_) barrier_->lost_ns = std::numeric_limits<std::int64_t>::max();
+}
+
+void Refresh::barrier_went(std::int64_t now_ns) {
+  if (barrier_) barrier_->lost_ns = now_ns + settings_.barrier_deadline_ns;
+}
+
+void Refresh::barrier_refused(std::int64_t now_ns) {
+  if (!barrier_) return;
+  syncs_waiting_.insert(syncs_waiting_.end(), barrier_->syncs.begin(), barrier_->syncs.end());
+  barrier_.reset();
+  // Neither syncs nor loads that wait for a barrier make the next one come sooner.
+  next_heartbeat_ns_ = no_barrier_before_ns_ = now_ns + settings_.heartbeat_ns;
+}
+
 void Refresh::barrier_returned(std::uint64_t number) {
   // An older nonce, or one that somebody else made up, proves nothing.
   if (!barrier_ || barrier_->number != number) return;
@@ -197,19 +213,29 @@ void Refresh::keep_gap(Source& source, std::int64_t now_ns) const {
   source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
 }
 
-void Refresh::work_refused(std::int64_t now_ns) {
+// The load that comes next will see whatever was left undone, and barriers that come back from now
+// on will prove it.
+Refresh::Source& Refresh::give_up_task(std::int64_t now_ns) {
   Source& source =
       sources_[std::visit([](const auto& task) { return task.source; }, task_.value())];
   if (std::holds_alternative<Load>(*task_)) keep_gap(source, now_ns);
-  source.suspended = true;
-  source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
-  // The load that ends this will see whatever was left undone, and barriers that come back from now
-  // on will prove it.
   drop_ids(source);
   source.round_open = false;
   source.proofs.clear();
+  // If it is suspended.
+  source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
   task_.reset();
+  return source;
+}
+
+void Refresh::work_refused(std::int64_t now_ns) {
+  give_up_task(now_ns).suspended = true;
   note_live();
+}
+
+void Refresh::work_overtaken(std::int64_t now_ns) {
+  Source& source = give_up_task(now_ns);
+  reload(static_cast<std::size_t>(&source - sources_.data()), LoadReason::kTableChanged);
 }
 
 bool Refresh::any_suspended() const { return std::ranges::any_of(sources_, &Source::suspended); }
@@ -280,9 +306,10 @@ Refresh::Action Refresh::next(std::int64_t now_ns) {
 std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
   if (listen_ != Lane::kReady) return std::nullopt;
   if (barrier_) {
-    if (now_ns < barrier_->sent_ns + settings_.barrier_deadline_ns) return std::nullopt;
+    if (now_ns < barrier_->lost_ns) return std::nullopt;
     return Disconnect{"the heartbeat did not come back in time: notifications may be lost"};
   }
+  if (now_ns < no_barrier_before_ns_) return std::nullopt;
   const bool a_sync_is_due = !syncs_waiting_.empty() && now_ns >= no_sync_before_ns_;
   const bool look_due = look_wanted_ && now_ns >= no_look_before_ns_;
   if (now_ns < next_heartbeat_ns_ && !a_sync_is_due && !a_load_waits_for_a_barrier() && !look_due) {
@@ -293,7 +320,8 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
   // Anybody can ask for looks: they come a tenth of a heartbeat apart at least.
   look_wanted_ = false;
   no_look_before_ns_ = now_ns + settings_.heartbeat_ns / 10;
-  barrier_ = Barrier{++barrier_number_, now_ns, std::exchange(syncs_waiting_, {})};
+  barrier_ = Barrier{++barrier_number_, now_ns, now_ns + settings_.barrier_deadline_ns,
+                     std::exchange(syncs_waiting_, {})};
   return SendBarrier{barrier_->number};
 }
 
@@ -428,9 +456,10 @@ std::optional<Refresh::Task> Refresh::next_task(std::size_t index, std::int64_t 
 std::int64_t Refresh::wake_ns() const {
   std::int64_t wake = std::numeric_limits<std::int64_t>::max();
   if (listen_ == Lane::kReady) {
-    wake = barrier_ ? barrier_->sent_ns + settings_.barrier_deadline_ns : next_heartbeat_ns_;
+    wake = barrier_ ? barrier_->lost_ns : next_heartbeat_ns_;
     if (!barrier_ && !syncs_waiting_.empty()) wake = std::min(wake, no_sync_before_ns_);
     if (!barrier_ && look_wanted_) wake = std::min(wake, no_look_before_ns_);
+    if (!barrier_) wake = std::max(wake, no_barrier_before_ns_);
   }
   const bool reading_waits = !task_ && work_ == Lane::kReady && proven_listening_;
   if (reading_waits) {
@@ -450,11 +479,10 @@ void Refresh::plan_audit(std::int64_t now_ns) {
   next_audit_ns_ = now_ns + settings_.audit_ns - tenth + random_up_to(2 * tenth);
 }
 
-std::int64_t Refresh::backoff_ns() {
-  const int rounds = ++failures_ / std::max(1, settings_.hosts);
+std::int64_t Refresh::backoff_ns(bool others) {
   // The next of several servers may be the new primary: it is tried at once.
-  if (failures_ % std::max(1, settings_.hosts) != 0) return random_up_to(settings_.backoff_min_ns);
-  const int doublings = std::min(rounds - 1, 16);
+  if (others) return random_up_to(settings_.backoff_min_ns);
+  const int doublings = std::min(failures_++, 16);
   const std::int64_t ceiling =
       std::min(settings_.backoff_max_ns, settings_.backoff_min_ns << doublings);
   // Half fixed, half random: many hosts that lost the same database come back one by one.

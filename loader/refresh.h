@@ -13,12 +13,14 @@
 //   3. Each source numbers its notifications as they arrive. A round of a source takes everything
 //      that it has been notified of so far, applies it, and then `applied` is the number up to
 //      which it took. Sources take turns on the work lane, one query each.
-//   4. A barrier is a notification to ourselves with a nonce. PostgreSQL delivers in commit order:
-//      when the nonce is back, everything that had committed when it was sent has been notified,
-//      so has a number that is not larger than the source's `notified` is now. Once its `applied`
-//      has reached that number, the source is proven complete up to the instant at which the nonce
-//      was sent. What is left to do for one source never holds back the proof of another. A sync
-//      is complete when all sources are proven by a barrier sent after it.
+//   4. A barrier is a notification to ourselves with a nonce. Another connection sends it, and only
+//      once the listening one has nothing to do: a pooler hands over what comes for a connection
+//      while it has a query under way, and loses it otherwise. PostgreSQL delivers in commit order:
+//      when the nonce is back, everything that had committed when the barrier began has been
+//      notified, so has a number that is not larger than the source's `notified` is now. Once its
+//      `applied` has reached that number, the source is proven complete up to the instant at which
+//      the barrier began. What is left to do for one source never holds back the proof of another.
+//      A sync is complete when all sources are proven by a barrier sent after it.
 //   5. Any failure of either connection drops both. What had been proven stays proven, and ages;
 //      after the reconnection everything is loaded anew.
 //   6. A source whose table cannot be followed as it is (a trigger is gone, somebody holds a lock)
@@ -28,9 +30,9 @@
 //      when it came back: then whatever it saw is either in force or was never told of.
 //   8. A reload that notifications ask for waits for a barrier sent after that. So it sees all that
 //      was notified before the barrier came back, and one transaction, however large, is one load.
-//   9. Each barrier also compares the state of the tables, TRUNCATE included (versions_sql()). A
+//   9. Each barrier first compares the state of the tables, TRUNCATE included (version_sql()). A
 //      notification that could only mean TRUNCATE asks for a barrier soon, and that decides: a
-//      TRUNCATE that committed before the barrier was sent is visible to it.
+//      TRUNCATE that committed before the barrier began is visible to it.
 #pragma once
 
 #include <chrono>
@@ -62,9 +64,6 @@ struct RefreshSettings {
   std::int64_t audit_ns = 600'000'000'000;
   std::int64_t suspended_retry_ns =
       2'000'000'000;  // loads of a suspended source are this far apart
-  // Servers that the connection string names. They are tried in turn, and the wait between attempts
-  // grows only when all have been.
-  int hosts = 1;
   // In one query. Its result is held as a whole: with the longest values that queries.h lets pass,
   // some 50 MB.
   std::size_t reread_ids_max = 1'000;
@@ -137,8 +136,10 @@ class Refresh {
   // ---- what happened. `now_ns` is CLOCK_BOOTTIME.
   void listen_ready(std::int64_t now_ns);
   void work_ready(std::int64_t now_ns);
-  // Either connection failed, or a query on it did.
-  void failed(std::int64_t now_ns);
+  // Either connection failed, or a query on it did. `others`: there are servers that have not been
+  // tried since the first was. They are tried at once, and the wait between attempts grows only
+  // when all have been.
+  void failed(std::int64_t now_ns, bool others = false);
   void notified(std::size_t source, std::vector<std::string> ids);
   void notified_all(std::size_t source);
   // More ids than were kept: the source is read as a whole instead.
@@ -146,12 +147,22 @@ class Refresh {
   // A notification that may be true, and if it is, the next look at the tables shows it: a barrier
   // is sent soon.
   void doubted() { look_wanted_ = true; }
+  // The barrier's question is answered; its nonce waits for a connection that is free to send it.
+  // That may take as long as a table is read, and says nothing of what is heard.
+  void barrier_held();
+  // The nonce is on its way. It is lost if it takes longer than barrier_deadline_ns.
+  void barrier_went(std::int64_t now_ns);
+  // The server would not take it: it proves nothing, and the next one comes in its time.
+  void barrier_refused(std::int64_t now_ns);
   void barrier_returned(std::uint64_t number);
   // The Load or Reread that was asked for is done and published.
   void work_done(std::int64_t now_ns);
   // It could not be done, though the connection is well; or it was done, but nobody will tell of
   // changes: the source is suspended, and loaded again after a while.
   void work_refused(std::int64_t now_ns);
+  // It was not done, though all is well: the table is no longer as it was when it was looked up. So
+  // nothing of it counts, and it is looked up and read anew.
+  void work_overtaken(std::int64_t now_ns);
   // The digest that was asked for is here, and a notification sent after it has come in.
   void audit_returned();
   // The comparison is over: it found what it had to say. Or it wants to look closer, by another
@@ -202,7 +213,8 @@ class Refresh {
   };
   struct Barrier {
     std::uint64_t number;
-    std::int64_t sent_ns;
+    std::int64_t sent_ns;  // when it began
+    std::int64_t lost_ns;  // when it is given up
     std::vector<std::uint64_t> syncs;
   };
   // Until all sources are proven by this barrier or a later one.
@@ -218,6 +230,7 @@ class Refresh {
   };
 
   void want_load(Source& source, LoadReason reason);
+  Source& give_up_task(std::int64_t now_ns);
   [[nodiscard]] std::int64_t load_due_ns(const Source& source) const;
   [[nodiscard]] bool a_load_waits_for_a_barrier() const;
   static void drop_ids(Source& source);
@@ -233,7 +246,7 @@ class Refresh {
   void note_live();
   void release_syncs();
   [[nodiscard]] std::int64_t wake_ns() const;
-  [[nodiscard]] std::int64_t backoff_ns();
+  [[nodiscard]] std::int64_t backoff_ns(bool others);
   [[nodiscard]] std::int64_t random_up_to(std::int64_t ns);
   void hurry();
   void plan_audit(std::int64_t now_ns);
@@ -256,6 +269,7 @@ class Refresh {
   std::uint64_t barrier_number_ = 0;    // of the last one sent
   std::uint64_t barrier_returned_ = 0;  // of the last one that came back
   std::int64_t next_heartbeat_ns_ = 0;
+  std::int64_t no_barrier_before_ns_ = 0;  // the server has refused the last one
   std::int64_t no_sync_before_ns_ = 0;
   std::int64_t next_audit_ns_ = 0;
   std::vector<std::uint64_t> syncs_waiting_;

@@ -29,7 +29,9 @@ bool read_time(const std::optional<std::string_view>& field, std::int64_t& us) {
   if (field->size() != sizeof(std::int64_t)) return false;
   std::uint64_t bits = 0;
   for (const char c : *field) bits = (bits << 8) | static_cast<unsigned char>(c);
-  us = unix_us_from_timestamptz(static_cast<std::int64_t>(bits));
+  const auto postgres_us = static_cast<std::int64_t>(bits);
+  if (postgres_us == kNoTimePostgresUs) return false;
+  us = unix_us_from_timestamptz(postgres_us);
   return true;
 }
 
@@ -39,10 +41,20 @@ bool is_usable_scope(std::string_view scope) {
              scope, [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7F; });
 }
 
+constexpr std::string_view kBetweenScopes = " ,\t\r\n";
+
+// Words out of JSON would be other scopes than it holds: "may not use admin" grants no "admin".
+// What nobody sees may stand before it: a byte order mark, other white space.
+bool looks_like_json(std::string_view text) {
+  const auto first =
+      std::ranges::find_if(text, [](char c) { return c > ' ' && c <= '~' && c != ','; });
+  return first != text.end() && std::string_view("[{\"").find(*first) != std::string_view::npos;
+}
+
 // A scope column's text as single scopes; nothing if it is no list.
 std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool is_json) {
   std::vector<std::string> names;
-  if (is_json) {
+  if (is_json || looks_like_json(text)) {
     const json list = json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (list.is_null()) return names;
     if (!list.is_array()) return std::nullopt;
@@ -52,9 +64,8 @@ std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool
     }
     return names;
   }
-  constexpr std::string_view kBetween = " ,\t\r\n";
-  for (std::size_t from = 0; (from = text.find_first_not_of(kBetween, from)) != text.npos;) {
-    const std::size_t to = std::min(text.find_first_of(kBetween, from), text.size());
+  for (std::size_t from = 0; (from = text.find_first_not_of(kBetweenScopes, from)) != text.npos;) {
+    const std::size_t to = std::min(text.find_first_of(kBetweenScopes, from), text.size());
     names.emplace_back(text.substr(from, to - from));
     from = to;
   }
@@ -75,6 +86,8 @@ Lint lint_of(Oddity oddity) {
     case Oddity::kUnreadableJwt: return Lint::kUnreadableJwt;
     case Oddity::kClaimsTooLong: return Lint::kClaimsTooLong;
     case Oddity::kMetadataTooLong: return Lint::kMetadataTooLong;
+    case Oddity::kUnreadableText: return Lint::kUnreadableText;
+    case Oddity::kUseTimeUnit: return Lint::kUseTimeUnit;
   }
   return Lint::kBadDigest;
 }
@@ -95,6 +108,8 @@ const char* name_of(RowField field) {
     case kFieldMetadata: return "metadata";
     case kFieldJwtClaims: return "jwt claims";
     case kFieldShort: return "short";
+    case kFieldUseTimeUnit: return "last_used_at";
+    case kFieldUnreadable: return "unreadable";
     case kRowFields: break;
   }
   return "a field";
@@ -128,7 +143,24 @@ std::string_view text_of_jsonb(RowField field, std::string_view bytes) {
 
 }  // namespace
 
-void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) const {
+void RowDecoder::convert(RowField field, std::string_view stored, Texts& texts, RowView& view) {
+  if (is_ascii(stored)) {
+    view[field] = stored;
+    return;
+  }
+  auto text = converter_.to_utf8(stored);
+  if (!text) {
+    view[kFieldUnreadable] = "x";
+    if (field == kFieldKey) view[field] = "";  // there is one
+    if (field != kFieldId) return;
+    text = converter_.id(stored);
+  }
+  view[field] = texts.converted.emplace_back(*std::move(text));
+}
+
+void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) {
+  texts.converted.clear();
+  texts.converted.reserve(fields_.size());  // the view leads into it
   view.fill(std::nullopt);
   if (row.size() != fields_.size()) {
     throw std::runtime_error("a row has " + std::to_string(row.size()) + " fields instead of " +
@@ -137,17 +169,21 @@ void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) const {
   std::size_t integers = 0;
   for (std::size_t i = 0; i < fields_.size(); ++i) {
     if (!row[i]) continue;
-    const auto [field, type] = fields_[i];
+    const auto [field, type, as_stored] = fields_[i];
+    if (as_stored) {
+      convert(field, *row[i], texts, view);
+      continue;
+    }
     std::optional<std::string_view>& value = view[field];
     switch (type) {
       case kInt8:
-        value = spell(integer_of<std::int64_t>(field, *row[i]), texts.at(integers++));
+        value = spell(integer_of<std::int64_t>(field, *row[i]), texts.integers.at(integers++));
         break;
       case kInt4:
-        value = spell(integer_of<std::int32_t>(field, *row[i]), texts.at(integers++));
+        value = spell(integer_of<std::int32_t>(field, *row[i]), texts.integers.at(integers++));
         break;
       case kInt2:
-        value = spell(integer_of<std::int16_t>(field, *row[i]), texts.at(integers++));
+        value = spell(integer_of<std::int16_t>(field, *row[i]), texts.integers.at(integers++));
         break;
       case kJsonb: value = text_of_jsonb(field, *row[i]); break;
       case kTimestamptz:
@@ -163,7 +199,7 @@ const char* oddity_name(Oddity oddity) { return rule_of(lint_of(oddity)).name; }
 
 const char* oddity_sentence(Oddity oddity) {
   switch (oddity) {
-    case Oddity::kNoKey: return "the key column is NULL; nobody can present such a key";
+    case Oddity::kNoKey: return "the key column is NULL or empty; nobody can present such a key";
     case Oddity::kBadDigest:
       return "the stored digest is not 32 bytes in the configured encoding, so no key can match it;"
              " if it is most rows, `encoding` or `scheme` is wrong, else issue these keys anew";
@@ -174,17 +210,27 @@ const char* oddity_sentence(Oddity oddity) {
       return "the status is in none of status_active, status_revoked, status_disabled; the key is"
              " refused as disabled";
     case Oddity::kBadScopes:
-      return "the scopes are no list of words; the key is refused as disabled";
+      return "the scopes are no list of words, nor a JSON array of such; the key is refused as"
+             " disabled";
     case Oddity::kUnusableScope:
       return "a scope is empty, holds a space or is longer than 255 bytes; it is left out";
     case Oddity::kUnreadableTime:
-      return "expires_at or not_before is no time; the key is refused as disabled";
+      return "expires_at or not_before is no time, or a number that is no count of seconds since"
+             " 1970 (milliseconds, perhaps, or a mark for \"never\", which is NULL); the key is"
+             " refused as disabled";
     case Oddity::kUnreadableJwt:
       return "the stored token's claims cannot be read, so neither can its expiry; the key is"
              " refused as disabled";
     case Oddity::kClaimsTooLong:
       return "id, subject, tenant and scopes exceed 4096 bytes; the key is refused as disabled";
     case Oddity::kMetadataTooLong: return "the metadata exceed 4096 bytes; answers leave them out";
+    case Oddity::kUnreadableText:
+      return "the row holds bytes that are no text in the encoding of the database, or a key that "
+             "is"
+             " not ASCII where that is not UTF-8, so no key can match it; correct the row";
+    case Oddity::kUseTimeUnit:
+      return "last_used_at holds a number that is no count of seconds since 1970 (milliseconds,"
+             " perhaps), so it is not written in any row of this table; map a column of times";
   }
   return "";
 }
@@ -194,11 +240,20 @@ RowReader::RowReader(const SourceConfig& source, const TableFacts& facts, ScopeS
     : source_(source),
       scopes_(scopes),
       pepper_versions_(std::move(pepper_versions)),
-      scopes_are_json_(latchkey::scopes_are_json(source, facts)) {}
+      scopes_are_json_(latchkey::scopes_are_json(source, facts)) {
+  // Whoever read with these before may have read another type of column.
+  scopes_.forget_texts();
+}
 
 std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& counts) {
+  if (row[kFieldUseTimeUnit]) count(counts, Oddity::kUseTimeUnit);
   if (!row[kFieldKey] || !row[kFieldId]) {
     count(counts, Oddity::kNoKey);
+    return std::nullopt;
+  }
+  const bool hashed = source_.scheme == Scheme::kSha256 || source_.scheme == Scheme::kHmac;
+  if (row[kFieldUnreadable] || (!hashed && *row[kFieldKey] == kKeyNotAscii)) {
+    count(counts, Oddity::kUnreadableText);
     return std::nullopt;
   }
   const std::optional<Digest> digest = read_digest(*row[kFieldKey]);
@@ -296,15 +351,13 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
   }
   const auto unusable =
       std::erase_if(*names, [](const std::string& name) { return !is_usable_scope(name); });
+  const ScopeSet* set = scopes_.intern(*names);
   if (unusable > 0) {
-    count(counts, Oddity::kUnusableScope);
-    // Not under this spelling, so that the next row that spells it so is counted as well, but under
-    // one that no row can have.
-    std::string good = "\x01";
-    for (const std::string& name : *names) good += name + " ";
-    return scopes_.intern(good, *names);
+    count(counts, Oddity::kUnusableScope);  // of the next row that spells it so as well
+  } else {
+    scopes_.remember(text, set);
   }
-  return scopes_.intern(text, *names);
+  return set;
 }
 
 // ---- times

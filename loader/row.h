@@ -18,6 +18,7 @@
 #include "loader/finding.h"
 #include "loader/queries.h"
 #include "loader/source.h"
+#include "loader/text_converter.h"
 
 namespace latchkey {
 
@@ -29,17 +30,26 @@ using WireRow = std::span<const std::optional<std::string_view>>;
 
 class RowDecoder {
  public:
-  explicit RowDecoder(std::vector<WireField> fields) : fields_(std::move(fields)) {}
+  // `encoding`: the database's, of fields that are read as they are stored.
+  RowDecoder(std::vector<WireField> fields, std::string_view encoding)
+      : fields_(std::move(fields)), converter_(encoding) {}
   [[nodiscard]] const std::vector<WireField>& fields() const { return fields_; }
 
-  // Where the integers of one row are spelt out; the view leads into it.
-  using Texts = std::array<std::array<char, 24>, 3>;
+  // Where the integers of one row are spelt out, and text is converted; the view leads into it.
+  struct Texts {
+    std::array<std::array<char, 24>, 3> integers;
+    std::vector<std::string> converted;
+  };
   // Whatever `view` held is gone. Throws std::runtime_error, which names the field, if there are
-  // not fields().size() of them, or an integer, a time or a jsonb is none.
-  void decode(WireRow row, Texts& texts, RowView& view) const;
+  // not fields().size() of them, or an integer, a time or a jsonb is none. An id that cannot be
+  // converted is TextConverter::id(), any other text nothing.
+  void decode(WireRow row, Texts& texts, RowView& view);
 
  private:
+  void convert(RowField field, std::string_view stored, Texts& texts, RowView& view);
+
   std::vector<WireField> fields_;
+  TextConverter converter_;
 };
 
 // What is odd about a row. The operator reads these in the log and in `status`.
@@ -54,8 +64,10 @@ enum class Oddity {
   kUnreadableJwt,    // a token whose claims cannot be read: refused as disabled
   kClaimsTooLong,    // more than LATCHKEY_CLAIMS_BYTES_MAX: refused as disabled
   kMetadataTooLong,  // served without its metadata
+  kUnreadableText,   // no text in the database's encoding, or not in Unicode: can never match
+  kUseTimeUnit,      // last_used_at holds a number that is no count of seconds: nothing is written
 };
-constexpr std::size_t kOddities = 10;
+constexpr std::size_t kOddities = 12;
 // Under which number it is reported.
 [[nodiscard]] Lint lint_of(Oddity oddity);
 [[nodiscard]] const char* oddity_name(Oddity oddity);

@@ -20,10 +20,13 @@ constexpr std::int64_t kStepDeadline = 10 * kSecond;
 // somebody holds on one table must not keep the changes of others waiting for long.
 [[nodiscard]] std::string session_settings(bool by_policy);
 
-// For a statement that notifies. Transactions that notify commit one after the other (PostgreSQL
+// Notifies: on channel $1, of $2. Transactions that notify commit one after the other (PostgreSQL
 // manual, NOTIFY): a huge one of somebody else's holds a lock for seconds. That is no reason to
 // give the connection up: what waits for the notification has deadlines of its own.
-constexpr const char* kWaitToNotify = "pg_catalog.set_config('lock_timeout', '0', true)";
+[[nodiscard]] std::string notify_sql();
+
+// A session is as new, but for its settings, which have to be made again.
+constexpr const char* kDiscardAll = "DISCARD ALL";
 
 // Which table's owner a session has served last.
 //

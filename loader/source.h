@@ -79,6 +79,8 @@ struct SourceConfig {
   // Columns whose change is a change: those mapped here and by other sources on the same table,
   // which share its triggers. Empty: just those mapped here.
   std::vector<std::string> watched;
+  // Likewise, of which no source on the table maps more than metadata. They are not in `watched`.
+  std::vector<std::string> watched_metadata;
   // Of its [[database]]: the role that reads may be a superuser.
   bool allow_superuser = false;
 

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "loader/queries.h"
 #include "loader/sql_text.h"
 
 namespace latchkey {
@@ -21,6 +22,9 @@ using nlohmann::json;
 constexpr int kIdsBytesMax = 6000;
 // A longer id could not be sent safely with that rest: the whole table is re-read instead.
 constexpr std::size_t kIdBytesMax = 1000;
+// Of one statement. The daemon would read the whole table for more, too
+// (RefreshSettings::pending_ids_max).
+constexpr int kIdsMax = 100'000;
 
 // PostgreSQL would cut a longer name, and then two tables might share a function.
 constexpr std::size_t kNameBytesMax = 63;
@@ -51,21 +55,30 @@ std::string one_line(std::string text) {
   return text;
 }
 
-std::vector<std::string> watched_columns(const SourceConfig& source) {
-  if (!source.watched.empty()) return source.watched;
+// Those whose change is a change; whatever is only metadata apart.
+struct Watched {
   std::vector<std::string> columns;
+  std::vector<std::string> metadata;
+};
+
+Watched watched(const SourceConfig& source) {
+  if (!source.watched.empty()) return {source.watched, source.watched_metadata};
+  Watched own;
   for (const auto& [role, column] : source.columns) {
-    if (role != Role::kLastUsedAt) columns.push_back(column);
+    if (role == Role::kMetadata) {
+      own.metadata.push_back(column);
+    } else if (role != Role::kLastUsedAt) {
+      own.columns.push_back(column);
+    }
   }
-  return columns;
+  return own;
 }
 
-std::string relevant_row(const SourceConfig& source, const std::string& alias) {
-  std::string row;
-  for (const std::string& column : watched_columns(source)) {
-    row += (row.empty() ? "" : ", ") + alias + "." + quote_identifier(column);
-  }
-  return "ROW(" + row + ")::pg_catalog.record";
+std::string row_of(const std::string& alias, const std::vector<std::string>& columns) {
+  std::vector<std::string> fields;
+  for (const std::string& column : columns)
+    fields.push_back(alias + "." + quote_identifier(column));
+  return "ROW(" + joined(fields, ", ") + ")::pg_catalog.record";
 }
 
 // By the type's output function, never by a cast, which the table's owner may have defined. Bytes
@@ -77,90 +90,176 @@ std::string id_text(const SourceConfig& source, const std::string& alias) {
 
 // What the spelling of a value as text depends on (PostgreSQL manual, "Client Connection
 // Defaults"): the session that writes the table may have any setting.
-constexpr std::array<std::pair<const char*, const char*>, 6> kFunctionSettings = {{
+constexpr std::array<std::pair<const char*, const char*>, 8> kFunctionSettings = {{
     {"search_path", "pg_catalog, pg_temp"},
     {"DateStyle", "iso, ymd"},
     {"IntervalStyle", "postgres"},
     {"TimeZone", "UTC"},
     {"bytea_output", "hex"},
     {"extra_float_digits", "1"},
+    {"quote_all_identifiers", "off"},
+    {"lc_monetary", "C"},
 }};
+
+// Types of which a value of more than kStoredBytesMax in memory is longer than any answer as text:
+// json, text, character, character varying, jsonb (pg_type.dat). Others may shrink when they are
+// stored, compressed, and be short enough then.
+constexpr const char* kLongAsText = "{114,25,1042,1043,3802}";
+
+// Which metadata of a row are NULL, as a column of what compared() selects.
+constexpr const char* kNulls = "the nulls";
+
+// PostgreSQL 14: since then it tells whether a value is compressed.
+constexpr const char* kTellsCompression =
+    "pg_catalog.current_setting('server_version_num')::pg_catalog.int4 {>=} 140000";
+
+// What the comparison needs of a transition table, as `alias`. Metadata that are not served
+// whatever they are, for their size, are not looked at: to read and compare a megabyte would cost
+// the application more than its UPDATE. A column that the statement changes stands there as it is
+// before PostgreSQL compresses it: longer, perhaps, than it will be, and short enough then. What is
+// compressed stays as it is. OFFSET keeps other columns out of the join, which would copy them.
+std::string compared(const SourceConfig& source, const std::string& table, const std::string& alias,
+                     bool tells_compression) {
+  const Watched columns = watched(source);
+  std::string fields = id_text(source, alias) + " AS \"the id\"";
+  for (const std::string& column : columns.columns) {
+    fields += ", " + alias + "." + quote_identifier(column);
+  }
+  // Told from those that are not looked at: to an audit they differ.
+  std::vector<std::string> nulls;
+  for (const std::string& column : columns.metadata) {
+    const std::string name = alias + "." + quote_identifier(column);
+    nulls.push_back(name + " IS NULL");
+    const std::string larger = "pg_catalog.pg_column_size(" + name + in_catalog(") {>} ");
+    fields += ",\n                    CASE WHEN ";
+    if (tells_compression) {
+      fields += larger + std::to_string(kMetadataStoredBytesMax) +
+                "\n                          AND pg_catalog.pg_column_compression(" + name +
+                ") IS NOT NULL THEN NULL\n                         WHEN ";
+    }
+    fields += larger + std::to_string(kStoredBytesMax) +
+              "\n                          AND pg_catalog.pg_typeof(" + name +
+              in_catalog(")::pg_catalog.oid {=} ANY ('") + kLongAsText +
+              "'::pg_catalog.oid[]) THEN NULL ELSE " + name + " END AS " + quote_identifier(column);
+  }
+  if (!nulls.empty()) {
+    fields += ", pg_catalog.concat(" + joined(nulls, ", ") + ") AS " + quote_identifier(kNulls);
+  }
+  return "(SELECT " + fields + "\n               FROM " + table + " " + alias + " OFFSET 0) " +
+         alias;
+}
+
+std::string differ(const SourceConfig& source) {
+  Watched columns = watched(source);
+  if (!columns.metadata.empty()) columns.metadata.emplace_back(kNulls);
+  std::string differ;
+  for (const auto& group : {columns.columns, columns.metadata}) {
+    if (group.empty()) continue;
+    differ += "\n              OR " + row_of("o", group) + in_catalog("\n                 {*<>} ") +
+              row_of("n", group);
+  }
+  return differ;
+}
+
+// A statement: which rows an UPDATE changed, `most` at most.
+std::string changed_by_update(const SourceConfig& source, const std::string& most,
+                              bool tells_compression) {
+  return "      SELECT pg_catalog.array_agg(c.id) INTO changed\n"
+         "        FROM (SELECT CASE WHEN o.\"the id\" IS NULL THEN n.\"the id\" ELSE"
+         " o.\"the id\" END AS id\n"
+         "        FROM " +
+         compared(source, "old_rows", "o", tells_compression) + "\n   FULL JOIN " +
+         compared(source, "new_rows", "n", tells_compression) +
+         in_catalog(
+             "\n          ON o.\"the id\" {=} n.\"the id\"\n"
+             "           WHERE o.\"the id\" IS NULL OR n.\"the id\" IS NULL") +
+         differ(source) + "\n           LIMIT " + most + ") AS c;\n";
+}
+
+std::string notify(const std::string& payload) {
+  return "PERFORM pg_catalog.pg_notify('" + std::string(kChangeChannel) + "', " + payload + ");\n";
+}
 
 std::string function_body(const SourceConfig& source) {
   const std::string tag = quote_literal(source.table.display());
-  const std::string all = "    PERFORM pg_catalog.pg_notify('" + std::string(kChangeChannel) +
-                          "', pg_catalog.json_build_object('t', " + tag +
-                          ", 'all', true)::pg_catalog.text);\n";
-  const std::string old_id = id_text(source, "o"), new_id = id_text(source, "n");
-  const std::string id = "." + quote_identifier(*source.column(Role::kId));
+  const auto whole = [&](const std::string& why) {
+    return notify("pg_catalog.json_build_object('t', " + tag + ", '" + why +
+                  "', true)::pg_catalog.text");
+  };
+  const std::string most = std::to_string(kIdsMax + 1);
+  const auto ids_of = [&](const std::string& rows, const std::string& alias) {
+    return "      SELECT pg_catalog.array_agg(c.id) INTO changed\n"
+           "        FROM (SELECT " +
+           id_text(source, alias) + " AS id FROM " + rows + " " + alias + " LIMIT " + most +
+           ") AS c;\n";
+  };
+  std::string update = changed_by_update(source, most, false);
+  if (!watched(source).metadata.empty()) {
+    // PostgreSQL does not look at a statement before it gets there.
+    update = "      -- Servers before 14 lack a function of the first statement.\n      IF " +
+             in_catalog(kTellsCompression) + " THEN\n" + changed_by_update(source, most, true) +
+             "      ELSE\n" + update + "      END IF;\n";
+  }
   return in_catalog(
              "\nDECLARE\n"
              "  changed pg_catalog.text[];\n"
              "  payload pg_catalog.text;\n"
              "BEGIN\n"
-             "  IF TG_OP {=} 'INSERT' THEN\n"
-             "    SELECT pg_catalog.array_agg(") +
-         new_id +
+             "  BEGIN\n"
+             "    IF TG_OP {=} 'INSERT' THEN\n") +
+         ids_of("new_rows", "n") + in_catalog("    ELSIF TG_OP {=} 'DELETE' THEN\n") +
+         ids_of("old_rows", "o") +
          in_catalog(
-             ") INTO changed FROM new_rows n;\n"
-             "  ELSIF TG_OP {=} 'DELETE' THEN\n"
-             "    SELECT pg_catalog.array_agg(") +
-         old_id +
-         in_catalog(
-             ") INTO changed FROM old_rows o;\n"
-             "  ELSIF TG_OP {=} 'UPDATE' THEN\n"
-             "    -- Only what matters: a row counts if the bytes of a mapped column changed. No\n"
-             "    -- equality of the column's type or collation is asked: that may be anything.\n"
-             "    SELECT pg_catalog.array_agg(CASE WHEN o") +
-         id + " IS NULL THEN " + new_id + " ELSE " + old_id +
-         " END) INTO changed\n"
-         "      FROM old_rows o FULL JOIN new_rows n\n"
-         "        ON " +
-         old_id + in_catalog(" {=} ") + new_id +
-         "\n"
-         "     WHERE o" +
-         id + " IS NULL OR n" + id +
-         " IS NULL\n"
-         "        OR " +
-         relevant_row(source, "o") +
-         "\n"
-         "           " +
-         in_catalog("{*<>} ") + relevant_row(source, "n") +
-         ";\n"
-         "  ELSE\n"
-         "    -- TRUNCATE\n" +
-         all +
-         "    RETURN NULL;\n"
-         "  END IF;\n"
-         "  IF changed IS NULL THEN\n"
-         "    RETURN NULL;\n"
-         "  END IF;\n"
-         "  IF EXISTS (SELECT 1 FROM pg_catalog.unnest(changed) AS c(id)\n"
-         "              WHERE pg_catalog.octet_length(pg_catalog.to_json(c.id)::pg_catalog.text)" +
+             "    ELSIF TG_OP {=} 'UPDATE' THEN\n"
+             "      -- Only what matters: a row counts if the bytes of a mapped column changed. "
+             "No\n"
+             "      -- equality of the column's type or collation is asked: that may be "
+             "anything.\n") +
+         update +
+         "    ELSE\n"
+         "      -- TRUNCATE\n"
+         "      " +
+         whole("all") +
+         "    END IF;\n"
+         "    IF changed IS NULL THEN\n"
+         "      RETURN NULL;\n"
+         "    END IF;\n"
+         "    IF pg_catalog.cardinality(changed)" +
+         in_catalog(" {>} ") + std::to_string(kIdsMax) +
+         " OR EXISTS\n"
+         "       (SELECT 1 FROM pg_catalog.unnest(changed) AS c(id)\n"
+         "         WHERE pg_catalog.octet_length(pg_catalog.to_json(c.id)::pg_catalog.text)" +
          in_catalog(" {>} ") + std::to_string(kIdBytesMax) +
          ") THEN\n"
-         "    -- An id too long for a payload.\n" +
-         all +
-         "    RETURN NULL;\n"
-         "  END IF;\n"
-         "  FOR payload IN\n"
-         "    SELECT pg_catalog.json_build_object('t', " +
+         "      -- More than it pays to name, or an id too long for a payload.\n"
+         "      " +
+         whole("reload") +
+         "      RETURN NULL;\n"
+         "    END IF;\n"
+         "    FOR payload IN\n"
+         "      SELECT pg_catalog.json_build_object('t', " +
          tag +
          ", 'ids', pg_catalog.json_agg(part.id))::pg_catalog.text\n"
-         "      FROM (SELECT c.id, pg_catalog.sum(pg_catalog.octet_length(\n"
-         "                           pg_catalog.to_json(c.id)::pg_catalog.text)" +
+         "        FROM (SELECT c.id, pg_catalog.sum(pg_catalog.octet_length(\n"
+         "                             pg_catalog.to_json(c.id)::pg_catalog.text)" +
          in_catalog(" {+} 2") +
          ")\n"
-         "                         OVER (ROWS UNBOUNDED PRECEDING)" +
+         "                           OVER (ROWS UNBOUNDED PRECEDING)" +
          in_catalog(" {/} ") + std::to_string(kIdsBytesMax) +
          " AS chunk\n"
-         "              FROM pg_catalog.unnest(changed) AS c(id)) AS part\n"
-         "     GROUP BY part.chunk::pg_catalog.int8\n"
-         "  LOOP\n"
-         "    PERFORM pg_catalog.pg_notify('" +
-         std::string(kChangeChannel) +
-         "', payload);\n"
-         "  END LOOP;\n"
+         "                FROM pg_catalog.unnest(changed) AS c(id)) AS part\n"
+         "       GROUP BY part.chunk::pg_catalog.int8\n"
+         "    LOOP\n"
+         "      " +
+         notify("payload") +
+         "    END LOOP;\n"
+         "  EXCEPTION WHEN OTHERS THEN\n"
+         "    -- A mapped column may be gone, or there may be no memory to compare rows. The "
+         "statement\n"
+         "    -- that changed the table must not fail for that: say that something changed.\n"
+         "    " +
+         whole("reload") +
+         "  END;\n"
          "  RETURN NULL;\n"
          "END\n";
 }
@@ -196,6 +295,7 @@ std::string header(const SourceConfig& source, std::string_view what, std::strin
 constexpr const char* kBegin =
     "BEGIN;\n"
     "SET LOCAL search_path = pg_catalog, pg_temp;\n"
+    "SET LOCAL quote_all_identifiers = off;\n"
     "SET LOCAL client_min_messages = warning;\n";
 
 std::string table_oid(const SourceConfig& source) {
@@ -440,9 +540,12 @@ std::optional<ChangeNotice> ChangeNotice::parse(std::string_view payload) {
   if (!from.is_object() || !from.contains("t") || !from["t"].is_string()) return std::nullopt;
   ChangeNotice notice;
   notice.table = from["t"].get<std::string>();
-  if (const auto all = from.find("all"); all != from.end()) {
-    if (!all->is_boolean() || !all->get<bool>()) return std::nullopt;
-    notice.all = true;
+  for (const auto& [word, said] :
+       {std::pair("all", &notice.truncated), std::pair("reload", &notice.reload)}) {
+    const auto whole = from.find(word);
+    if (whole == from.end()) continue;
+    if (!whole->is_boolean() || !whole->get<bool>()) return std::nullopt;
+    *said = true;
     return notice;
   }
   const auto ids = from.find("ids");

@@ -20,8 +20,9 @@
 
 namespace latchkey {
 
-// The channel that all triggers notify on. Payload, JSON: {"t": table, "ids": ["1", ...]}, or
-// {"t": table, "all": true} where the whole table must be read again.
+// The channel that all triggers notify on. Payload, JSON: {"t": table, "ids": ["1", ...]};
+// {"t": table, "all": true} after TRUNCATE; {"t": table, "reload": true} where rows changed that
+// cannot be named: too many of them, ids too long, a mapped column that is gone.
 constexpr const char* kChangeChannel = "latchkey";
 
 // A trigger and the function behind it, as far as what they do depends on it. The catalogue's
@@ -62,7 +63,8 @@ constexpr const char* kTriggerFunctionSql =
 // One notification on kChangeChannel, understood.
 struct ChangeNotice {
   std::string table;
-  bool all = false;
+  bool truncated = false;
+  bool reload = false;  // rows changed that it could not name
   std::vector<std::string> ids;
 
   // Nothing if the payload is not what a trigger of ours sends. It may still name ids that no
@@ -70,7 +72,8 @@ struct ChangeNotice {
   [[nodiscard]] static std::optional<ChangeNotice> parse(std::string_view payload);
 };
 
-// Could a trigger name this id? A longer one does not fit into a payload, and is told of by "all".
+// Could a trigger name this id? A longer one does not fit into a payload, and is told of by
+// "reload".
 // (In a database that is not UTF-8 its length there counts, which is not known here.)
 [[nodiscard]] bool is_notified_id(std::string_view id);
 

@@ -318,6 +318,9 @@ DecodeError decode_claims(Bytes bytes, Claims& claims) {
     const auto tag = cursor.integer<std::uint8_t>();
     const std::string_view value = cursor.text(cursor.integer<std::uint16_t>());
     if (cursor.failed()) break;
+    const bool is_text = tag >= LATCHKEY_CLAIM_SOURCE && tag <= LATCHKEY_CLAIM_METADATA &&
+                         tag != LATCHKEY_CLAIM_EXPIRES;
+    if (is_text && value.find('\0') != value.npos) return LATCHKEY_BAD_LENGTH;
     switch (tag) {
       case LATCHKEY_CLAIM_SOURCE: claims.source = value; break;
       case LATCHKEY_CLAIM_KEY_ID: claims.key_id = value; break;
@@ -353,14 +356,19 @@ DecodeError decode_verified(Bytes body, std::vector<Answer>& answers) {
     const auto age_ms = cursor.integer<std::uint32_t>();
     const std::string_view claims = cursor.text(claims_length);
     if (cursor.failed()) break;
-    if (verdict >= LATCHKEY_VERDICTS) return LATCHKEY_BAD_TYPE;
-    if ((flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) return LATCHKEY_BAD_FLAGS;
     Answer& answer = answers.emplace_back();
+    const Bytes claim_bytes(reinterpret_cast<const std::uint8_t*>(claims.data()), claims.size());
+    if (const DecodeError error = decode_claims(claim_bytes, answer.claims)) return error;
+    if (verdict >= LATCHKEY_VERDICTS || (flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) {
+      // A later daemon's word, which may mean anything: no answer to this key.
+      answer = Answer{};
+      answer.verdict = LATCHKEY_UNAVAILABLE;
+      answer.age_ms = LATCHKEY_AGE_UNKNOWN;
+      continue;
+    }
     answer.verdict = static_cast<latchkey_verdict>(verdict);
     answer.fresh = (flags & LATCHKEY_FRESH) != 0;
     answer.age_ms = age_ms;
-    const Bytes claim_bytes(reinterpret_cast<const std::uint8_t*>(claims.data()), claims.size());
-    if (const DecodeError error = decode_claims(claim_bytes, answer.claims)) return error;
   }
   return cursor.finish();
 }
@@ -378,6 +386,7 @@ DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& tex
   // (wire.h is C as well) must not hold just any number, and the text says what was meant.
   code = number < LATCHKEY_ERRORS_END ? static_cast<latchkey_error>(number) : latchkey_error{};
   text = cursor.text(cursor.integer<std::uint16_t>());
+  if (text.find('\0') != text.npos) cursor.refuse(LATCHKEY_BAD_LENGTH);
   return cursor.finish();
 }
 

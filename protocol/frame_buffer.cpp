@@ -23,9 +23,10 @@ std::optional<latchkey_error> parse_header(
   return std::nullopt;
 }
 
-FrameBuffer::FrameBuffer(std::size_t frame_max)
+FrameBuffer::FrameBuffer(std::size_t frame_max, std::uint8_t last_type)
     : capacity_(frame_max),
       frame_max_(frame_max),
+      last_type_(last_type),
       bytes_(std::make_unique_for_overwrite<std::uint8_t[]>(frame_max)) {
   assert(frame_max >= LATCHKEY_HEADER_BYTES);
 }
@@ -47,12 +48,18 @@ void FrameBuffer::commit(std::size_t count) {
 }
 
 std::optional<Frame> FrameBuffer::next_frame() {
-  if (error_ || received_ - parsed_ < LATCHKEY_HEADER_BYTES) return std::nullopt;
+  if (error_ || received_ == parsed_) return std::nullopt;
   const std::uint8_t* start = bytes_.get() + parsed_;
+  // At once: who speaks another protocol may send a few bytes and wait for a word.
+  if (start[0] != LATCHKEY_VERSION) error_ = LATCHKEY_BAD_VERSION;
+  if (error_ || received_ - parsed_ < LATCHKEY_HEADER_BYTES) return std::nullopt;
   FrameHeader header{};
   error_ = parse_header(
       std::span<const std::uint8_t, LATCHKEY_HEADER_BYTES>(start, LATCHKEY_HEADER_BYTES),
       frame_max_, header);
+  // Before the body, which may be long in coming.
+  const bool known = last_type_ == 0 || (header.type != 0 && header.type <= last_type_);
+  if (!error_ && !known) error_ = LATCHKEY_BAD_TYPE;
   if (error_) {
     // Another version may keep its request id elsewhere: echoing it would be a guess.
     error_request_id_ = *error_ == LATCHKEY_BAD_VERSION ? 0 : header.request_id;

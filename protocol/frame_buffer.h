@@ -44,8 +44,8 @@ struct Frame {
 
 class FrameBuffer {
  public:
-  // `frame_max` is the longest frame that this side accepts.
-  explicit FrameBuffer(std::size_t frame_max);
+  // `frame_max` is the longest frame that this side accepts, `last_type` its greatest type; 0: any.
+  explicit FrameBuffer(std::size_t frame_max, std::uint8_t last_type = 0);
   ~FrameBuffer();
   FrameBuffer(const FrameBuffer&) = delete;
   FrameBuffer& operator=(const FrameBuffer&) = delete;
@@ -72,6 +72,7 @@ class FrameBuffer {
 
   std::size_t capacity_;
   std::size_t frame_max_;
+  std::uint8_t last_type_;
   std::unique_ptr<std::uint8_t[]> bytes_;
   std::size_t consumed_ = 0;
   std::size_t parsed_ = 0;

@@ -26,8 +26,10 @@ static const char* question_problem(const latchkey_question* question) {
   const char* source = question->source;
   if (source != NULL) {
     const char* permitted = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.";
-    if (strlen(source) > LATCHKEY_SOURCE_BYTES_MAX || source[strspn(source, permitted)] != '\0') {
-      return "a source has at most 63 characters out of A-Z a-z 0-9 _ - .";
+    /* An empty one is an unset variable sooner than a wish to ask every source. */
+    if (source[0] == '\0' || strlen(source) > LATCHKEY_SOURCE_BYTES_MAX ||
+        source[strspn(source, permitted)] != '\0') {
+      return "a source has 1 to 63 characters out of A-Z a-z 0-9 _ - .";
     }
   }
   const char* problem = scopes_problem(question->all_scopes, question->all_scopes_count);
@@ -244,10 +246,13 @@ int lk_decode_verified(uint8_t* body, size_t length, latchkey_answer* answers, s
                                    .age_ms = (uint32_t)load(at + 4, 4)};
     at += LATCHKEY_ANSWER_FIXED_BYTES;
     if ((size_t)(end - at) < claims) return LATCHKEY_TRUNCATED;
-    if (verdict >= LATCHKEY_VERDICTS) return LATCHKEY_BAD_TYPE;
-    if ((flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) return LATCHKEY_BAD_FLAGS;
     const int error = decode_claims(at, at + claims, &answers[i]);
     if (error != 0) return error;
+    if (verdict >= LATCHKEY_VERDICTS || (flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) {
+      /* A later daemon's word, which may mean anything: no answer to this key. */
+      answers[i] =
+          (latchkey_answer){.verdict = LATCHKEY_UNAVAILABLE, .age_ms = LATCHKEY_AGE_UNKNOWN};
+    }
     at += claims;
   }
   return at == end ? 0 : LATCHKEY_TRAILING;

@@ -32,6 +32,9 @@ static void leave_parent(latchkey_client* lk) {
   if (lk->forks == forks) return;
   lk->forks = forks;
   disconnect(lk);
+  uint32_t far = 0;
+  if (getrandom(&far, sizeof far, GRND_NONBLOCK) < 0) far = (uint32_t)getpid();
+  lk->talk.last_id += far; /* and so it goes on with other ids than the parent's */
   lk_say(&lk->talk, "the process forked while this was under way");
   lk_fail(&lk->talk, LATCHKEY_FAILED_CLOSED, 0);
 }
@@ -60,6 +63,8 @@ latchkey_client* latchkey_open(const char* path) {
   memcpy(lk->address.sun_path, path, length);
   if (getrandom(&lk->random, sizeof lk->random, GRND_NONBLOCK) < 0) lk->random = lk_now_ms();
   lk->random |= 1; /* xorshift's only fixed point is 0 */
+  /* So a reply to another process's request, or to a former one's, fits none of ours. */
+  lk->talk.last_id = lk->random >> 2; /* which leaves room for 2^62 */
   lk->talk.soonest_ms = UINT64_MAX;
   lk->fd = -1;
   lk->timeout_ms = LATCHKEY_DEFAULT_TIMEOUT_MS;
@@ -191,7 +196,13 @@ static bool receive_all(latchkey_client* lk) {
 void lk_step(latchkey_client* lk, bool readable) {
   leave_parent(lk);
   const uint64_t now_ms = lk_now_ms();
-  if (lk_expired(&lk->talk, now_ms)) {
+  bool late = lk_expired(&lk->talk, now_ms);
+  if (late && lk->fd >= 0) {
+    /* Whoever was held up himself finds the reply in the socket: it came in time, or nearly. */
+    if (!receive_all(lk)) lk_lose(&lk->talk);
+    late = !lk_has_reply(&lk->talk);
+  }
+  if (late) {
     if (lk->fd >= 0) {
       lk_say(&lk->talk, "latchkeyd did not answer in time");
     } else {

@@ -258,9 +258,13 @@ bool lk_ready(const lk_conversation* talk) {
   if (talk->count == 0) return false;
   const lk_pending* first = pending_at(talk, 0);
   if (first->failure != 0 || (talk->lost && first->request_id <= talk->lost_id)) return true;
+  return lk_has_reply(talk);
+}
+
+bool lk_has_reply(const lk_conversation* talk) {
   const size_t size = lk_buffer_size(&talk->in);
   lk_header header;
-  if (size < LATCHKEY_HEADER_BYTES) return false;
+  if (talk->count == 0 || size < LATCHKEY_HEADER_BYTES) return false;
   return lk_decode_header(lk_buffer_front(&talk->in), &header) != 0 || size >= header.length;
 }
 

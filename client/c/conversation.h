@@ -42,6 +42,9 @@ bool lk_take(lk_conversation* talk, latchkey_reply* reply);
 /* Would lk_take() find a reply? */
 bool lk_ready(const lk_conversation* talk);
 
+/* A whole frame waits to be taken for the request that was started first. */
+bool lk_has_reply(const lk_conversation* talk);
+
 /* The connection has ended. What has arrived is still to be taken; the rest fails as `closed`. If
  * nothing of it had been sent, it waits for the next connection instead. */
 void lk_lose(lk_conversation* talk);

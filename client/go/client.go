@@ -2,6 +2,8 @@ package latchkey
 
 import (
 	"context"
+	cryptorand "crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,9 +24,6 @@ const (
 	delayFirst = 2 * time.Millisecond
 	delayMax   = 250 * time.Millisecond
 	readBytes  = 16384
-
-	// One request at a time on a connection that ends with any doubt: they need not be told apart.
-	requestID = 1
 )
 
 // A Client asks one daemon. It may be used by any number of goroutines; each call has a connection
@@ -80,11 +79,11 @@ func (c *Client) bounded(ctx context.Context, more time.Duration) (context.Conte
 // A request can be asked as often as need be: none has side effects.
 type request struct {
 	kind   byte
-	append func(to []byte) []byte
+	append func(to []byte, id uint64) []byte
 }
 
 func empty(kind byte) request {
-	return request{kind, func(to []byte) []byte { return appendEmpty(to, kind, requestID) }}
+	return request{kind, func(to []byte, id uint64) []byte { return appendEmpty(to, kind, id) }}
 }
 
 // ask has decode look at the body of the reply. ctx has a deadline.
@@ -183,7 +182,16 @@ func (c *Client) forgetIdle() {
 type connection struct {
 	net.Conn
 	buffer []byte
-	over   bool // the daemon closes it
+	over   bool   // the daemon closes it
+	lastID uint64 // begins where nobody can foresee: a reply to another's request fits none of ours
+}
+
+// nextID gives 1 to 2^64 - 1: 0 is the connection's.
+func (c *connection) nextID() uint64 {
+	if c.lastID++; c.lastID == 0 {
+		c.lastID = 1
+	}
+	return c.lastID
 }
 
 // What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect(2)
@@ -196,7 +204,13 @@ func isPassing(err error) bool {
 func connect(path string) (*connection, *Error) {
 	made, err := net.Dial("unix", path) // which does not wait
 	if err == nil {
-		return &connection{Conn: made, buffer: make([]byte, 0, readBytes)}, nil
+		var first [8]byte
+		if _, err := cryptorand.Read(first[:]); err != nil {
+			made.Close()
+			return nil, &Error{Failure: FailedConnect, Text: "no random numbers: " + err.Error(), cause: err}
+		}
+		return &connection{Conn: made, buffer: make([]byte, 0, readBytes),
+			lastID: binary.LittleEndian.Uint64(first[:])}, nil
 	}
 	hint := ""
 	switch {
@@ -238,7 +252,8 @@ func (c *connection) ask(ctx context.Context, request request, decode func([]byt
 }
 
 func (c *connection) exchange(ctx context.Context, request request, decode func([]byte) error) *Error {
-	frame := request.append(c.buffer[:0])
+	id := c.nextID()
+	frame := request.append(c.buffer[:0], id)
 	// An error is no news: the reader sees the end, and perhaps why.
 	_, _ = c.Write(frame)
 	for i := range frame {
@@ -256,9 +271,9 @@ func (c *connection) exchange(ctx context.Context, request request, decode func(
 		return ended(ctx, "latchkeyd did not answer in time")
 	case err != nil:
 		return &Error{Failure: FailedClosed, Text: "latchkeyd closed the connection before it answered"}
-	case head.kind == typeError && (head.id == 0 || head.id == requestID):
+	case head.kind == typeError && (head.id == 0 || head.id == id):
 		return c.refused(head, body)
-	case head.kind != request.kind|0x80 || head.id != requestID:
+	case head.kind != request.kind|0x80 || head.id != id:
 		return notLatchkeyd(wireError("bad_type"))
 	}
 	if err := decode(body); err != nil {

@@ -127,3 +127,14 @@ func TestNothingIsNoYes(t *testing.T) {
 		t.Error("a yes")
 	}
 }
+
+func TestScopesAreSplitAtOneSpace(t *testing.T) {
+	scope, none := "read\u00a0admin a\u2003b", ""
+	answer := &Answer{Scope: &scope}
+	if answer.HasScope("admin") || answer.HasScope("b") || !answer.HasScope("read\u00a0admin") {
+		t.Errorf("%q", answer.Scopes())
+	}
+	if scopes := (&Answer{Scope: &none}).Scopes(); len(scopes) != 0 {
+		t.Errorf("%q", scopes)
+	}
+}

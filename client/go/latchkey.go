@@ -58,7 +58,10 @@ func (a *Answer) Scopes() []string {
 	if a == nil || a.Scope == nil {
 		return nil
 	}
-	return strings.Fields(*a.Scope)
+	if *a.Scope == "" {
+		return []string{}
+	}
+	return strings.Split(*a.Scope, " ")
 }
 
 // HasScope says whether the key holds a scope.
@@ -135,8 +138,8 @@ func (c *Client) VerifyMany(ctx context.Context, keys []string, question *Questi
 	answers := make([]Answer, 0, len(keys))
 	for len(keys) != 0 {
 		batch := keys[:asked.fitting(keys)]
-		request := request{typeVerify, func(to []byte) []byte {
-			return appendKeys(to, typeVerify, requestID, &asked, batch)
+		request := request{typeVerify, func(to []byte, id uint64) []byte {
+			return appendKeys(to, typeVerify, id, &asked, batch)
 		}}
 		err := c.ask(ctx, request, func(body []byte) error {
 			found, err := decodeVerified(body)
@@ -171,7 +174,7 @@ func (c *Client) Sync(ctx context.Context, timeout time.Duration) (time.Duration
 	ctx, cancel := c.bounded(ctx, timeout)
 	defer cancel()
 	var waited time.Duration
-	request := request{typeSync, func(to []byte) []byte { return appendSync(to, requestID, timeout) }}
+	request := request{typeSync, func(to []byte, id uint64) []byte { return appendSync(to, id, timeout) }}
 	err := c.ask(ctx, request, func(body []byte) (err error) {
 		waited, err = decodeSynced(body)
 		return err
@@ -190,8 +193,8 @@ func (c *Client) Why(ctx context.Context, key string, question *Question) (json.
 	if err != nil {
 		return nil, argument(err)
 	}
-	return c.text(ctx, request{typeWhy, func(to []byte) []byte {
-		return appendKeys(to, typeWhy, requestID, &asked, []string{key})
+	return c.text(ctx, request{typeWhy, func(to []byte, id uint64) []byte {
+		return appendKeys(to, typeWhy, id, &asked, []string{key})
 	}})
 }
 

@@ -247,18 +247,16 @@ func decodeVerified(b []byte) ([]Answer, error) {
 		if len(b) < claims {
 			return nil, wireError("truncated")
 		}
-		if int(verdict) >= len(verdictNames) {
-			return nil, wireError("bad_type")
-		}
-		if flags > 1 {
-			return nil, wireError("bad_flags")
-		}
 		answers[i] = Answer{Verdict: Verdict(verdict), Fresh: flags == 1, Age: -1}
 		if age != ageUnknown {
 			answers[i].Age = time.Duration(age) * time.Millisecond
 		}
 		if err := decodeClaims(b[:claims], &answers[i]); err != nil {
 			return nil, err
+		}
+		if int(verdict) >= len(verdictNames) || flags > 1 {
+			// A later daemon's word, which may mean anything: no answer to this key.
+			answers[i] = Answer{Verdict: Unavailable, Age: -1}
 		}
 		b = b[claims:]
 	}

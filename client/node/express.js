@@ -7,7 +7,7 @@ const { judge } = require("./lib/auth.js");
 function latchkey(options) {
   const decide = judge(options);
   return (request, response, next) => {
-    decide(request.headers).then(({ answer, status, error, header }) => {
+    decide(request.rawHeaders).then(({ answer, status, error, header }) => {
       if (answer) {
         request.latchkey = answer;
         next();

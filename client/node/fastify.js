@@ -7,7 +7,7 @@ const { judge } = require("./lib/auth.js");
 function latchkey(options) {
   const decide = judge(options);
   return async (request, reply) => {
-    const { answer, status, error, header } = await decide(request.headers);
+    const { answer, status, error, header } = await decide(request.raw.rawHeaders);
     if (answer) {
       request.latchkey = answer;
       return undefined;

@@ -12,11 +12,18 @@ const DELAY_MAX_MS = 250;
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
+// setTimeout() takes no more, and takes a longer wait for none at all.
+const TIMER_MAX_MS = 2 ** 31 - 1;
+const waitMs = (deadline) => Math.min(Math.max(deadline - performance.now(), 0), TIMER_MAX_MS);
+
 /** Asks one daemon: over one connection, which all calls share, made when it is needed. */
 class Client {
   constructor({ path, timeoutMs = 1000 } = {}) {
     this.path = path || process.env.LATCHKEY_SOCKET || DEFAULT_SOCKET;
     if (Buffer.byteLength(this.path) > 107) throw wire.argument("a socket's path has at most 107 bytes");
+    if (typeof timeoutMs !== "number" || !(timeoutMs >= 0)) {
+      throw wire.argument("timeoutMs is a number of milliseconds, 0 or more");
+    }
     this.timeoutMs = timeoutMs;
     this._connection = undefined;
     this._delayMs = DELAY_FIRST_MS;
@@ -126,7 +133,7 @@ class Client {
       const timer = setTimeout(() => {
         this._turns.splice(this._turns.indexOf(turn), 1);
         reject(new LatchkeyError("timeout", `${PENDING_MAX} other requests were under way`));
-      }, Math.max(deadline - performance.now(), 0));
+      }, waitMs(deadline));
       this._turns.push(turn);
     });
   }
@@ -155,18 +162,22 @@ class Client {
       this._connection = new Connection(this.path);
     }
     const connection = this._connection;
-    let timer;
+    let timer, immediate;
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
-        // With the deadline of one goes the connection: all that came after it would wait, too.
-        reject(new LatchkeyError("timeout", "latchkeyd did not answer in time"));
-        connection.end(closed("given up: latchkeyd did not answer an earlier request in time"));
-      }, Math.max(deadline - performance.now(), 0));
+        // Timers come before sockets: a loop that was held up may have the reply in its socket.
+        immediate = setImmediate(() => {
+          // With the deadline of one goes the connection: all that came after it would wait, too.
+          reject(new LatchkeyError("timeout", "latchkeyd did not answer in time"));
+          connection.end(closed("given up: latchkeyd did not answer an earlier request in time"));
+        });
+      }, waitMs(deadline));
     });
     try {
       return await Promise.race([connection.ask(request), late]);
     } finally {
       clearTimeout(timer);
+      clearImmediate(immediate);
     }
   }
 }

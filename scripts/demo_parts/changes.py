@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from harness import seeds
+from harness.wait import until
 
 from .narrator import DemoFailed
 from .prepare import API_SEED, EXTERNAL_SEED
@@ -137,6 +138,8 @@ def rotation(stage: Stage) -> None:
     narrator.command(f"kill -HUP {daemon.pid}", why="or: systemctl reload latchkeyd")
     daemon.sighup()
     daemon.wait_notified("READY=1", reloads + 1)
+    # The line comes by another way than the notification, and perhaps later.
+    until(lambda: "reloaded" in stage.log_messages()[-1], 10, "the log tells of the reload")
     message = stage.log_messages()[-1]
     narrator.check_holds("the log tells of the reload", "reloaded" in message, message)
     narrator.output(message, mark="✓")

@@ -267,7 +267,7 @@ def test_reloads(machine: Machine) -> None:
     machine.run("systemctl", "reload", "latchkeyd")
     machine.wait(lambda: verify(machine, REVOKED, code=1) == ["unknown"], 10, "it is taken over")
     machine.write("/etc/latchkey/latchkey.toml", CONFIG.replace("[freshness]", "[freshnes]"))
-    machine.run("systemctl", "reload", "latchkeyd")
+    machine.run("systemctl", "reload", "latchkeyd", code=1)
     machine.wait(lambda: "reload failed" in machine.journal("latchkeyd"), 10, "it complains")
     assert verify(machine, KEY) == ["valid"]
     machine.write("/etc/latchkey/latchkey.toml", CONFIG)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -16,6 +18,7 @@ from fake import Fake, answering, read_request, verified
 from harness.programs import REPOSITORY
 from harness.wait import scaled
 from latchkey import AsyncClient, Client, ConnectionClosed, InvalidRequest, LatchkeyError, TimedOut
+from latchkey._socket import process
 from latchkey.asgi import LatchkeyMiddleware
 from served import Here
 
@@ -56,6 +59,93 @@ def test_after_a_fork_the_child_has_a_connection_of_its_own(here: Here) -> None:
         assert client.verify("key_valid")
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+    client.close()
+
+
+def test_threads_of_a_child_take_no_connection_of_its_parent(here: Here) -> None:
+    """As gunicorn --preload makes them: each worker's threads find what the parent left idle."""
+
+    def wrong_answers(client: Client) -> int:
+        wrong = []
+
+        def ask(key: str) -> None:
+            wrong.extend(
+                key for _ in range(100) if client.verify(key).verdict != VERDICT_OF[key]
+            )
+
+        threads = [threading.Thread(target=ask, args=(key,)) for key in [*VERDICT_OF] * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(scaled(60))
+        return len(wrong)
+
+    with Client(here.keys.socket, timeout=30) as client:
+        for _ in range(5):
+            assert wrong_answers(client) == 0
+            inherited = {os.fstat(one._socket.fileno()).st_ino for one in client._idle}
+            children = []
+            for _ in range(2):
+                child = os.fork()
+                if child == 0:
+                    try:
+                        wrong = wrong_answers(client)
+                        own = {os.fstat(one._socket.fileno()).st_ino for one in client._idle}
+                        os._exit(1 if wrong else 2 if own & inherited else 0)
+                    except BaseException:
+                        os._exit(3)
+                children.append(child)
+            assert wrong_answers(client) == 0
+            for child in children:
+                _, status = os.waitpid(child, 0)
+                assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_grandchild_with_the_number_of_its_grandparent_is_another_process() -> None:
+    before = process()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if process()[1] != before[1] else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert process() == before
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1, "1", None])
+def test_a_timeout_that_is_none_is_refused(timeout: object) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidRequest):
+            kind("/nowhere", timeout=timeout)  # type: ignore[arg-type]
+
+
+def test_an_endless_timeout_is_one(here: Here) -> None:
+    with Client(here.keys.socket, timeout=float("inf")) as client:
+        assert client.verify("key_valid")
+
+    async def ask() -> bool:
+        async with AsyncClient(here.keys.socket, timeout=float("inf")) as client:
+            return bool(await client.verify("key_valid"))
+
+    assert asyncio.run(ask())
+
+
+def test_want_of_descriptors_is_a_failure_with_a_name(here: Here) -> None:
+    client = Client(here.keys.socket, timeout=0.1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(LatchkeyError) as caught:
+            client.verify("key_valid")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in kept:
+            os.close(descriptor)
+    assert caught.value.failure == "connect"
+    assert client.verify("key_valid")
     client.close()
 
 

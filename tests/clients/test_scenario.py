@@ -7,6 +7,7 @@ have the same names everywhere.
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,29 @@ def test_a_refused_request_costs_only_itself(driver: Driver) -> None:
     assert driver.verdicts("key_valid", source="api_keys") == ["valid"]
 
 
+def test_request_ids_begin_anywhere(name: str, path: Path, scratch: Path) -> None:
+    """So that a reply to somebody else's request fits none of ours."""
+    ids: list[int] = []
+
+    def reply(request_id: int) -> bytes:
+        ids.append(request_id)
+        return verified(request_id, 0)
+
+    with Fake(path, answering(reply)):
+        for _ in range(2):
+            with Driver(name, path, scratch) as driver:
+                assert driver.verdicts("key_valid") == driver.verdicts("key_valid") == ["valid"]
+    first, second, third, fourth = ids
+    assert first != third and abs(first - third) > 1000
+    assert first != second and third != fourth
+
+
+def test_a_reply_to_another_request_is_no_answer(name: str, path: Path, scratch: Path) -> None:
+    with Fake(path, answering(lambda request_id: verified(request_id ^ 1, 0))):
+        with Driver(name, path, scratch) as driver:
+            assert driver.verify("key_valid")["failure"] == "protocol"
+
+
 # ---- a daemon that is not there, or does not answer
 
 
@@ -230,7 +254,6 @@ GARBAGE = {
     "a request": lambda request_id: wire.frame(wire.PING, request_id),
     "too many answers": lambda request_id: verified(request_id, 0, 0),
     "too few answers": verified,
-    "a verdict that does not exist": lambda request_id: verified(request_id, 11),
     "a later version": lambda request_id: b"\2" + verified(request_id, 0)[1:],
     "an endless reply": lambda request_id: wire.frame(
         wire.VERIFIED, request_id, length=0xFFFFFFFF
@@ -249,6 +272,27 @@ def test_garbage_is_named_at_once(name: str, path: Path, scratch: Path, kind: st
         assert result["failure"] == "protocol", result
         assert "latchkeyd" in str(result["text"])
         assert took_s < scaled(10)
+
+
+def test_a_later_daemons_word_is_no_answer_to_that_key(
+    name: str, path: Path, scratch: Path
+) -> None:
+    """A verdict or a flag that a client does not know; the rest of the reply stands."""
+
+    def later(request_id: int) -> bytes:
+        answers = [(0, 1), (11, 1), (255, 0), (0, 3), (0, 128), (3, 1)]
+        body = struct.pack("<HH", len(answers), 0)
+        for verdict, flags in answers:
+            body += struct.pack("<BBHI", verdict, flags, 4, 5) + b"\x02\x01\x007"
+        return wire.frame(wire.VERIFIED, request_id, body)
+
+    with Fake(path, answering(later)), Driver(name, path, scratch) as driver:
+        answers = driver.verify(*"abcdef")["answers"]
+    none = {"verdict": "unavailable", "fresh": False}
+    known = {"fresh": True, "age_ms": 5, "key_id": "7"}
+    assert answers == [
+        {"verdict": "valid"} | known, none, none, none, none, {"verdict": "revoked"} | known
+    ]  # fmt: skip
 
 
 def test_a_reply_may_come_byte_by_byte(name: str, path: Path, scratch: Path) -> None:

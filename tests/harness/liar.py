@@ -29,10 +29,10 @@ _KINDS = (
     ("preparation", "PREPARE "),
     ("listen", "LISTEN "),
     ("settings", "idle_session_timeout"),
-    ("identity", "pg_walfile_name"),
     ("rights", "has_function_privilege"),
+    ("identity", "pg_walfile_name"),
     ("look-up", "json_build_object"),
-    ("heartbeat", "array_to_json"),
+    ("heartbeat", "json_agg(v.version"),
     ("notify", "pg_notify"),
     ("digest of rows", "COPY (SELECT h.id"),
     ("load", "COPY "),
@@ -256,6 +256,7 @@ class LyingServer:
         self.folder = self._folder.path
         self._lock = threading.Lock()
         self._armed: tuple[str, Lie, random.Random] | None = None
+        self._always = False
         self._told = 0
         self._open: set[socket.socket] = set()
         path = self.folder / target.name
@@ -275,10 +276,11 @@ class LyingServer:
         self.cut()
         self._folder.close()
 
-    def tell(self, kind: str, lie: Lie, rng: random.Random) -> None:
-        """The next answer to a statement of this kind is falsified."""
+    def tell(self, kind: str, lie: Lie, rng: random.Random, *, always: bool = False) -> None:
+        """The next answer to a statement of this kind is falsified; or all, until `honest()`."""
         with self._lock:
             self._armed = (kind, lie, rng)
+            self._always = always
 
     @property
     def told(self) -> int:
@@ -375,7 +377,8 @@ class LyingServer:
             if self._armed is None or self._armed[0] != kind:
                 return False, answer
             _, lie, rng = self._armed
-            self._armed = None
+            if not self._always:
+                self._armed = None
         return True, lie(answer, rng)
 
 

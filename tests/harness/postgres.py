@@ -25,7 +25,8 @@ SUPERUSER = "postgres"
 # The one role with a password: a daemon whose password file is ignored must fail to get in.
 PASSWORD_ROLE = "latchkey"
 
-_PROGRAMS = Path(os.environ.get("LATCHKEY_PG_BIN", "/usr/lib/postgresql/15/bin"))
+_DEBIAN = Path("/usr/lib/postgresql/15/bin")
+_PROGRAMS = Path(os.environ.get("LATCHKEY_PG_BIN", _DEBIAN))
 _START_DEADLINE_S = 60.0
 _STOP_DEADLINE_S = 30.0
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -35,6 +36,7 @@ _SETTINGS = {
     "log_statement": "none",
     "log_line_prefix": "'%m [%p] %q%u@%d %a '",
     "timezone": "'UTC'",
+    "password_encryption": "'scram-sha-256'",  # which PostgreSQL 13 does not use by itself
     # The data need not survive a crash of the machine; one of the server they survive all the same.
     "fsync": "off",
     "full_page_writes": "off",
@@ -68,7 +70,7 @@ class PrivateCluster:
         self._tcp = tcp
         self._settings = _SETTINGS | dict(settings or {})
         self._superuser_auth = superuser_auth
-        self._user = _unprivileged_user()
+        self._user = unprivileged_user()
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen = False
         self._folder = TemporaryFolder()
@@ -174,6 +176,26 @@ class PrivateCluster:
             for pid in [*child.children_of(self._process.pid), self._process.pid]:
                 child.send(pid, signal.SIGCONT)
 
+    def snapshot(self) -> Path:
+        """A copy of all its data at this instant, running or not; gone with the server."""
+        frozen = self._frozen
+        self.freeze()
+        copy = self._folder.path / f"snapshot-{len(list(self._folder.path.glob('snapshot-*')))}"
+        try:
+            child.run(["cp", "-a", str(self._data), str(copy)]).expect(0)
+        finally:
+            if not frozen:
+                self.thaw()
+        if self._process is not None:
+            (copy / "postmaster.pid").unlink()  # as a machine that is restored has no such process
+        return copy
+
+    def restore(self, snapshot: Path) -> None:
+        """Its data are those of the snapshot again. It must not run."""
+        assert self._process is None
+        child.run(["rm", "-rf", str(self._data)]).expect(0)
+        child.run(["cp", "-a", str(snapshot), str(self._data)]).expect(0)
+
     def standby(self) -> PrivateCluster:
         """A hot standby that follows this one, not started yet; the caller closes it."""
         return PrivateCluster(primary=self)
@@ -244,7 +266,7 @@ class PrivateCluster:
 
     def psql(self, text: str, dbname: str = "postgres", user: str = SUPERUSER) -> str:
         """What an operator does with printed DDL: the real psql, stopping at the first error."""
-        command = [str(_PROGRAMS / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        command = [str(_client("psql")), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-d", self.conninfo(dbname, user), "-f", "-"]
         return child.run(command, stdin=text.encode()).expect(0).stdout
 
@@ -284,7 +306,7 @@ class PrivateCluster:
 
     def _copy(self, primary: PrivateCluster) -> None:
         """Settings and access rules come along."""
-        command = [str(_PROGRAMS / "pg_basebackup"), "-D", str(self._data), "--write-recovery-conf"]
+        command = [str(_client("pg_basebackup")), "-D", str(self._data), "--write-recovery-conf"]
         command += ["--checkpoint", "fast", "--no-sync", "-d", primary.conninfo(dbname="")]
         child.run(command, user=self._user, cwd=self._folder.path, timeout_s=120).expect(0)
 
@@ -319,7 +341,12 @@ class PrivateCluster:
             child.run(["ipcrm", "-m", segment], user=self._user, cwd=self._folder.path)
 
 
-def _unprivileged_user() -> child.User | None:
+def _client(name: str) -> Path:
+    """A client's program; Debian's where the server comes without any."""
+    return _PROGRAMS / name if (_PROGRAMS / name).exists() else _DEBIAN / name
+
+
+def unprivileged_user() -> child.User | None:
     """Whom PostgreSQL runs as, since it refuses to be root; None for ourselves."""
     if os.geteuid() != 0:
         return None

@@ -66,7 +66,7 @@ class Daemon:
 
     `config` is a path or the text of a file. `env` adds to the environment, e.g.
     CREDENTIALS_DIRECTORY. `uid` runs it as somebody else, `arguments` go on its command line,
-    `limits` are prlimit(1)'s.
+    `limits` are prlimit(1)'s. `hosts` are lines that it finds in /etc/hosts, instead of the machine's.
     With `wait=False`, entering starts it but does not wait until it is ready.
     The orderly stop at the end of the block fails unless the exit code is 0, so that findings of
     the sanitizers are not lost.
@@ -81,9 +81,11 @@ class Daemon:
         uid: int | None = None,
         gid: int | None = None,
         limits: Sequence[str] = (),
+        hosts: str | None = None,
         wait: bool = True,
     ) -> None:
         self._limits = list(limits)
+        self._hosts = hosts
         self._user = None if uid is None else User.of(uid, gid)
         self._arguments = list(arguments)
         self._wait = wait
@@ -124,6 +126,11 @@ class Daemon:
             raise DaemonFailed("latchkeyd runs already")
         self._ready_before_start = self._notify.lines.count("READY=1")
         command = [str(self._program), "--config", str(self.config_path), *self._arguments]
+        if self._hosts is not None:
+            file = self.folder.path / "hosts"
+            file.write_text(self._hosts)
+            mount = 'mount --bind "$0" /etc/hosts && exec "$@"'  # in a mount namespace of its own
+            command = ["unshare", "--mount", "sh", "-c", mount, str(file), *command]
         with self.log_path.open("ab") as output:
             self._process = child.spawn(
                 command, output=output, user=self._user, env=self._env, limits=self._limits
@@ -330,11 +337,14 @@ class Cli:
         any_scopes: Iterable[str] = (),
         source: str | None = None,
         max_age: str | None = None,
+        metadata: bool = False,
         uid: int | None = None,
         gid: int | None = None,
     ) -> Verdicts:
         """Verdicts for some keys. `exit_code` of the result is 0, 1 or 3; others raise."""
         arguments = ["verify", *_terms(scopes, any_scopes, source, max_age)]
+        if metadata:
+            arguments.append("--metadata")
         lines = _key_lines(keys)
         done = self._ask(*arguments, stdin=b"".join(lines), uid=uid, gid=gid).expect(0, 1, 3)
         verdicts = Verdicts(done.json_lines(), done.exit_code, done.stderr)

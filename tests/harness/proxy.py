@@ -84,7 +84,7 @@ class Facts:
     @property
     def loads(self) -> bool:
         """It has sent a COPY."""
-        return any(statement.startswith("COPY") for statement in self.statements)
+        return any("COPY (" in statement for statement in self.statements)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from .faults import KINDS
 from .history import RULES
 from .run import Settings, Worthless, Wrong, run
+from .shifting import KINDS as SHIFTS
 
 # Exit codes, beside 0. Python itself ends with 1 after an error, argparse with 2.
 WRONG, WORTHLESS = 3, 4
@@ -38,6 +39,14 @@ def main() -> int:
         help=f"inject only this; may be repeated. There are: {', '.join(KINDS)}",
     )
     parser.add_argument(
+        "--shift",
+        action="append",
+        default=[],
+        choices=SHIFTS,
+        metavar="KIND",
+        help=f"change tables only in this way; may be repeated. There are: {', '.join(SHIFTS)}",
+    )
+    parser.add_argument(
         "--rule", action="append", choices=RULES, help="judge by this one only; may be repeated"
     )
     parser.add_argument("--story", action="store_true", help="tell all even if all went well")
@@ -48,7 +57,7 @@ def main() -> int:
     rules = frozenset(asked.rule or RULES)
     print(f"oracle: seed {seed}", flush=True)
     try:
-        print(run(Settings(asked.seconds, seed, asked.fault, rules, asked.story)))
+        print(run(Settings(asked.seconds, seed, asked.fault, asked.shift, rules, asked.story)))
     except Wrong as wrong:
         print(f"{wrong}\noracle: WRONG, seed {seed}")
         return WRONG

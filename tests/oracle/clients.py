@@ -26,7 +26,7 @@ _SYNC_EVERY_NS = NS_PER_S // 2
 # While no reply comes, requests go on being sent, so that there are some of every moment.
 _PIPELINE_MAX = 24
 _PATIENCE_NS = NS_PER_S // 10
-_PAUSE_NS = NS_PER_S // 100  # a machine with two processors has other things to do, too
+_PAUSE_NS = NS_PER_S // 50  # a machine with two processors has other things to do, too
 _ANSWER_DEADLINE_S = 30.0
 _REPORT_EVERY_NS = NS_PER_S // 50
 

@@ -17,6 +17,7 @@ from harness.proxy import ChaosProxy, Direction
 from harness.wait import until
 
 from .judge import Judge, now_ns
+from .workers import Breaking
 
 _RECOVERY_S = 30.0
 _FOUND_S = 30.0  # until an audit has found what was lost
@@ -40,6 +41,7 @@ class Faults:
         judge: Judge,
         bound_s: float,
         dice: random.Random,
+        breaking: Breaking,
         only: list[str],
     ) -> None:
         self._cluster = cluster
@@ -49,6 +51,7 @@ class Faults:
         self._judge = judge
         self._bound_s = bound_s
         self._dice = dice
+        self._breaking = breaking
         self._stop = threading.Event()  # never set before the end: a clock that can be interrupted
         self.kinds = only or list(KINDS)
         self._queue: list[str] = []
@@ -148,12 +151,14 @@ class Faults:
         self._daemon.thaw()
 
     def _restart_daemon(self) -> None:
-        self._daemon.restart()
+        with self._breaking.held_off():
+            self._daemon.restart()
 
     def _kill_daemon(self) -> None:
         self._daemon.kill()
         self._bounds(0.0, 0.5)
-        self._daemon.start().wait_ready()
+        with self._breaking.held_off():
+            self._daemon.start().wait_ready()
 
     # ---- what is between them
 
@@ -193,7 +198,8 @@ class Faults:
     def _swallow(self) -> None:
         """Changes get lost unnoticed: only an audit can find them, and until then they may be."""
         before = now_ns()
-        self._cli.sync("30s")
+        with self._breaking.held_off():
+            self._cli.sync("30s")
         # Whatever had committed before the sync is in force, so none of it can be lost.
         self._judge.begin_loss(before)
         swallowed = self._proxy.counters.notifications_swallowed

@@ -15,6 +15,9 @@ self     it does not contradict itself: fresh, age, the maximum age asked for.
 
 Expiry is judged at the request, with no tolerance: what had expired at `sent` is not valid; what
 had not at `received` has not expired.
+
+While the mapping cannot read a table (a mapped column is gone, rows are hidden), nothing is in force
+that an answer could tell of: every rule is broken by any answer that reaches back no further.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ NEVER_YET = 1 << 62
 # Verdicts as they are numbered on the wire.
 VALID, UNKNOWN, MALFORMED, REVOKED, DISABLED, DELETED, EXPIRED, NOT_YET_VALID = range(8)
 UNAVAILABLE = 10
+UNREADABLE = 31  # no verdict: the table means nothing under its mapping
 AGE_UNKNOWN = 0xFFFFFFFF
 
 RULES = ("bound", "refusal", "age", "sync", "self")
@@ -44,12 +48,15 @@ class Version(NamedTuple):
     """What the table says of a key from one commit to the next."""
 
     verdict: int  # VALID, or why not, before its times are looked at; UNKNOWN: there is no row
-    row: int = 0  # id of the row that holds it
+    row: int | str = 0  # id of the row that holds it
     expires_us: int | None = None  # since 1970, as the other one
     not_before_us: int | None = None
+    subject: str | None = None  # whose key it is; None: that is not looked at
 
     def says(self, from_us: int, to_us: int) -> int:
         """The verdicts it can give if judged between these two, as a set of bits."""
+        if self.verdict == UNREADABLE:
+            return 0
         if self.verdict != VALID:
             return 1 << self.verdict
         verdicts = 0
@@ -65,6 +72,7 @@ class Version(NamedTuple):
 
 
 ABSENT = Version(UNKNOWN)
+LOST = Version(UNREADABLE)
 
 
 class Change:
@@ -90,7 +98,8 @@ class Answer(NamedTuple):
     age_ms: int
     max_age_ms: int | None = None
     synced: int = LONG_AGO  # when the last successful sync before it, on its connection, was sent
-    row: int | None = None  # whose key it is, where the reply tells
+    row: int | str | None = None  # which row holds the key, where the reply tells
+    subject: str | None = None  # and whose it is
 
 
 class Timeline:
@@ -241,11 +250,18 @@ def agrees(timeline: Timeline, answer: Answer, begin: int) -> bool:
     wanted = 1 << answer.verdict
     for version in versions:
         if version.says(from_us, to_us) & wanted:
-            if answer.row is None or answer.verdict != VALID or answer.row == version.row:
+            if answer.row is None or answer.verdict != VALID or _is_told(version, answer):
                 return True
     # A key that moves from one row to another is refused while that is being applied.
-    moves = len({version.row for version in versions}) > 1
+    moves = len({version.row for version in versions if version.verdict != UNREADABLE}) > 1
     return moves and answer.verdict in (UNKNOWN, DISABLED)
+
+
+def _is_told(version: Version, answer: Answer) -> bool:
+    """Whether the claims are those of the row."""
+    if str(answer.row) != str(version.row):
+        return False
+    return version.subject is None or answer.subject == version.subject
 
 
 def wrong(timeline: Timeline, answer: Answer, promise: Promise) -> str | None:

@@ -22,6 +22,7 @@ from .history import (
     NEVER_YET,
     NS_PER_S,
     UNAVAILABLE,
+    UNREADABLE,
     VALID,
     Answer,
     Change,
@@ -143,6 +144,12 @@ class Judge:
         with self._lock:
             self._promise.end_loss(now_ns())
 
+    def failed(self, what: str) -> None:
+        """Something that must not happen to the application."""
+        with self._lock:
+            if len(self.trouble) < _VIOLATIONS_MAX:
+                self.trouble.append(what)
+
     def fresh_since(self, moment: int) -> bool:
         """Whether of every source a fresh answer has been seen that was asked for after this."""
         with self._lock:
@@ -200,7 +207,7 @@ class Judge:
         for index in batch.keys:
             verdict, flags, claims_size, age_ms = _ANSWER.unpack_from(batch.body, at)
             at += _ANSWER.size
-            row = _row(batch.body[at : at + claims_size]) if claims_size else None
+            row, subject = _claims(batch.body[at : at + claims_size]) if claims_size else (None, None)
             at += claims_size
             answer = Answer(
                 batch.sent,
@@ -213,6 +220,7 @@ class Judge:
                 batch.max_age_ms,
                 batch.synced,
                 row,
+                subject,
             )
             self._count(index, answer)
             if not self._timelines[index].open_since(answer.received):
@@ -278,7 +286,8 @@ class Judge:
             f" {_say(answer.verdict, answer.fresh)}, age {_age(answer.age_ms)}"
             + ("" if answer.max_age_ms is None else f", max age {answer.max_age_ms} ms")
             + ("" if answer.synced < 0 else f", behind a sync sent {self._at(answer.synced)}")
-            + ("" if answer.row is None else f", row {answer.row}"),
+            + ("" if answer.row is None else f", row {answer.row}")
+            + ("" if answer.subject is None else f", of {answer.subject}"),
             f"  clock at sent: {answer.sent_real_us} us since 1970",
             "history of the key (commit between … and …):",
         ]
@@ -304,14 +313,17 @@ class Judge:
         return f"{(moment - self.started) / NS_PER_S:.6f} s"
 
 
-def _row(claims: bytes) -> int | None:
+def _claims(claims: bytes) -> tuple[str, str | None]:
+    """The row's id and the subject. An empty id is not told (PROTOCOL.md)."""
+    row, subject = "", None
     at = 0
     while at < len(claims):
         tag, size = struct.unpack_from("<BH", claims, at)
-        if tag == 2:
-            return int(claims[at + 3 : at + 3 + size])
+        if tag in (2, 3):
+            text = claims[at + 3 : at + 3 + size].decode(errors="replace")
+            row, subject = (text, subject) if tag == 2 else (row, text)
         at += 3 + size
-    return None
+    return row, subject
 
 
 def _say(verdict: int, fresh: bool) -> str:
@@ -323,9 +335,13 @@ def _age(age_ms: int) -> str:
 
 
 def _describe(version: Version) -> str:
+    if version.verdict == UNREADABLE:
+        return "the table cannot be read"
     text = VERDICTS[version.verdict] if version.row else "no row"
     if version.row:
         text += f", row {version.row}"
+    if version.subject is not None:
+        text += f", of {version.subject}"
     if version.expires_us is not None:
         text += f", expires {version.expires_us} us since 1970"
     if version.not_before_us is not None:

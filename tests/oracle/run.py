@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -16,11 +17,11 @@ from harness.proxy import ChaosProxy
 from harness.wait import scaled
 from installation import PASSWORD, Installation
 
-from . import clients, tables, workers
+from . import clients, shifting, tables, workers
 from .faults import Faults
 from .history import NS_PER_S, RULES, Promise
-from .judge import Judge
-from .workers import Worker
+from .judge import Judge, now_ns
+from .workers import Breaking, Changer, Shifter, Worker
 
 BOUND_S = 1.0
 MAX_STALE_S = 20.0
@@ -51,6 +52,7 @@ class Settings:
     seconds: float
     seed: int
     only: list[str] = field(default_factory=list)  # kinds of faults; none: all
+    shifts: list[str] = field(default_factory=list)  # kinds of changes of tables; none: all
     rules: frozenset[str] = frozenset(RULES)
     story: bool = False  # to be told even if all went well
 
@@ -85,21 +87,35 @@ class _Scene:
         site.freshness |= _FRESHNESS
         site.listen["workers"] = 2
         made = tables.create(site, f"oracle {settings.seed}")
+        keys = [key for table in made for key in table.keys]
+        shifted = shifting.create(site, f"oracle {settings.seed}", len(keys))
+        keys += [key for table in shifted for key in table.keys]
         workers.prepare(lambda text: site.sql(text))
         site.install()
-        keys = [key for table in made for key in table.keys]
+        for table in shifted:
+            table.installed(site)
         bound_ns, max_stale_ns = int(BOUND_S * NS_PER_S), int(MAX_STALE_S * NS_PER_S)
         promise = Promise(bound_ns, max_stale_ns, settings.rules)
         self.judge = Judge(keys, promise)
         self._workers: list[Worker] = []
+        self._notes: list[str] = []  # what shifters did
         for table in made:
             halves = [table.keys] if len(table.keys) < 100 else [table.keys[::2], table.keys[1::2]]
             for owned in halves:
                 number = len(self._workers) + 1
                 seed = dice.getrandbits(64)
-                worker = Worker(number, table, owned, self.judge, cluster, "oracle", seed)
-                worker.fill()
-                self._workers.append(worker)
+                self._workers.append(Changer(number, table, owned, self.judge, cluster, "oracle", seed))
+        breaking = Breaking()
+        self._shifters = [
+            Shifter(
+                len(self._workers) + 1 + i, table, self.judge, cluster, "oracle", dice.getrandbits(64), breaking,
+                self._note, settings.shifts,
+            )
+            for i, table in enumerate(shifted)
+        ]  # fmt: skip
+        self._workers += self._shifters
+        for worker in self._workers:
+            worker.fill()
         self.daemon = stack.enter_context(Daemon(site.config))
         texts, sources = [key.text for key in keys], [key.source for key in keys]
         pipes: list[Connection] = []
@@ -117,7 +133,7 @@ class _Scene:
         self.judge.start(pipes)
         fault_dice = random.Random(dice.getrandbits(64))
         self.faults = Faults(
-            cluster, proxy, self.daemon, site.cli, self.judge, BOUND_S, fault_dice, settings.only
+            cluster, proxy, self.daemon, site.cli, self.judge, BOUND_S, fault_dice, breaking, settings.only
         )
         self._began = time.monotonic()
 
@@ -161,8 +177,9 @@ class _Scene:
 
     def story(self) -> str:
         """What was injected, and what the daemon said to it."""
-        lines = [f"seed {self._settings.seed}", "faults:"]
-        lines += [f"  {said}" for said in self.faults.log]
+        lines = [f"seed {self._settings.seed}", "faults, and changes of tables when they had committed:"]
+        said = sorted(self.faults.log + self._notes, key=lambda line: float(line.split()[0]))
+        lines += [f"  {line}" for line in said]
         return "\n".join([*lines, self.daemon.log_tail(), self.summary()])
 
     def was_worth_it(self) -> None:
@@ -193,6 +210,10 @@ class _Scene:
             missing += [f"never injected: {kind}" for kind in never]
         elif not faults.injected:
             missing.append("no fault was injected")
+        if full:
+            shifts = self._shifts()
+            never = [kind for shifter in self._shifters for kind in shifter.kinds if not shifts[kind]]
+            missing += [f"never changed: {kind}" for kind in never]
         missing += [
             f"not fresh again after each: {kind}"
             for kind in faults.injected
@@ -202,8 +223,14 @@ class _Scene:
             missing.append(f"{counts['unjudged']} answers could not be judged")
         return missing
 
+    def _note(self, text: str) -> None:
+        self._notes.append(f"{(now_ns() - self.judge.started) / NS_PER_S:.6f} s  {text}")
+
+    def _shifts(self) -> Counter[str]:
+        return sum((worker.counts.kinds for worker in self._workers), Counter())
+
     def summary(self) -> str:
-        """One line."""
+        """One line, and one of the kinds."""
         counts = self.judge.counts
         done = [worker.counts for worker in self._workers]
         parts = [
@@ -219,8 +246,12 @@ class _Scene:
             f"{counts['synced']} syncs ({counts['sync timed out']} timed out)",
             f"{sum(self.faults.injected.values())} faults of {len(self.faults.injected)} kinds",
             f"fresh again after {sum(self.faults.recovered.values())}",
+            f"{self._shifts().total()} changes of tables of {len(self._shifts())} kinds"
+            f" ({sum(each.locked for each in done)} given up for a lock)",
+            f"{sum(each.settings for each in done)} transactions with odd settings",
             f"{counts['unjudged']} unjudged",
             f"{counts['violations']} wrong answers"
             + "".join(f", {number} against {rule}" for rule, number in self.judge.broken.items()),
         ]
-        return "oracle: " + "; ".join(parts)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._shifts().items()))
+        return "oracle: " + "; ".join(parts) + f"\nchanges of tables: {kinds}"

@@ -30,8 +30,8 @@ class Key:
     text: bytes
 
 
-class Table(ABC):
-    """One table. `source` names it in the configuration and in failures."""
+class Source(ABC):
+    """One table of keys. `source` names it in the configuration and in failures."""
 
     source: str
     table: str
@@ -44,6 +44,10 @@ class Table(ABC):
     @abstractmethod
     def configure(self, site: Installation) -> None:
         """Add the [[source]]."""
+
+
+class Table(Source):
+    """One whose definition stays as it is while its rows change."""
 
     @abstractmethod
     def wish(self, dice: random.Random, now_us: int) -> Version:

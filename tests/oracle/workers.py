@@ -1,4 +1,7 @@
-"""Those who change keys: each thread owns some keys of one table, and nobody else touches them."""
+"""Those who change keys: each thread owns some keys of one table, and nobody else touches them.
+
+A Changer changes rows. A Shifter owns all rows of a small table, and changes its definition, too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import psycopg2
 import psycopg2.errors
@@ -20,13 +25,37 @@ from psycopg2.extensions import cursor as Cursor
 
 from .history import ABSENT, UNKNOWN, Version
 from .judge import Judge
-from .tables import Key, Table
+from .shifting import Shifting
+from .tables import Key, Source, Table
 
 # A server that was stopped is started again after seconds; a machine that is busy takes longer.
 _RECONNECT_S = 60.0
-_PAUSE_S = (0.005, 0.06)
+_CHANGER_PAUSE_S = (0.01, 0.1)
+_SHIFTER_PAUSE_S = (0.05, 0.25)  # each of its transactions reads the table
 # PostgreSQL's message for it: a query.
 _COMMIT = b"Q" + (4 + len(b"COMMIT\0")).to_bytes(4, "big") + b"COMMIT\0"
+# What a session may have set, of all that decides how a value is spelled.
+_SETTINGS = (
+    "bytea_output = escape",
+    "DateStyle = German",
+    "DateStyle = 'SQL, DMY'",
+    "DateStyle = 'Postgres, MDY'",
+    "IntervalStyle = sql_standard",
+    "IntervalStyle = iso_8601",
+    "IntervalStyle = postgres_verbose",
+    "TimeZone = 'Asia/Kathmandu'",
+    "TimeZone = 'America/St_Johns'",
+    "extra_float_digits = -15",
+    "extra_float_digits = 3",
+    "quote_all_identifiers = on",
+)
+# From one change of a table's definition to the next: often longer than the bound, so that one does not hide what
+# another one should have made known. A table with many kinds has less time for each.
+_SHIFT_PAUSE_S = (0.4, 4.0)
+_SHORTER_PAUSE_S = (0.3, 2.2)
+_MANY_KINDS = 10
+_BROKEN_S = (1.3, 2.2)
+_WHOLE_S = (3.0, 6.0)
 
 
 @dataclass
@@ -37,6 +66,9 @@ class Counts:
     rollbacks: int = 0
     changes: int = 0
     unknown: int = 0  # commits of which the connection did not tell what became of them
+    settings: int = 0  # transactions in a session with odd settings
+    locked: int = 0  # transactions given up for want of a lock
+    kinds: Counter[str] = field(default_factory=Counter)  # changes of a table's definition
 
 
 def prepare(execute: Callable[[str], object]) -> None:
@@ -44,13 +76,15 @@ def prepare(execute: Callable[[str], object]) -> None:
     execute("CREATE TABLE public.oracle_commits (worker int PRIMARY KEY, number bigint NOT NULL)")
 
 
-class Worker:
+class Worker(ABC):
     """One of them. `run` until `stop`; `failure` says what went wrong with the test itself."""
+
+    _pause_s = _CHANGER_PAUSE_S
 
     def __init__(
         self,
         number: int,
-        table: Table,
+        table: Source,
         keys: Iterable[Key],
         judge: Judge,
         cluster: PrivateCluster,
@@ -77,9 +111,13 @@ class Worker:
 
     # ---- life
 
+    @abstractmethod
     def fill(self) -> None:
         """The first rows, before anybody asks."""
-        self._change({key: self._table.wish(self._dice, _real_us()) for key in self._now})
+
+    @abstractmethod
+    def _step(self) -> None:
+        """Do something."""
 
     def start(self) -> None:
         """Change keys until `stop`."""
@@ -97,12 +135,127 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while not self._stop.wait(self._dice.uniform(*_PAUSE_S)):
+            while not self._stop.wait(self._dice.uniform(*self._pause_s)):
                 self._step()
         except Exception as error:  # a thread's failure is the run's
             self.failure = error
 
-    # ---- what to change
+    # ---- one transaction
+
+    def _transact(self, change: Callable[[Cursor], dict[Key, Version]]) -> bool:
+        """Do it, and tell the judge all that can be known of it. Whether it happened.
+
+        Whatever breaks the connection before COMMIT takes the transaction back.
+        """
+        conn = self._connected()
+        try:
+            with conn.cursor() as cursor:
+                self._before(cursor)
+                cursor.execute("BEGIN")
+                if self._dice.random() < 0.4:
+                    cursor.execute(f"SET LOCAL {self._dice.choice(_SETTINGS)}")
+                    self.counts.settings += 1
+                become = change(cursor)
+                cursor.execute(
+                    "UPDATE public.oracle_commits SET number = %s WHERE worker = %s",
+                    (self._transaction + 1, self._number),
+                )
+                if self._dice.random() < 0.1:
+                    cursor.execute("ROLLBACK")
+                    self.counts.rollbacks += 1
+                    return False
+                return self._commit(cursor, become)
+        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
+            conn.rollback()
+            self.counts.locked += 1
+        except psycopg2.Error as error:
+            if not _broken(conn, error):
+                raise
+            conn.close()
+        return False
+
+    def _before(self, cursor: Cursor) -> None:
+        """What may come before a transaction."""
+
+    def _commit(self, cursor: Cursor, become: dict[Key, Version]) -> bool:
+        hang_up = self._dice.random() < 0.02
+        self._transaction += 1
+        changes = self._judge.begin(become)
+        try:
+            if hang_up:
+                _commit_and_hang_up(cursor.connection, self._dice.randrange(2, len(_COMMIT) * 2))
+            cursor.execute("COMMIT")
+        except psycopg2.Error as error:
+            if not _broken(cursor.connection, error):
+                raise
+            cursor.connection.close()
+            self.counts.unknown += 1
+            (happened,) = until(self._outcome, _RECONNECT_S, "what became of a COMMIT")
+            if not happened:
+                self._judge.aborted(changes)
+                return False
+        self._judge.committed(changes)
+        self._now |= become
+        self.counts.commits += 1
+        self.counts.changes += len(become)
+        return True
+
+    def _outcome(self) -> tuple[bool] | None:
+        """Whether the last transaction happened; None as long as that is not certain."""
+        name = _connection_name(self._number, self._connections)
+        try:
+            with self._cluster.connect(self._dbname) as conn, conn.cursor() as cursor:
+                # Nobody can commit it any more: its backend is gone.
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (name,)
+                )
+                if cursor.fetchall() != [(0,)]:
+                    return None
+                cursor.execute(
+                    "SELECT number FROM public.oracle_commits WHERE worker = %s", (self._number,)
+                )
+                ((number,),) = cursor.fetchall()
+            conn.close()
+        except psycopg2.Error:
+            return None  # the server is down or goes down: ask again
+        return (number == self._transaction,)
+
+    # ---- connections
+
+    def _connected(self) -> Connection:
+        """A connection that works as far as we know."""
+        if self._conn is not None and not self._conn.closed:
+            return self._conn
+        self._connections += 1
+        name = _connection_name(self._number, self._connections)
+
+        def connect() -> Connection | None:
+            try:
+                return self._cluster.connect(self._dbname, application_name=name)
+            except psycopg2.OperationalError:
+                return None
+
+        self._conn = until(connect, _RECONNECT_S, f"worker {self._number} is connected again")
+        return self._conn
+
+
+class Changer(Worker):
+    """Changes rows of a table that stays what it is."""
+
+    _table: Table
+
+    def fill(self) -> None:
+        while not self.counts.commits:
+            self._change({key: self._wish() for key in self._now})
+
+    def _before(self, cursor: Cursor) -> None:
+        """Now and then the table is to be read as a whole, while others change it."""
+        if self._dice.random() >= 0.03:
+            return
+        change = changed_for_a_while(self._table.table)
+        with contextlib.suppress(psycopg2.errors.LockNotAvailable):
+            cursor.execute(f"SET lock_timeout = '1s'; {change}")
+        cursor.execute("RESET lock_timeout")
 
     def _step(self) -> None:
         dice = self._dice
@@ -176,100 +329,139 @@ class Worker:
             self._table.bring(cursor, key, self._now[key], self._wish())
         cursor.execute("ROLLBACK TO SAVEPOINT in_vain")
 
-    # ---- one transaction
 
-    def _transact(self, change: Callable[[Cursor], dict[Key, Version]]) -> None:
-        """Do it, and tell the judge all that can be known of it.
+class Breaking:
+    """Which table cannot be read, if one cannot.
 
-        Whatever breaks the connection before COMMIT takes the transaction back.
-        """
-        conn = self._connected()
+    It keeps every sync from succeeding and a daemon from starting: so there is one at a time, with a pause before
+    the next one, and none while somebody holds it off.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._broken = False
+        self._held = 0
+        self._next = 0.0
+
+    def begin(self) -> bool:
+        """Whether the caller may break its table now. Then it has to call `end`."""
+        with self._lock:
+            if self._broken or self._held or time.monotonic() < self._next:
+                return False
+            self._broken = True
+            return True
+
+    def end(self, pause_s: float) -> None:
+        """Nothing is broken any more."""
+        with self._lock:
+            self._broken = False
+            self._next = time.monotonic() + pause_s
+
+    @contextlib.contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Within, every table can be read."""
+        with self._lock:
+            self._held += 1
         try:
-            with conn.cursor() as cursor:
-                if self._dice.random() < 0.03:
-                    self._have_read_anew(cursor)
-                cursor.execute("BEGIN")
-                become = change(cursor)
-                cursor.execute(
-                    "UPDATE public.oracle_commits SET number = %s WHERE worker = %s",
-                    (self._transaction + 1, self._number),
-                )
-                if self._dice.random() < 0.1:
-                    cursor.execute("ROLLBACK")
-                    self.counts.rollbacks += 1
-                else:
-                    self._commit(cursor, become)
-        except psycopg2.Error as error:
-            if not _broken(conn, error):
-                raise
-            conn.close()
+            until(lambda: not self._broken, _RECONNECT_S, "every table can be read")
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
 
-    def _have_read_anew(self, cursor: Cursor) -> None:
-        """The table is to be read as a whole, while others change it."""
-        change = changed_for_a_while(self._table.table)
-        with contextlib.suppress(psycopg2.errors.LockNotAvailable):
-            cursor.execute(f"SET lock_timeout = '1s'; {change}")
-        cursor.execute("RESET lock_timeout")
 
-    def _commit(self, cursor: Cursor, become: dict[Key, Version]) -> None:
-        hang_up = self._dice.random() < 0.02
-        self._transaction += 1
-        changes = self._judge.begin(become)
-        try:
-            if hang_up:
-                _commit_and_hang_up(cursor.connection, self._dice.randrange(2, len(_COMMIT) * 2))
-            cursor.execute("COMMIT")
-        except psycopg2.Error as error:
-            if not _broken(cursor.connection, error):
-                raise
-            cursor.connection.close()
-            self.counts.unknown += 1
-            (happened,) = until(self._outcome, _RECONNECT_S, "what became of a COMMIT")
-            if not happened:
-                self._judge.aborted(changes)
-                return
-        self._judge.committed(changes)
-        self._now |= become
-        self.counts.commits += 1
-        self.counts.changes += len(become)
+class Shifter(Worker):
+    """Changes rows, settings and the definition of a table that is its own."""
 
-    def _outcome(self) -> tuple[bool] | None:
-        """Whether the last transaction happened; None as long as that is not certain."""
-        name = _connection_name(self._number, self._connections)
-        try:
-            with self._cluster.connect(self._dbname) as conn, conn.cursor() as cursor:
-                # Nobody can commit it any more: its backend is gone.
-                cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (name,)
-                )
-                if cursor.fetchall() != [(0,)]:
-                    return None
-                cursor.execute(
-                    "SELECT number FROM public.oracle_commits WHERE worker = %s", (self._number,)
-                )
-                ((number,),) = cursor.fetchall()
-            conn.close()
-        except psycopg2.Error:
-            return None  # the server is down or goes down: ask again
-        return (number == self._transaction,)
+    _table: Shifting
+    _pause_s = _SHIFTER_PAUSE_S
 
-    # ---- connections
+    def __init__(
+        self,
+        number: int,
+        table: Shifting,
+        judge: Judge,
+        cluster: PrivateCluster,
+        dbname: str,
+        seed: int,
+        breaking: Breaking,
+        log: Callable[[str], None],
+        only: Iterable[str] = (),
+    ) -> None:
+        super().__init__(number, table, table.keys, judge, cluster, dbname, seed)
+        self.kinds = [kind for kind in table.kinds if not only or kind in only]
+        self._queue: list[str] = []
+        self._shift_pause_s = _SHORTER_PAUSE_S if len(self.kinds) > _MANY_KINDS else _SHIFT_PAUSE_S
+        self._next_shift = 0.0
+        self._broken = False
+        self._breaking = breaking
+        self._log = log
 
-    def _connected(self) -> Connection:
-        """A connection that works as far as we know."""
-        if self._conn is not None and not self._conn.closed:
-            return self._conn
-        self._connections += 1
-        name = _connection_name(self._number, self._connections)
+    def fill(self) -> None:
+        for _ in range(20):
+            self._write()
 
-        def connect() -> Connection | None:
+    def _step(self) -> None:
+        if time.monotonic() < self._next_shift:
+            self._write()
+        elif self._broken:
+            self._mend()
+        else:
+            self._shift()
+
+    def _write(self) -> bool:
+        return self._do(lambda cursor: self._table.write(cursor, self._dice))
+
+    def _shift(self) -> None:
+        """The next kind: each once, in an order that the seed decides, then again."""
+        self._next_shift = time.monotonic() + self._dice.uniform(*self._shift_pause_s)
+        if not self._queue:
+            self._queue = self._dice.sample(self.kinds, len(self.kinds))
+        if not self._queue:
+            return
+        kind = self._table.kinds[self._queue[-1]]
+        if kind.breaks and not self._breaking.begin():
+            self._queue.insert(0, self._queue.pop())
+            return
+        done = False
+
+        def shift(cursor: Cursor) -> None:
+            nonlocal done
+            done = kind.do(self._table, cursor, self._dice)
+
+        happened = self._do(shift)
+        if kind.breaks and not happened:
+            self._breaking.end(0)
+        if not happened:
+            return  # it is tried again
+        name = self._queue.pop()
+        self.counts.kinds[name] += done
+        self._log(f"{self._table.source}: {name}")
+        if kind.breaks:
+            self._broken = True
+            self._next_shift = time.monotonic() + self._dice.uniform(*_BROKEN_S)
+
+    def _mend(self) -> None:
+        if self._do(self._table.mend):
+            self._log(f"{self._table.source}: mended")
+            self._broken = False
+            self._breaking.end(self._dice.uniform(*_WHOLE_S))
+            self._next_shift = time.monotonic() + self._dice.uniform(*self._shift_pause_s)
+
+    def _do(self, statements: Callable[[Cursor], object]) -> bool:
+        def change(cursor: Cursor) -> dict[Key, Version]:
+            # Somebody may read the table for as long as the network takes.
+            cursor.execute("SET LOCAL lock_timeout = '1s'")
             try:
-                return self._cluster.connect(self._dbname, application_name=name)
-            except psycopg2.OperationalError:
-                return None
+                statements(cursor)
+            except psycopg2.Error as error:
+                if "latchkey." in (error.diag.context or ""):
+                    self._judge.failed(f"a statement of the application's failed in our trigger: {error}")
+                raise
+            truth = self._table.read(cursor)
+            return {key: version for key, version in truth.items() if version != self._now[key]}
 
-        self._conn = until(connect, _RECONNECT_S, f"worker {self._number} is connected again")
-        return self._conn
+        return self._transact(change)
 
 
 def _commit_and_hang_up(conn: Connection, size: int) -> None:

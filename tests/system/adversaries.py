@@ -52,7 +52,7 @@ _FUNCTIONS = [
     "substr(bytea, int4, int4)", "split_part(text, text, int4)", "repeat(text, int4)",
     "pg_has_role(oid, oid, text)", "pg_has_role(oid, text)", "pg_get_userbyid(oid)", "current_database()",
     "to_regnamespace(text)", "timezone(text, timestamptz)", "timezone(text, timestamp)", "to_timestamp(int4)",
-    "to_timestamp(int8)", "uuid_send(uuid)", "pg_column_size(text)", "pg_column_size(jsonb)",
+    "to_timestamp(int8)", "uuid_send(uuid)", "pg_column_size(text)", "pg_column_size(jsonb)", "pg_column_compression(jsonb)",
     "set_config(text, text, bool)", "pg_is_in_recovery()", "pg_walfile_name(text)", "pg_current_wal_lsn()",
     "format_type(oid, int4)", "row_security_active(oid)", "has_schema_privilege(oid, text)",
     "has_column_privilege(oid, int2, text)", "getdatabaseencoding()", "byteacat(bytea, bytea)",

@@ -204,7 +204,7 @@ class Installation:
                 {changed_for_a_while(table)};
             END IF;
         END $$""")
-        self.sql("SELECT pg_notify('latchkey', %s)", json.dumps({"t": table, "all": True}))
+        self.sql("SELECT pg_notify('latchkey', %s)", json.dumps({"t": table, "reload": True}))
 
 
 class Keys(Installation):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from harness import seeds
 from harness.postgres import PrivateCluster
+from harness.programs import check_config
 from harness.wait import until
 from installation import Databases, Installation, Keys, Setting
 
@@ -283,7 +284,6 @@ def set_odd(site: Installation, value: str) -> None:
         ("revoked_at", "date", {"NULL": "valid", "'2999-01-01'": "revoked"}),
         ("disabled_at", "timestamp", {"NULL": "valid", "now()": "disabled"}),
         ("deleted_at", "bigint", {"NULL": "valid", "1700000000": "deleted"}),
-        ("revoked_at", "text", {"NULL": "valid", "'2020-01-01'": "revoked", "''": "revoked"}),
     ],
 )
 def test_flags_and_moments(
@@ -295,6 +295,43 @@ def test_flags_and_moments(
         for value, verdict in [*verdicts.items(), next(iter(verdicts.items()))]:
             set_odd(site, value)
             assert site.ask("the key", "other key").names == [verdict, "valid"]
+
+
+@pytest.mark.parametrize("role", ["revoked_at", "disabled_at", "deleted_at"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bigint DEFAULT 0", "0"),
+        ("bigint NOT NULL", "0"),
+        ("int DEFAULT NULL::int + 0", "NULL"),
+        ("smallint", "0"),
+        ("text", "'false'"),
+        ("varchar(5)", "''"),
+        ("jsonb", "'false'"),
+        ("numeric", "0"),
+        ("interval", "NULL"),
+        ("time", "NULL"),
+        ("boolean[]", "NULL"),
+        ("bytea", "NULL"),
+    ],
+)
+def test_what_may_say_no_by_another_value_than_null_is_no_moment(
+    site: Installation, role: str, column: str, value: str
+) -> None:
+    """Each of these refused every key, and the check was content."""
+    one_row(site, column, value, **{role: "odd"})
+    site.install()
+    checked = check_config(site.config).expect(1).stdout
+    assert "L109" in checked and f"{role} must be" in checked
+
+
+def test_a_domain_over_a_flag_is_a_flag(site: Installation) -> None:
+    site.sql("CREATE DOMAIN flag AS boolean; CREATE DOMAIN more AS flag NOT NULL DEFAULT false")
+    one_row(site, "more", "false", deleted_at="odd")
+    with site.serve():
+        assert site.verdict("the key") == "valid"
+        set_odd(site, "true")
+        assert site.ask("the key", "other key").names == ["deleted", "valid"]
 
 
 @pytest.mark.parametrize("value", ["0", "1", "'0'"])
@@ -419,12 +456,104 @@ def test_a_time_beyond_all_dates_harms_no_other_row(
     zone = "America/Lima" if not value.startswith("'4714") else "Asia/Tokyo"
     one_row(site, column, "NULL", time_zone=zone, **{role: "odd"})
     site.sql(f"INSERT INTO t VALUES (3, 'odd from the start', {value})")
-    site.freshness["start_timeout"] = "1s"
     with site.serve():
         set_odd(site, value)
         site.sql("INSERT INTO t VALUES (4, 'late key', NULL)")
         assert site.ask("other key", "late key").names == ["valid", "valid"]
         assert site.verdict("the key") == site.verdict("odd from the start")
+
+
+@pytest.mark.parametrize("column", ["bigint", "bigint CHECK (odd <> 5)"])
+@pytest.mark.parametrize(
+    ("value", "expires", "begins"),
+    [
+        ("0", "expired", "valid"),
+        ("7258118400", "valid", "not_yet_valid"),
+        ("7258118401", "disabled", "disabled"),
+        ("1900000000000", "disabled", "disabled"),  # milliseconds
+        ("1900000000000000", "disabled", "disabled"),
+        ("1900000000000000000", "disabled", "disabled"),
+        ("-1", "disabled", "disabled"),
+    ],
+)
+def test_an_integer_that_counts_no_seconds_refuses(
+    site: Installation, column: str, value: str, expires: str, begins: str
+) -> None:
+    """As seconds it would be tens of thousands of years from now: a key for ever."""
+    site.sql(f"CREATE TABLE t (id int PRIMARY KEY, key text, odd {column})")
+    site.sql(f"INSERT INTO t VALUES (1, 'from the start', {value})")
+    for source, role in {"a": "expires_at", "b": "not_before"}.items():
+        site.source(source, table="public.t", id="id", key="key", **{role: "odd"})
+    with site.serve():
+        site.sql(f"INSERT INTO t VALUES (2, 'later', {value})")
+        for key in ("from the start", "later"):
+            for source, verdict in {"a": expires, "b": begins}.items():
+                assert site.cli.verify(key, source=source).names == [verdict]
+        odd = {source: site.source_status(source)["odd_rows"] for source in "ab"}
+        told = {"unreadable_time": 1} if expires == "disabled" else {}
+        assert odd == {"a": told, "b": told}
+
+
+@pytest.mark.parametrize(
+    ("text", "scopes"),
+    [
+        ('{"scopes":["read"],"comment":"may not use admin api"}', None),
+        ('["read","write"]', "read write"),
+        ("{read,admin}", None),
+        ("read admin", "read admin"),
+    ],
+)
+def test_text_that_begins_like_json_is_json(
+    site: Installation, text: str, scopes: str | None
+) -> None:
+    one_row(site, "text", "NULL", scopes="odd")
+    with site.serve():
+        set_odd(site, f"'{text}'")
+        verdict = "disabled" if scopes is None else "valid"
+        assert site.ask("the key").names == [verdict]
+        assert site.claims("the key").get("scope") == scopes
+        wanted = site.cli.verify("the key", scopes=["admin"]).names
+        expected = "insufficient_scope" if "admin" not in (scopes or "").split() else "valid"
+        assert wanted == ["disabled" if scopes is None else expected]
+
+
+def test_no_row_changes_what_another_says(site: Installation) -> None:
+    """Scopes were remembered under what a row could spell."""
+    one_row(site, "text", "NULL", scopes="odd")
+    with site.serve():
+        site.sql("UPDATE t SET odd = 'admin ' || chr(2) WHERE id = 2")
+        assert site.ask("other key").names == ["valid"]
+        site.sql("UPDATE t SET odd = chr(1) || 'admin ' WHERE id = 1")
+        assert site.ask("the key").names == ["valid"]
+        assert site.cli.verify("the key", scopes=["admin"]).names == ["insufficient_scope"]
+
+
+@pytest.mark.parametrize("order", ["a b", "b a"])
+def test_twins_refuse_whatever_the_order_of_sources_and_peppers(
+    site: Installation, order: str
+) -> None:
+    """Good in a, and twice in b, once under each pepper."""
+    old, new = (seeds.Pepper.random(f"pepper_{name}") for name in ("1", "2"))
+    for pepper in (old, new):
+        pepper.write_to(site.peppers)
+    site.sql("CREATE TABLE a (id int PRIMARY KEY, digest text); CREATE TABLE b (LIKE a, off bool)")
+    site.sql("ALTER TABLE b ADD PRIMARY KEY (id)")
+    site.sql("INSERT INTO a VALUES (1, %s)", hashlib.sha256(b"k").hexdigest())
+    site.sql("INSERT INTO b VALUES (1, %s, false), (2, %s, false)",
+             old.digest("k").hex(), new.digest("k").hex())  # fmt: skip
+    terms: dict[str, Setting] = {"id": "id", "key": "digest", "encoding": "hex"}
+    for name in order.split():
+        hashed: dict[str, Setting] = {"scheme": "hmac-sha256", "peppers": str(site.peppers)}
+        own = {"scheme": "sha256"} if name == "a" else hashed | {"revoked_at": "off"}
+        site.source(name, table=f"public.{name}", **terms, **own)
+    with site.serve():
+        assert site.verdict("k") == "disabled"
+        site.sql("UPDATE b SET off = true WHERE id = 2")
+        assert site.verdict("k") == "revoked"
+        site.sql("DELETE FROM b WHERE id = 1")
+        assert site.verdict("k") == "revoked"
+        site.sql("UPDATE b SET off = false")
+        assert site.verdict("k") == "valid"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def stop_idle_listener(site: Faulty) -> int:
     """Stop the backend that listens for us while it holds no lock; its process id."""
 
     def stopped() -> int | None:
-        busy = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_notify%'"
+        # Of all our sessions, it asks what each heartbeat compares.
+        busy = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%json_agg(v.version%'"
         busy += " AND application_name = 'latchkeyd' AND datname = current_database()"
         for (pid,) in site.sql(busy):
             child.send(pid, signal.SIGSTOP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +204,91 @@ def test_a_server_that_does_not_let_us_in_is_not_battered(
     assert PASSWORD not in daemon.log()
 
 
+def test_a_new_password_needs_no_restart(site: Faulty) -> None:
+    """Fault 21, as an operator plans it: the role's password is changed, then the file's."""
+    tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
+    with site.serve() as daemon, Witness(site, tokens, steady) as witness:
+        site.wait_fresh(steady[0])
+        with another_password(site) as reason:
+            witness.revoke(tokens[0])
+            site.wait_told(reason)
+            site.password_file.unlink()
+            site.wait_told("cannot read the secret")
+            site.password_file.touch(mode=0o600)
+            site.wait_told("is empty")
+            site.password_file.write_text("another\n")
+            site.wait_fresh(tokens[0], "revoked")
+            site.password_file.write_text(PASSWORD + "\n")
+        site.cut_backends()
+        witness.revoke(tokens[1])
+    assert PASSWORD not in daemon.log() and "another" not in daemon.log()
+
+
+def read_only_role(site: Faulty) -> str:
+    site.sql(f"ALTER ROLE {PASSWORD_ROLE} SET default_transaction_read_only = on")
+    return f"ALTER ROLE {PASSWORD_ROLE} RESET ALL"
+
+
+def cautious_role(site: Faulty) -> str:
+    site.sql(f"ALTER ROLE {PASSWORD_ROLE} SET default_transaction_isolation = 'serializable'")
+    site.sql(f"ALTER ROLE {PASSWORD_ROLE} SET default_transaction_read_only = on")
+    site.sql(f"ALTER ROLE {PASSWORD_ROLE} SET default_transaction_deferrable = on")
+    return f"ALTER ROLE {PASSWORD_ROLE} RESET ALL"
+
+
+def read_only_database(site: Faulty) -> str:
+    site.sql(f"ALTER DATABASE {site.dbname} SET default_transaction_read_only = on")
+    return f"ALTER DATABASE {site.dbname} RESET ALL"
+
+
+def read_only_server(site: Faulty) -> str:
+    site.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+    site.sql("SELECT pg_reload_conf()")
+    return "ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
+
+
+@pytest.mark.parametrize("moment", ["before the start", "while it runs"])
+@pytest.mark.parametrize(
+    "switch", [read_only_role, cautious_role, read_only_database, read_only_server]
+)
+def test_what_is_read_only_by_default_is_followed(
+    site: Faulty, switch: Callable[[Faulty], str], moment: str
+) -> None:
+    """Fault 69: sessions that ask for it can still write, and revoke keys."""
+    tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
+    site.source("api_keys", preset="api_keys", peppers=str(site.peppers), last_used_at="last_used_at")
+    site.more = '[last_used]\nflush = "1s"\n'
+    site.sql("SET default_transaction_read_only = off")
+    site.install()
+    undo = "SELECT 1"
+    try:
+        if moment == "before the start":
+            undo = switch(site)
+        with (
+            # Deferrable transactions wait for this one.
+            contextlib.closing(site.cluster.connect(site.dbname, autocommit=False)) as other,
+            Daemon(site.config) as daemon,
+            Witness(site, tokens, steady) as witness,
+        ):
+            other.cursor().execute(
+                "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE READ WRITE; SELECT 1"
+            )
+            if moment != "before the start":
+                site.wait_fresh(steady[0])
+                undo = switch(site)
+                witness.revoke(tokens[0])
+                witness.wait_in_force()
+            site.cut_backends()
+            witness.revoke(*tokens)
+            witness.wait_in_force()
+            used = "SELECT last_used_at IS NOT NULL FROM api_keys WHERE name = %s"
+            until(lambda: site.value(used, steady[0]), 10, "the last use is written")
+            assert daemon.exit_code is None
+    finally:
+        for statement in undo.split("; "):
+            site.sql(statement)
+
+
 # ---- several servers
 
 
@@ -232,6 +318,34 @@ def test_a_host_that_never_answers_does_not_hide_the_next(
             witness.wait_in_force()
             assert daemon.exit_code is None
         hole.heal()
+    site.close()
+
+
+def test_an_address_that_never_answers_does_not_hide_the_next(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    """Fault 22: one host name, two addresses. Each has an attempt, and a deadline, of its own."""
+    site = Faulty(cluster, databases.new("api_keys"))
+    tokens = site.several("sk_revoked", 2)
+    with (
+        ChaosProxy(cluster.socket_dir / socket_of(cluster), tcp=True) as way,
+        # The kernel takes connections for it, and nobody ever says a word.
+        socket.create_server(("127.0.0.2", way.tcp_port)),
+    ):
+        site.database["conninfo"] = (
+            f"host=two.addresses port={way.tcp_port} dbname={site.dbname} user={PASSWORD_ROLE}"
+            " connect_timeout=2"
+        )
+        site.install()
+        # Which one comes first is for the resolver to say.
+        for addresses in (["127.0.0.2", "127.0.0.1"], ["127.0.0.1", "127.0.0.2"]):
+            hosts = "".join(f"{address} two.addresses\n" for address in addresses)
+            with Daemon(site.config, hosts=hosts), Witness(site, tokens) as witness:
+                site.wait_fresh(tokens[1])
+                assert site.database_status()["host"] == f"two.addresses (127.0.0.1):{way.tcp_port}"
+                way.cut()
+                witness.revoke(tokens[0])
+                witness.wait_in_force()
     site.close()
 
 
@@ -296,6 +410,127 @@ def test_a_database_set_back_to_the_past_is_read_anew(
     site.close()
 
 
+@pytest.mark.parametrize("since", ["little", "much"])
+@pytest.mark.parametrize("how", ["cold", "running"])
+def test_a_snapshot_restored_over_the_same_server_is_an_alarm(how: str, since: str) -> None:
+    """Fault 23: the same system, the same timeline, and a past that it had left behind.
+
+    `since`: before we see it again, it has written less than was lost, or much more.
+    """
+    with mortal_cluster() as server:
+        site = Faulty(server, Databases(server).new("api_keys"))
+        tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)
+        site.install()
+        site.sql("CREATE TABLE other (text text)")
+        if how == "cold":
+            server.stop()
+        snapshot = server.snapshot()
+        server.start()
+        site.reconnect()
+        with Daemon(site.config) as daemon:
+            site.revoke(*tokens)
+            assert site.ask(*tokens).names == ["revoked"]
+            site.cli.sync("30s")  # one more heartbeat
+            daemon.freeze()
+            server.stop("immediate" if how == "running" else "fast")
+            server.restore(snapshot)
+            server.start()
+            site.reconnect()
+            if since == "much":
+                site.sql("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+            daemon.thaw()
+            until(lambda: site.database_status()["identity_changes"] == 1, 20, "it is noticed")
+            site.cli.sync("30s")
+            assert site.cli.verify([*tokens, *steady]).names == ["valid", "valid"], "as it is now"
+            assert "ALARM" in daemon.log() and " on timeline 1)" in daemon.log()
+            # From now on this is the server that is followed.
+            for mode in ("fast", "immediate"):
+                server.restart(mode)
+                site.reconnect()
+                site.revoke(*tokens)
+                assert site.ask(*tokens).names == ["revoked"]
+            assert site.database_status()["identity_changes"] == 1
+        site.close()
+
+
+def test_a_server_that_crashes_while_it_writes_is_no_alarm() -> None:
+    """What it had not flushed is lost, the part of a record that it had as well."""
+    with mortal_cluster(wal_writer_delay="10ms") as server:
+        site = Faulty(server, Databases(server).new("api_keys"))
+        steady = site.several("sk_steady", 1)
+        site.sql("CREATE TABLE other (text text)")
+        with site.serve():
+            for _ in range(6):
+                site.wait_fresh(steady[0])
+                writers = [server.connect(site.dbname) for _ in range(2)]
+                ended: list[threading.Thread] = []
+                for conn in writers:
+
+                    def write(conn: Connection = conn) -> None:
+                        with contextlib.suppress(psycopg2.Error), conn.cursor() as cursor:
+                            cursor.execute("SET synchronous_commit = off")
+                            while True:
+                                cursor.execute("SELECT pg_logical_emit_message(false, 'x',"
+                                               " repeat('x', (random() * 1e6)::int))")
+
+                    ended.append(threading.Thread(target=write))
+                    ended[-1].start()
+                heartbeats = site.database_status()["heartbeats"]
+                until(lambda: site.database_status()["heartbeats"] > heartbeats + 3,  # noqa: B023
+                      20, "heartbeats see it")  # fmt: skip
+                server.kill9()
+                for thread, conn in zip(ended, writers, strict=True):
+                    thread.join()
+                    conn.close()
+                server.start()
+                site.reconnect()
+            site.wait_fresh(steady[0])
+            assert site.database_status()["identity_changes"] == 0
+        site.close()
+
+
+SIDE_RIGHTS = [
+    "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() FROM PUBLIC",
+    "REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn(), pg_current_wal_insert_lsn() FROM PUBLIC",
+    "REVOKE EXECUTE ON FUNCTION pg_current_wal_flush_lsn(), pg_walfile_name(pg_lsn) FROM PUBLIC",
+    "REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time(), pg_is_in_recovery() FROM PUBLIC",
+    "REVOKE EXECUTE ON FUNCTION pg_notification_queue_usage() FROM PUBLIC",
+    "REVOKE SELECT ON pg_subscription_rel, pg_stat_activity FROM PUBLIC;"
+    " REVOKE SELECT (srrelid) ON pg_subscription_rel FROM PUBLIC",
+]
+
+
+@pytest.mark.parametrize("revoked", [*SIDE_RIGHTS, "; ".join(SIDE_RIGHTS)], ids=["control", "wal", "timeline", "start", "queue", "catalogues", "all"])
+def test_rights_that_everybody_has_may_be_missing(
+    cluster: PrivateCluster, databases: Databases, revoked: str
+) -> None:
+    """Fault 70: less is known of the server then, and that is said. Keys are followed."""
+    site = Faulty(cluster, databases.new("api_keys"))
+    tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
+
+    def findings() -> list[str]:
+        return [each["number"] for each in site.source_status("api_keys")["findings"]]
+
+    # While it runs: the heartbeat is refused, and the next connection asks for less.
+    with site.serve(), Witness(site, tokens, steady) as witness:
+        site.wait_fresh(steady[0])
+        assert "L003" not in findings()
+        site.sql(revoked)
+        witness.revoke(tokens[0])
+        witness.wait_in_force()
+        site.cut_backends()
+        witness.revoke(tokens[1])
+        witness.wait_in_force()
+        until(lambda: "L003" in findings(), 10, "it is said")
+    # And from the start.
+    assert "L003 note: " in site.check()
+    with Daemon(site.config), Witness(site, tokens[2:], steady) as witness:
+        assert "L003" in findings()
+        witness.revoke(tokens[2])
+        witness.wait_in_force()
+    site.close()
+
+
 # ---- a standby; the mortal server does not outlive this
 
 
@@ -326,7 +561,7 @@ def test_a_standby_alone_is_never_answered_from(site: Faulty, standby: PrivateCl
     with Daemon(site.config, wait=False) as daemon:
         assert daemon.wait_exit() != 0
         assert "READY=1" not in daemon.notifications
-    assert "read-only" in daemon.log()
+    assert "hot standby" in daemon.log()
 
 
 def test_the_new_primary_is_followed(site: Faulty, standby: PrivateCluster) -> None:

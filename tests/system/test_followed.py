@@ -6,6 +6,7 @@ that a notification cannot tell of: a change made while nobody would have told.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness import seeds
 from harness.postgres import PrivateCluster
 from harness.programs import check_config
 from harness.wait import until
+from harness.proxy import ChaosProxy
 from installation import Databases, Installation
 
 TABLE = "CREATE TABLE {0} (id bigint PRIMARY KEY, key text NOT NULL, off timestamptz)"
@@ -176,6 +178,48 @@ def test_a_lock_on_one_table_holds_back_no_other(site: Installation) -> None:
         wait_state(site, "one", suspended=False)
 
 
+def test_what_looks_like_a_race_for_ever_is_told_of(site: Installation) -> None:
+    """A reading that is refused because the table was just altered is repeated without a word. Code of
+    the table's owner may raise the same error each time."""
+    with site.serve():
+        site.sql(
+            """CREATE FUNCTION moody(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+                IF current_user = 'follower' THEN
+                    RAISE EXCEPTION USING ERRCODE = 'invalid_text_representation';
+                END IF;
+                RETURN 1; END $$;
+            CREATE INDEX ON one (key) WHERE moody(1) = 1"""
+        )
+        revoke(site, "one")
+        wait_state(site, "one", suspended=True)
+        (found,) = [f for f in site.source_status("one")["findings"] if f["severity"] == "error"]
+        assert found["number"] == "L115" and "22P02" in found["text"]
+        assert_other_is_followed(site)
+        site.sql("DROP FUNCTION moody CASCADE")
+        wait_state(site, "one", suspended=False)
+        until(lambda: answer(site, "one")["fresh"], 10, "followed again")
+        assert answer(site, "one")["verdict"] == "revoked"
+
+
+def test_a_lock_on_a_partitioned_table_holds_back_no_other(site: Installation) -> None:
+    """Nor where it keeps the table from being looked up."""
+    site.sql(TABLE.format("parted") + " PARTITION BY RANGE (id)")
+    site.sql("CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10)")
+    site.sql("INSERT INTO parted VALUES (1, 'key of parted')")
+    site.source("parted", table="public.parted", id="id", key="key", revoked_at="off")
+    with site.serve():
+        assert answer(site, "parted")["fresh"]
+        with contextlib.closing(site.cluster.connect(site.dbname)) as other:
+            other.autocommit = False
+            other.cursor().execute("LOCK TABLE parted; UPDATE parted SET off = now()")
+            site.sql("""SELECT pg_notify('latchkey', '{"t":"public.parted","reload":true}')""")
+            wait_state(site, "parted", suspended=True)
+            assert_other_is_followed(site)
+            other.commit()
+        until(lambda: answer(site, "parted")["verdict"] == "revoked", 10, "revoked")
+        wait_state(site, "parted", suspended=False)
+
+
 def test_an_id_that_the_database_cannot_spell_cuts_no_connection(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
@@ -244,6 +288,7 @@ def test_audits_agree_while_rows_of_every_kind_come_and_go(audited: Installation
         assert status["audit_mismatches"] == 0 and status["audits_failed"] == 0
         assert status["loads"] == 1, "nothing was read anew"
         assert status["audited_ago_s"] < 10
+        assert status["unseen_s"] <= status["unseen_max_s"] < 20
 
 
 def test_an_audit_names_the_rows_and_reads_the_table_anew(
@@ -291,3 +336,35 @@ def test_an_audit_that_fails_costs_no_connection(audited: Installation) -> None:
         until(lambda: audited.source_status("external")["audits"] > audits, 10, "the next one")
         assert audited.database_status()["failures"] == 0
         assert audited.source_status("external")["audit_mismatches"] == 0
+
+
+def test_while_one_table_is_read_for_long_the_others_stay_fresh(site: Installation) -> None:
+    """The reading connection cannot send heartbeats then. A third one does, in turn with audits."""
+    site.sql("INSERT INTO one SELECT i, repeat('x', 1000) || i FROM generate_series(2, 3000) AS i")
+    site.freshness["audit"] = "300ms"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'follower'"
+    with ChaosProxy(site.cluster.socket_dir / f".s.PGSQL.{site.cluster.port}") as proxy:
+        site.database["conninfo"] = site.cluster.conninfo(
+            site.dbname, "follower", host=str(proxy.folder)
+        )
+        with site.serve():
+            loads = site.source_status("one")["loads"]
+            proxy.throttle(20_000, where=lambda facts: facts.loads)
+            site.reload("public.one")
+            until(lambda: site.source_status("one")["loading"], 10, "it is being read")
+            failures, heartbeats = (site.database_status()[n] for n in ("failures", "heartbeats"))
+            fresh: list[bool] = []
+
+            def beats() -> bool:
+                fresh.append(answer(site, "two")["fresh"])
+                assert site.value(sessions) <= 3
+                return bool(site.database_status()["heartbeats"] > heartbeats + 20)
+
+            until(beats, 30, "heartbeats go on")
+            assert site.source_status("one")["loading"], "all the while"
+            assert fresh.count(False) <= len(fresh) // 10, "a busy machine may be late once"
+            proxy.heal()
+            until(lambda: site.source_status("one")["loads"] > loads, 20, "it is read")
+            assert_other_is_followed(site)
+            assert site.database_status()["failures"] == failures
+            until(lambda: site.source_status("two")["audits"] > 0, 20, "audits have their turn again")

@@ -265,7 +265,7 @@ def test_a_secret_is_replaced_without_a_token_refused(
         new_file.write_bytes(base64.b64encode(new[:31]))
         daemon.sighup()
         daemon.wait_notified("READY=1", 3)
-        assert "everything stays as it was" in daemon.log()
+        until(lambda: "everything stays as it was" in daemon.log(), 10, "it is said")
         assert there.ask(of_old, of_new).names == ["valid", "valid"]
         new_file.write_bytes(base64.b64encode(new))
         there.source("issued", jwt_secret_file=str(new_file), **COLUMNS)

@@ -75,6 +75,29 @@ def test_nothing_is_written_unless_the_column_is_mapped(site: Installation) -> N
     assert "UPDATE" not in site.cli.sql("grant", site.config)
 
 
+def test_seconds_are_not_written_among_milliseconds(site: Installation) -> None:
+    """Nor does what the application writes there look like a lost change to an audit."""
+    table(site, "bigint")
+    site.sql("CREATE TABLE u (LIKE t INCLUDING ALL)")
+    site.source("u", table="public.u", id="id", key="key", last_used_at="used")
+    site.sql("INSERT INTO t VALUES (1, 'key 1', NULL, 1790000000000), (2, 'key 2', NULL, NULL)")
+    site.sql("INSERT INTO u VALUES (1, 'other 1')")
+    site.freshness["audit"] = "200ms"
+    with site.serve():
+        assert site.ask("key 2", "other 1").names == ["valid", "valid"]
+        until(lambda: site.value("SELECT used FROM u") is not None, 30, "others are written")
+        assert (used(site, 2), last_used(site)["written"]) == (None, 0)
+        site.sql("UPDATE t SET used = 1790000000000 WHERE id = 2")
+        audits = site.source_status("t")["audits"]
+        until(lambda: site.source_status("t")["audits"] >= audits + 3, 30, "it is audited")
+        assert site.source_status("t")["audit_mismatches"] == 0
+        site.sql("UPDATE t SET used = NULL")
+        site.reload("public.t")
+        site.wait_source("t", loads=2)
+        assert site.ask("key 2").names == ["valid"]
+        wait_used(site, 2)
+
+
 @pytest.mark.parametrize("preset", ["external_credentials", "auth_api_key", "api_keys"])
 def test_no_preset_maps_it(site: Installation, preset: str) -> None:
     site.source("t", preset=preset, **({"peppers": "/"} if preset == "api_keys" else {}))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import seeds, wire
+from harness import child, seeds, wire
 from harness.programs import Daemon, sanitized
 from harness.wait import scaled, until
 from harness.wire import Raw
@@ -142,11 +142,6 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databases) -> None:
     """Fault 36: none is left. Those who have one are answered, others refused, nobody hangs."""
     if sanitized():
@@ -161,7 +156,7 @@ def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databa
         )
         held = [stack.enter_context(connect(there, GREEDY)) for _ in range(40)]
         answered = refused = 0
-        spent = cpu_s(daemon.pid)
+        spent = child.cpu_seconds(daemon.pid)
         for raw in held:
             reply = raw.ask(wire.verify([KEY]))
             if reply.type == wire.ERROR:
@@ -171,7 +166,7 @@ def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databa
                 answered += 1
         assert answered <= 3 and refused >= 37
         assert old.ask(wire.verify([KEY])).answers == [("valid", True)], "and fresh"
-        assert cpu_s(daemon.pid) - spent < scaled(1.5), "it does not spin"
+        assert child.cpu_seconds(daemon.pid) - spent < scaled(1.5), "it does not spin"
         reply = status.ask(wire.frame(wire.STATUS))
         assert b'"refused_no_descriptors":0' not in reply.body
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, usual)

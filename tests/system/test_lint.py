@@ -55,9 +55,11 @@ CREATE TABLE nothing (id int PRIMARY KEY, key text UNIQUE);
 CREATE TABLE parts (id int PRIMARY KEY, key text) PARTITION BY RANGE (id);
 CREATE TABLE part PARTITION OF parts FOR VALUES FROM (1) TO (100);
 CREATE TABLE replica (id int PRIMARY KEY, key text UNIQUE);
+CREATE TABLE numbers (id int PRIMARY KEY, key text UNIQUE, expires_at bigint, last_used_at bigint);
+CREATE TABLE refused (id int PRIMARY KEY, key text UNIQUE, status text, revoked_at timestamptz);
 """
 PLAIN_ROWS = f"""
-INSERT INTO plain (id, key) VALUES (1, NULL), (2, NULL), (3, NULL);
+INSERT INTO plain (id, key) VALUES (1, NULL), (2, NULL), (3, '');
 INSERT INTO plain (id, key, status) VALUES (4, '{LONG}4', 'paused'), (5, '{LONG}5', NULL);
 INSERT INTO plain (id, key, scopes) VALUES (6, '{LONG}6', '{{"a": 1}}'), (7, '{LONG}7', '["a b"]');
 INSERT INTO plain (id, key, subject) VALUES (8, '{LONG}8', repeat('s', 5000));
@@ -70,6 +72,12 @@ INSERT INTO plain (id, key, expires_at) VALUES (17, '{LONG}17', now() - interval
                                                (18, '{LONG}18', now() + interval '1 h'),
                                                (19, '{SECRET}_19', '-infinity');
 INSERT INTO plain (id, key, scopes) VALUES (20, '{LONG}20', '["fine"]');
+"""
+NUMBERS_ROWS = f"""
+INSERT INTO numbers VALUES (1, '{LONG}n1', NULL, NULL), (2, '{LONG}n2', 7258118400, 0),
+                           (3, '{LONG}n3', 7258118401, 1790000000000), (4, '{LONG}n4', -1, -1),
+                           (5, '{LONG}n5', 1900000000000, NULL);
+INSERT INTO refused VALUES (1, '{LONG}r1', 'revoked', now()), (2, '{LONG}r2', 'revoked', NULL)
 """
 OTHER_ROWS = f"INSERT INTO other VALUES (1, '{LONG}4'), (2, '{LONG}twin'), (3, '{LONG}other')"
 PLAIN = {
@@ -93,10 +101,13 @@ EXPECTED = {
     "parts": {"L402": 0, "L404": 0},
     "part": {"L302": 1, "L402": 0, "L405": 0},
     "replica": {"L406": 0},
+    "numbers": {"L207": 3, "L214": 2},
+    "refused": {"L213": 2},
 }
 # Shown by tests of their own, or not to be made with a real table.
-# L114, L115: test_followed.py; L116: test_last_used.py; L403, L407: below
-ELSEWHERE = {"L114", "L115", "L116", "L207", "L211", "L403", "L407"}
+# L114, L115: test_followed.py; L116: test_last_used.py; L212: test_encodings.py;
+# L408: test_triggers.py; L403, L407: below
+ELSEWHERE = {"L003", "L114", "L115", "L116", "L211", "L212", "L403", "L407", "L408"}
 
 
 def digest_of(key: str) -> bytes:
@@ -118,6 +129,7 @@ def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]
         site.sql("INSERT INTO hashed VALUES (%s, %s, 'pepper_v2')", row_id, bytes(size))
     site.sql(f"INSERT INTO parts VALUES (1, '{LONG}part')")
     site.sql(f"INSERT INTO replica VALUES (1, '{LONG}replica')")
+    site.sql(NUMBERS_ROWS)
     # What CREATE SUBSCRIPTION would enter for it.
     site.sql(
         "SET allow_system_table_mods = on; INSERT INTO pg_subscription_rel (srsubid, srrelid,"
@@ -138,6 +150,10 @@ def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]
     )
     for name in ("other", "nothing", "parts", "part", "replica"):
         site.source(name, table=f"public.{name}", **columns)
+    uses = {name: name for name in ("expires_at", "last_used_at")}
+    site.source("numbers", table="public.numbers", **columns, **uses)
+    refusals = {name: name for name in ("status", "revoked_at")}
+    site.source("refused", table="public.refused", **columns, **refusals)
     site.install()
     yield site
     site.close()
@@ -148,7 +164,7 @@ def test_check_numbers_every_warning_and_note(odd: Installation) -> None:
     assert findings_of(checked) == EXPECTED
     assert 'The versions: "pepper_v1.key" (2), "pepper_v0.key" (1), NULL (1).' in checked
     assert '2 rows hold keys that source "plain" holds as well' in checked
-    assert "errors: 0, warnings: 13, notes: 8. docs/lint.md" in checked
+    assert "errors: 0, warnings: 15, notes: 9. docs/lint.md" in checked
     assert "The configuration and its tables are in order." in checked
     assert SECRET not in checked
 
@@ -188,7 +204,8 @@ def queries(number: str) -> list[str]:
 
 def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
     """As printed, with the columns named as there."""
-    tables = {"L202": "hashed", "L203": "hashed", "L208": "tokens"}
+    tables = {"L202": "hashed", "L203": "hashed", "L208": "tokens", "L207": "numbers"}
+    tables |= {"L213": "refused", "L214": "numbers"}
     found = {}
     for number in SECTIONS:
         found[number] = []
@@ -204,7 +221,8 @@ def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
     assert len(found["L203"][0]) == 5
     assert sorted(found["L204"][1]) == [4, 5]
     assert (found["L205"], found["L206"]) == ([[6]], [[7]])
-    assert found["L208"] == [[1]]
+    assert (found["L207"], found["L208"], found["L214"]) == ([[3, 4, 5]], [[1]], [[3, 4]])
+    assert found["L213"] == [["revoked", "revoked"]]
     assert (found["L209"], found["L210"], found["L304"]) == ([[8]], [[9]], [[17, 19]])
     assert found["L301"] == [[[10, 11]]]
     assert sorted(found["L302"][0]) == [4, 10, 11]

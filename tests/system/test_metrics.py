@@ -201,19 +201,77 @@ def test_rubbish_costs_its_own_connection(there: Monitored, rubbish: bytes) -> N
         assert get(there.metrics, "/livez").status == 200
 
 
+def test_probes_are_answered_while_a_thousand_say_nothing(there: Monitored) -> None:
+    with there.serve(), contextlib.ExitStack() as stack:
+        for round_ in range(10):
+            for _ in range(100):
+                silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                silent.settimeout(scaled(5))
+                silent.connect(str(there.metrics))
+            for path in ("/livez", "/readyz", "/metrics"):
+                began = time.monotonic()
+                assert get(there.metrics, path).status == 200, round_
+                assert time.monotonic() - began < scaled(1)
+
+
+def test_which_host_and_which_target(cluster: Any, databases: Databases) -> None:
+    """RFC 9112 section 3.2; and a page in a browser must not read it under a name of its own."""
+    there = Monitored(cluster, databases)
+    there.more = '[metrics]\nlisten = "127.0.0.1:0"'
+    there.install()
+
+    def status(request: str) -> int:
+        with socket.create_connection(("127.0.0.1", port), scaled(5)) as raw:
+            raw.sendall(request.encode())
+            return int(raw.recv(64).split()[1])
+
+    with there.serve() as daemon:
+        port = int(re.findall(r"metrics on http://127\.0\.0\.1:(\d+)/metrics", daemon.log())[0])
+        for host, expected in {
+            "127.0.0.1": 200,
+            f"127.0.0.1:{port}": 200,
+            "localhost": 200,
+            "LOCALHOST:1": 200,
+            "[::1]:9": 200,
+            "127.3.2.1": 200,
+            "evil.example": 421,
+            "127.0.0.1.evil.example": 421,
+            "localhost.evil.example": 421,
+            "10.0.0.1": 421,
+            "[::2]": 421,
+            "[::1": 421,
+        }.items():
+            assert status(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n") == expected, host
+        one = "Host: localhost\r\n"
+        assert status("GET /livez HTTP/1.1\r\n\r\n") == 400, "no Host"
+        assert status(f"GET /livez HTTP/1.1\r\n{one}{one}\r\n") == 400, "two"
+        assert status("GET /livez HTTP/1.0\r\n\r\n") == 200
+        assert status(f"GET http://localhost/livez HTTP/1.1\r\n{one}\r\n") == 200
+        assert status(f"GET HTTP://127.0.0.1:1/livez?x HTTP/1.1\r\n{one}\r\n") == 200
+        assert status(f"GET http://evil.example/livez HTTP/1.1\r\n{one}\r\n") == 421
+        assert status(f"GET http://localhost HTTP/1.1\r\n{one}\r\n") == 404
+    there.close()
+
+
+def test_the_start_is_one_moment(there: Monitored) -> None:
+    with there.serve():
+        starts = {scrape(there.metrics).get("process_start_time_seconds") for _ in range(20)}
+        assert len(starts) == 1 and abs(starts.pop() - time.time()) < scaled(60)
+
+
 def test_those_who_say_nothing_are_let_go(there: Monitored) -> None:
-    """All places are taken by callers who ask for nothing; the next has his turn after them."""
+    """All places are taken by callers who ask for nothing; who has waited longest makes room."""
     with there.serve() as daemon, contextlib.ExitStack() as stack:
         open_before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
-        for _ in range(40):
+        for _ in range(100):
             idle = stack.enter_context(socket.socket(socket.AF_UNIX))
             idle.settimeout(scaled(10))
             idle.connect(str(there.metrics))
         until(
-            lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= open_before + 16, 10, "all taken"
+            lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= open_before + 64, 10, "all taken"
         )
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == open_before + 16
-        connection = UnixHttp(there.metrics, deadline_s=60)
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == open_before + 64
+        connection = UnixHttp(there.metrics)
         assert connection.ask("/livez").status == 200
         connection.close()
         with Raw(there.socket) as raw:

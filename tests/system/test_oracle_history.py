@@ -10,6 +10,7 @@ from oracle.history import (
     DISABLED,
     EXPIRED,
     LONG_AGO,
+    LOST,
     NOT_YET_VALID,
     NS_PER_MS,
     NS_PER_S,
@@ -399,3 +400,43 @@ def test_answers_that_say_the_same_take_one_line() -> None:
     assert (valid.count, valid.first_sent, valid.last_received) == (2, 2, 5)
     assert (valid.least_age_ms, valid.greatest_age_ms) == (3, 7)
     assert (refused.verdict, refused.count) == (REVOKED, 2)
+
+
+# ---- a table that the mapping cannot read between 10 s and 20 s
+
+UNREADABLE_AT = history((0, 1, GOOD), (10 * NS_PER_S, 10 * NS_PER_S, LOST), (20 * NS_PER_S, 20 * NS_PER_S, BAD))
+
+
+@pytest.mark.parametrize("verdict", [VALID, REVOKED, UNKNOWN, DISABLED])
+def test_no_answer_is_fresh_while_the_table_cannot_be_read(verdict: int) -> None:
+    assert is_wrong(UNREADABLE_AT, answer(verdict, 11 * NS_PER_S + 1)) == "bound"
+    stale = answer(verdict, 15 * NS_PER_S, fresh=False, age_ms=5000)
+    assert is_wrong(UNREADABLE_AT, stale) == (None if verdict == VALID else "age")
+
+
+def test_what_was_known_before_may_be_served_with_its_age() -> None:
+    assert is_wrong(UNREADABLE_AT, answer(VALID, 15 * NS_PER_S, fresh=False, age_ms=5000)) is None
+    assert is_wrong(UNREADABLE_AT, answer(VALID, 15 * NS_PER_S, fresh=False, age_ms=4998)) == "age"
+
+
+def test_no_sync_succeeds_while_the_table_cannot_be_read() -> None:
+    behind = answer(VALID, 10 * NS_PER_S + 2, age_ms=1000, synced=10 * NS_PER_S + 1)
+    assert is_wrong(UNREADABLE_AT, behind) == "sync"
+
+
+def test_mended_it_must_be_right_again() -> None:
+    assert is_wrong(UNREADABLE_AT, answer(REVOKED, 20 * NS_PER_S)) is None
+    assert is_wrong(UNREADABLE_AT, answer(VALID, 20 * NS_PER_S)) == "bound"
+
+
+# ---- whose key it is
+
+
+@pytest.mark.parametrize(
+    ("row", "subject", "why"),
+    [("1", "1234", None), ("1", "825373492", "bound"), ("1", None, "bound"), ("2", "1234", "bound")],
+)
+def test_an_answer_that_names_somebody_else_is_wrong(row: str, subject: str | None, why: str | None) -> None:
+    timeline = history((0, 1, Version(VALID, 1, subject="1234")))
+    given = answer(VALID, 5 * NS_PER_S)._replace(row=row, subject=subject)
+    assert is_wrong(timeline, given) == why

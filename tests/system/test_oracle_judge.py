@@ -84,6 +84,14 @@ def test_the_row_is_taken_from_the_claims(judge: Judge) -> None:
         assert len(judge.violations) == wrong
 
 
+def test_the_subject_is_taken_from_the_claims(judge: Judge) -> None:
+    judge.committed(judge.begin({KEYS[0]: GOOD._replace(row="k17", subject="ann")}))
+    for subject, wrong in ((b"ann", 0), (b"eve", 1)):
+        claims = b"\x02\x03\x00k17" + b"\x03\x03\x00" + subject
+        judge.take([batch(reply(VALID, claims=claims), 0)])
+        assert len(judge.violations) == wrong
+
+
 def test_every_source_must_have_been_seen_fresh(judge: Judge) -> None:
     before = now_ns()
     judge.take([batch(reply(1), 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
@@ -182,4 +183,25 @@ def test_peppers_come_from_the_credentials_directory(cluster, databases: Databas
         assert there.ask("sk_hashed_0123456789").names == ["valid"]
         [source] = there.cli.status()["sources"]
         assert source["accepted_by_pepper"] == {"db_hmac_api_keys_token_hash_v1.key": 1}
+    there.close()
+
+
+def test_what_editors_leave_beside_peppers_is_none(cluster, databases: Databases) -> None:
+    there = Installation(cluster, databases.new("api_keys"))
+    pepper = seeds.Pepper("pepper_v1", secrets.token_bytes(32))
+    pepper.write_to(there.peppers)
+    (there.peppers / ".#pepper_v1.key").symlink_to("somebody@host.1234:5678")  # emacs' lock
+    (there.peppers / "._pepper_v1.key").write_bytes(b"of another system, thirty-two by")
+    (there.peppers / ".pepper_v1.key.swp").write_bytes(b"x" * 5000)
+    (there.peppers / "pepper_v1.key~").write_bytes(b"the one before it")
+    (there.peppers / "old.key").mkdir()
+    there.source("api_keys", preset="api_keys", peppers=str(there.peppers))
+    tenant = seeds.insert_tenant(there.conn, "Acme")
+    seeds.insert_api_key(there.conn, tenant, None, "a", "sk_hashed_0123456789", pepper)
+    with there.serve():
+        assert there.ask("sk_hashed_0123456789").names == ["valid"]
+        assert there.source_status("api_keys")["accepted_by_pepper"] == {"pepper_v1.key": 1}
+    os.mkfifo(there.peppers / "pepper_v2.key")
+    done = check_config(there.config).expect(2)
+    assert "no regular file" in done.stderr
     there.close()

@@ -286,6 +286,49 @@ def test_triggers_of_a_third_roles_are_found(site: Installation) -> None:
     alone.close()
 
 
+EVES = """CREATE FUNCTION public.evil(text, int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+    CREATE OPERATOR public.### (FUNCTION = public.evil, LEFTARG = text, RIGHTARG = int);
+    CREATE TYPE public.mood AS ENUM ('good');
+    CREATE FUNCTION public.as_json(public.mood) RETURNS json LANGUAGE sql IMMUTABLE AS 'SELECT ''{}''::json';
+    ALTER FUNCTION public.evil(text, int) OWNER TO eve; ALTER OPERATOR public.###(text, int) OWNER TO eve;
+    ALTER FUNCTION public.as_json(public.mood) OWNER TO eve;"""
+BEHIND = {
+    "an operator in the check of a domain": """CREATE DOMAIN public.d AS text CHECK (VALUE OPERATOR(public.###) 1);
+        ALTER TABLE owner1.k ADD CHECK ((key::public.d)::text IS NOT NULL)""",
+    "a domain in the check of a domain": """CREATE DOMAIN public.e AS text CHECK (public.evil(VALUE, 1));
+        CREATE DOMAIN public.f AS text CHECK ((VALUE::public.e)::text IS NOT NULL);
+        ALTER TABLE owner1.k ADD CHECK ((key::public.f)::text IS NOT NULL)""",
+    "a rule": """CREATE RULE r AS ON UPDATE TO owner1.k DO ALSO SELECT public.evil('', 1)""",
+    "a cast": """CREATE CAST (public.mood AS json) WITH FUNCTION public.as_json(public.mood);
+        ALTER TABLE owner1.k ADD CHECK (to_json('good'::public.mood) IS NOT NULL OR key = 'x')""",
+}
+
+
+@pytest.mark.parametrize("made", BEHIND.values(), ids=BEHIND.keys())
+def test_code_of_a_third_role_behind_what_an_update_runs_is_found(
+    site: Installation, made: str
+) -> None:
+    alone = Installation(site.cluster, site.dbname)
+    alone.source(OWNER1, table="owner1.k", id="id", key="key", last_used_at="used")
+    alone.install()
+    alone.check()
+    alone.sql(EVES)
+    alone.sql(made)
+    assert "of role eve" in check_config(alone.config).expect(1).stdout
+    alone.close()
+
+
+def test_what_an_owner_calls_his_own_is_cut(site: Installation) -> None:
+    """All findings fit into a status, however long the names in them are."""
+    with site.serve() as daemon:
+        columns = ", ".join(f"ADD c{'x' * 55}{i:04} int" for i in range(1500))
+        site.sql(f"ALTER TABLE owner1.k RENAME key TO elsewhere; ALTER TABLE owner1.k {columns}")
+        site.wait_source(OWNER1, suspended=True)
+        (found,) = [f for f in site.source_status(OWNER1)["findings"] if f["number"] == "L104"]
+        assert len(found["text"]) < 3000 and "Set the right one" in found["text"]
+        assert max(map(len, daemon.log().splitlines())) < 5000
+
+
 def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, databases: Databases) -> None:
     """Code of a table's owner, run as a superuser, would own the server: though he owns all tables read."""
     made = Installation(cluster, databases.new(), user=SUPERUSER, allow_superuser=True)
@@ -300,4 +343,30 @@ def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, datab
         CREATE INDEX ON owner1.k ((owner1.f(1) + id))""",
     )
     assert "L118" in check_config(made.config).expect(1).stdout
+    made.close()
+
+
+def test_a_status_that_would_be_too_long_leaves_findings_out(
+    cluster: PrivateCluster, databases: Databases
+) -> None:
+    """Many sources, each with much to say: the counters and states are told all the same."""
+    roles = {
+        "subject": "text", "tenant": "text", "scopes": "text", "metadata": "text", "status": "text",
+        "enabled": "boolean", "expires_at": "timestamptz", "not_before": "timestamptz",
+        "revoked_at": "timestamptz", "disabled_at": "timestamptz", "deleted_at": "timestamptz",
+    }  # fmt: skip
+    made = Installation(cluster, databases.new())
+    columns = ", ".join(f"{name} {kind}" for name, kind in roles.items())
+    made.sql(f"CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE NOT NULL, {columns})")
+    for i in range(32):
+        made.source(f"source{i}", table="public.t", id="id", key="key", **{name: name for name in roles})
+    made.freshness |= {"audit": "0s"}
+    with made.serve():
+        renames = "; ".join(f"ALTER TABLE t RENAME {name} TO gone_{name}" for name in roles)
+        more = ", ".join(f"ADD a{'x' * 57}{i:02} int" for i in range(40))
+        made.sql(f"{renames}; ALTER TABLE t {more}")
+        until(lambda: all(s["suspended"] for s in made.cli.status()["sources"]), 30, "all are found")
+        sources = made.cli.status()["sources"]
+        assert len(sources) == 32
+        assert all("left_out" in source and "findings" not in source for source in sources)
     made.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from harness import seeds, wire
 from harness.postgres import PrivateCluster
 from harness.programs import Daemon, program, sanitized
 from harness.ptrace import StoppedThread, thread_id
+from harness.scrape import get, scrape
 from harness.wait import scaled, until
 from harness.wire import Raw
 from installation import Databases, Installation
@@ -191,6 +194,148 @@ def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Install
         until(lambda: "reload failed, everything stays" in daemon.log(), 10, "the log says it")
         assert "`connections` must be a whole number" in daemon.log()
         assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+
+
+def test_a_failed_reload_shows(there: Installation) -> None:
+    """To who has asked for it, to monitoring, and to who looks."""
+    metrics = there.folder / "metrics.sock"
+    there.more = f'[metrics]\nlisten = "{metrics}"\n'
+    with Daemon(there.config) as daemon:
+        reload = lambda: there.cli.run("--socket", str(there.socket), "reload")  # noqa: E731
+
+        def shown() -> tuple[Any, ...]:
+            told = scrape(metrics)
+            counts = [told.get("reloads_total", result=result)
+                      for result in ("succeeded", "failed")]  # fmt: skip
+            status = there.cli.status()["reloads"]
+            assert [status["succeeded"], status["failed"]] == counts
+            return (*counts, told.get("last_reload_successful"), "last_error" in status)
+
+        done = reload().expect(0)
+        assert done.stdout == "Reloaded.\n" and shown() == (1, 0, 1, False)
+        assert get(metrics, "/readyz").body == "ok\n"
+        daemon.write_config(there.config + "[limits]\nconnections = 'many'\n")
+        done = reload().expect(1)
+        assert "`connections` must be a whole number" in done.stderr
+        until(lambda: shown() == (1, 1, 0, True), 5, "it shows")
+        assert get(metrics, "/readyz").body.startswith("ok\nthe last reload failed")
+        daemon.write_config(there.config)
+        reload().expect(0)
+        until(lambda: shown() == (2, 1, 1, False), 5, "it is over")
+        assert get(metrics, "/readyz").body == "ok\n"
+
+
+def test_a_reload_by_who_may_not_see_how_it_goes_is_asked_for_all_the_same(
+    there: Installation,
+) -> None:
+    """Else a rule that is too narrow could not be mended by a reload."""
+    there.more = "[[allow]]\nuid = 0\n"
+    with Daemon(there.config) as daemon:
+        reload = ["--socket", str(there.socket), "reload"]
+        assert "which process it is" in there.cli.run(*reload).expect(3).stderr
+        done = there.cli.run(*reload, env={"MAINPID": str(daemon.pid)}).expect(3)
+        assert "was asked to reload, but does not tell this user" in done.stderr
+        until(lambda: "reloaded: limits" in daemon.log(), 10, "it reloads")
+
+
+def test_a_reload_signals_no_other_process(there: Installation, tmp_path: Path) -> None:
+    """What stands in a status may be another container's number, or a lie."""
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        with Daemon(there.config):
+            done = there.cli.run("--socket", str(there.socket), "reload",
+                                 env={"MAINPID": str(bystander.pid)}).expect(3)  # fmt: skip
+        assert "is no latchkeyd" in done.stderr
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_reload_that_hangs_holds_up_nothing(there: Installation) -> None:
+    """Reading never ends: a FIFO that nobody writes into, as a name service that does not answer."""
+    with Daemon(there.config) as daemon:
+        daemon.config_path.unlink()
+        os.mkfifo(daemon.config_path)
+        daemon.sighup()
+        until(lambda: "could not be read within 10 s" in daemon.log(), 20, "it is given up")
+        assert there.verdict(KEY) == "valid"
+        assert there.cli.status()["reloads"]["failed"] == 1
+        daemon.sighup()
+        until(lambda: "still hangs" in daemon.log(), 5, "no second one waits")
+        # And another one is under way when it is stopped, in order.
+
+
+@pytest.mark.parametrize("name", ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PIPE"])
+def test_signals_that_mean_nothing_end_nothing(there: Installation, name: str) -> None:
+    with Daemon(there.config) as daemon, Raw(there.socket) as raw:
+        os.kill(daemon.pid, getattr(signal, f"SIG{name}"))
+        assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
+
+
+def test_a_quit_is_an_orderly_stop(there: Installation) -> None:
+    with Daemon(there.config, wait=False) as daemon:
+        daemon.wait_ready()
+        os.kill(daemon.pid, signal.SIGQUIT)
+        assert daemon.wait_exit() == 0
+        assert "stopped" in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("limits", "uid"),
+    [
+        (["--nproc=1:1"], 4001),
+        *[([f"--as={mib << 20}"], None) for mib in (40, 60, 80, 100, 120, 160, 200)],
+    ],
+)
+def test_limits_at_the_start_are_told_in_a_sentence(
+    there: Installation, limits: list[str], uid: int | None
+) -> None:
+    if sanitized():
+        pytest.skip("a sanitizer takes terabytes of addresses")
+    there.password_file.chmod(0o644)
+    there.folder.chmod(0o777)
+    there.listen["workers"] = 4
+    daemon = Daemon(there.config, limits=limits, uid=uid, wait=False)
+    try:
+        daemon.start()
+        ended = lambda: daemon.exit_code is not None or "READY=1" in daemon.notifications  # noqa: E731
+        until(ended, 30, "it ends, or serves")
+        if daemon.exit_code is None:
+            assert uid is None and daemon.stop() == 0, "there was enough"
+        else:
+            assert daemon.exit_code in (1, 127), daemon.log()  # 127: not even its libraries fit
+            assert "terminate called" not in daemon.log()
+            assert len(daemon.log().strip().splitlines()) >= 1
+            if uid is not None:
+                assert "no more threads are to be had" in daemon.log()
+    finally:
+        daemon.close()
+
+
+def test_a_socket_that_is_gone_shows_and_a_successors_stays(there: Installation) -> None:
+    metrics = there.folder / "metrics.sock"
+    there.more = f'[metrics]\nlisten = "{metrics}"\n'
+    with Daemon(there.config) as daemon:
+        with Raw(there.socket) as raw:
+            assert scrape(metrics).get("socket_in_place") == 1
+            there.socket.rename(there.folder / "aside")
+            until(lambda: "is gone, or another file stands there" in daemon.log(), 3, "it is told")
+            assert scrape(metrics).get("socket_in_place") == 0
+            ready = get(metrics, "/readyz")
+            assert ready.status == 503 and "the socket's file is gone" in ready.body
+            reply = raw.ask(wire.frame(wire.STATUS, 7))
+            assert json.loads(reply.body)["socket_in_place"] is False
+        # Somebody emptied the folder, and a successor listens there by now.
+        successor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        successor.bind(str(there.socket))
+        successor.listen()
+        assert daemon.stop() == 0
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(str(there.socket))
+        successor.close()
+        there.socket.unlink()
+        daemon.start().wait_ready()
 
 
 def test_a_storm_of_signals_changes_nothing(there: Installation) -> None:

@@ -114,6 +114,29 @@ def test_the_daemon_goes_and_comes_again(there: Installation) -> None:
         assert terminal.wait() == 0
 
 
+def test_an_interrupt_is_no_failure(there: Installation) -> None:
+    top = [str(program("latchkey")), "--socket", str(there.socket), "top"]
+    with there.serve():
+        with OnTerminal(*top) as terminal:
+            until(lambda: terminal.shows("latchkeyd"), 10, "it shows something")
+            terminal.type("\x03")
+            assert terminal.wait() == 0
+        text = subprocess.Popen([*top, "--plain"], stdout=subprocess.PIPE)
+        assert text.stdout is not None and text.stdout.readline()
+        text.send_signal(signal.SIGINT)
+        assert text.wait(scaled(10)) == 0
+        text.stdout.close()
+
+
+def test_a_dumb_terminal_gets_text_that_scrolls(there: Installation) -> None:
+    top = [str(program("latchkey")), "--socket", str(there.socket), "top"]
+    with there.serve(), OnTerminal("/usr/bin/env", "TERM=dumb", *top) as terminal:
+        until(lambda: terminal.shows("Every source is fresh"), 10, "it shows the state")
+        assert b"\x1b" not in terminal.seen
+        terminal.type("\x03")
+        assert terminal.wait() == 0
+
+
 def test_a_small_terminal_is_enough(there: Installation) -> None:
     top = [str(program("latchkey")), "--socket", str(there.socket), "top"]
     with there.serve(), OnTerminal(*top, rows=5, columns=20) as terminal:

@@ -338,7 +338,8 @@ def test_a_reload_with_a_broken_pepper_changes_nothing(
         daemon.sighup()
         daemon.wait_notified("READY=1", 2)
         assert site.verdict("sk_steady") == "valid"
-        assert "reload failed" in daemon.log() and str(broken) in daemon.log()
+        until(lambda: "reload failed" in daemon.log(), 10, "it is said")
+        assert str(broken) in daemon.log()
         assert "this is not hex" not in daemon.log()
     site.close()
 

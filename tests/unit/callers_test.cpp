@@ -44,6 +44,46 @@ TEST(CallerRules, AllowOnlyRootAndTheDaemonsOwnUserWithoutARule) {
   EXPECT_FALSE(rights({allow_uid(kAlice)}, peer(kBob)).has_value());
 }
 
+// A user namespace (of a container, say) that maps few ids shows the overflow id for all others.
+TEST(CallerRules, TakeNoOverflowIdForSomebody) {
+  constexpr std::uint32_t kNobody = 65'534;
+  const std::vector<AllowOptions> list = {allow_uid(kNobody), allow_gid(kNobody),
+                                          allow_uid(kAlice)};
+  const auto may = [&](const Peer& who, uid_t own, OverflowIds overflow) {
+    return CallerRules(list, kSources, own, overflow).rights_of(who).has_value();
+  };
+  const OverflowIds some{kNobody, kNobody};
+  EXPECT_TRUE(may(peer(kNobody), kOwn, {})) << "where all ids are mapped it is somebody";
+  EXPECT_FALSE(may(peer(kNobody), kOwn, some));
+  EXPECT_FALSE(may(peer(kNobody), kNobody, some)) << "nor is it the daemon's own user";
+  EXPECT_FALSE(may(peer(kBob, kNobody), kOwn, some));
+  EXPECT_FALSE(may(peer(kBob, kBob, {kNobody}), kOwn, some));
+  EXPECT_TRUE(may(peer(kAlice, kNobody, {kNobody}), kOwn, some)) << "her uid is mapped";
+  EXPECT_TRUE(may(peer(0), kNobody, some));
+  const CallerRules rules(list, kSources, kNobody, some);
+  EXPECT_EQ(rules.id_of(peer(kNobody)).share.kind, Share::Kind::kNone);
+}
+
+TEST(OverflowIds, AreWhereAMapIsNotWhole) {
+  const struct {
+    const char* map;
+    const char* overflow;
+    std::optional<std::uint32_t> id;
+  } cases[] = {
+      {"         0          0 4294967295\n", "65534\n", std::nullopt},
+      {"0 100000 65536\n", "65534\n", 65'534},
+      {"0 100000 65536\n", "77\n", 77},
+      {"0 100000 65536\n", "", 65'534},
+      {"", "65534\n", 65'534},
+      {"0 0 1000\n1000 5000 4294966295\n", "65534\n", std::nullopt},
+      {"0 0 4294967294\n", "65534\n", 65'534},
+      {"0 0 4294967295 rubbish\n", "65534\n", 65'534},
+      {"rubbish", "rubbish", 65'534},
+  };
+  for (const auto& [map, overflow, id] : cases)
+    EXPECT_EQ(OverflowIds::of(map, overflow), id) << map;
+}
+
 TEST(CallerRules, SayWhoseQuotasACallerDrawsOn) {
   AllowOptions both = allow_uid(kAlice);
   both.gid = kOps;

@@ -9,11 +9,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <vector>
 
 extern "C" {
-#include "client/c/conversation.h"
+#include "client/c/client.h"
 }
 #include "latchkey/client.h"
 
@@ -30,7 +31,11 @@ std::string little(std::uint64_t value, int bytes) {
   return text;
 }
 
+// Request ids are counted from here on: a client's begin anywhere.
+std::uint64_t ids_from = 0;
+
 std::string frame(int type, std::uint64_t id, const std::string& body = "") {
+  if (id != 0) id += ids_from;
   return little(1, 1) + little(static_cast<std::uint64_t>(type), 1) + little(0, 2) +
          little(16 + body.size(), 4) + little(id, 8) + body;
 }
@@ -48,7 +53,10 @@ std::string error(std::uint64_t id, int code, const std::string& text) {
 
 class ClientConversation : public testing::Test {
  protected:
-  ClientConversation() { EXPECT_NE(client_, nullptr); }
+  ClientConversation() {
+    EXPECT_NE(client_, nullptr);
+    ids_from = client_->talk.last_id;
+  }
   ~ClientConversation() override { latchkey_close(client_); }
 
   // Each is known by the number that is its context.
@@ -96,6 +104,23 @@ class ClientConversation : public testing::Test {
   std::vector<int> contexts_ = std::vector<int>(LATCHKEY_PENDING_MAX + 2);
   std::string text_;
 };
+
+// A reply to what another process, or this one before a fork, has asked fits nothing.
+TEST_F(ClientConversation, RequestIdsBeginWhereNobodyCanForesee) {
+  std::set<std::uint64_t> begins;
+  for (int i = 0; i < 100; ++i) {
+    latchkey_client* other = latchkey_open("/nowhere");
+    EXPECT_LT(other->talk.last_id, std::uint64_t{1} << 62) << "there is room for all that follow";
+    begins.insert(other->talk.last_id);
+    latchkey_close(other);
+  }
+  EXPECT_EQ(begins.size(), 100U);
+  ASSERT_EQ(ask(0), 0);
+  drain();
+  ids_from += 1000;
+  feed(verified(1, 0));
+  EXPECT_THAT(taken(), ElementsAre("0 protocol"));
+}
 
 TEST_F(ClientConversation, RepliesComeInTheOrderOfTheRequestsHoweverTheirBytesArrive) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(ask(i), 0);
@@ -263,6 +288,7 @@ class ClientDeadline : public testing::Test {
   ClientDeadline() {
     talk_.soonest_ms = UINT64_MAX;
     talk_.answers = answers_;
+    ids_from = 0;
   }
   ~ClientDeadline() override {
     talk_.answers = nullptr;
@@ -343,6 +369,7 @@ TEST(ClientFork, LeavesTheConnectionToTheParent) {
   ASSERT_EQ(::listen(listener, 4), 0);
 
   latchkey_client* client = latchkey_open(path.c_str());
+  ids_from = client->talk.last_id;
   latchkey_set_timeout(client, 60000);
   ASSERT_EQ(latchkey_start_ping(client, nullptr), 0);
   latchkey_step(client);

@@ -150,7 +150,7 @@ class ConversationTest : public test::VerifierTest {
       return now_;
     };
     context_.status_json = [](const Rights&) { return std::make_shared<const std::string>("{}"); };
-    const ScopeSet* scopes = in_a_.scopes().intern("read write", {"read", "write"});
+    const ScopeSet* scopes = in_a_.scopes().intern({"read", "write"});
     RecordFacts good = row("17", "good");
     good.subject = "42";
     good.tenant = "7";

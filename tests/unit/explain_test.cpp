@@ -50,7 +50,7 @@ TEST_F(ExplainTest, TellsOfAGoodKeyWhoseItIsAndWhereItWasLookedFor) {
   RecordFacts facts = peppered("17", "k", test::kNewPepper);
   facts.subject = "42";
   facts.tenant = "7";
-  facts.scopes = in_c_.scopes().intern("write read", {"write", "read"});
+  facts.scopes = in_c_.scopes().intern({"write", "read"});
   facts.expires_us = kRealUs + 1'500'000;
   facts.not_before_us = kRealUs - 1;
   in_c_.upsert(facts);
@@ -77,7 +77,7 @@ TEST_F(ExplainTest, ListsEveryConditionNotJustTheFirst) {
   RecordFacts facts = row("1", "k", RowState::kRevoked);
   facts.expires_us = kRealUs - 90'000'000;
   facts.not_before_us = kRealUs + 60'000'000;
-  facts.scopes = in_a_.scopes().intern("read", {"read"});
+  facts.scopes = in_a_.scopes().intern({"read"});
   in_a_.upsert(facts);
   const std::string_view all[] = {"read", "write", "admin"}, any[] = {"x", "y"};
   Terms terms;
@@ -315,6 +315,30 @@ TEST_F(ExplainTest, LooksForTheKeyWithoutWhatWasCopiedWithIt) {
   EXPECT_FALSE(why("  ").contains("stripped_verdict"));
 }
 
+// What editors, chats and pages put into a text, and what applications put before what they store.
+TEST_F(ExplainTest, SeesThroughDecorations) {
+  in_a_.upsert(row("bare", "bare0123"));
+  for (const char* decorated : {"\xEF\xBB\xBF"
+                                "bare0123",
+                                "bare0123\xE2\x80\x8B", "ba\xC2\xADre0123",
+                                "\xC2\xA0"
+                                "bare0123 "}) {
+    const auto told = why(decorated);
+    EXPECT_EQ(told["verdict"], "unknown");
+    EXPECT_EQ(told["stripped_verdict"], "valid") << decorated;
+    EXPECT_FALSE(told.contains("stripped_prefix"));
+  }
+  for (const std::string prefix : {"17|", "cal_", "cal_live_", "a_b_c_"}) {
+    const auto told = why(prefix + "bare0123");
+    EXPECT_EQ(told["stripped_verdict"], "valid") << prefix;
+    EXPECT_EQ(told["stripped_prefix"], prefix);
+  }
+  for (const char* other : {"x17|bare0123", "|bare0123", "calbare0123", "a_b_c_d_bare0123",
+                            "a_prefix_that_is_too_long_bare0123"}) {
+    EXPECT_FALSE(why(other).contains("stripped_prefix")) << other;
+  }
+}
+
 // ---- the whole
 
 // Whatever stands in the maps, the explanation has the verifier's verdict, and its reasons bear it
@@ -337,7 +361,7 @@ TEST_F(ExplainTest, AgreesWithTheVerifier) {
               .digest(key);
     }
     if (random.below(2) == 0) {
-      facts.scopes = writers[chosen]->scopes().intern("read", {"read"});
+      facts.scopes = writers[chosen]->scopes().intern({"read"});
     }
     writers[chosen]->upsert(facts);
   }

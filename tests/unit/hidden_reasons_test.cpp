@@ -74,9 +74,8 @@ class World {
     facts.subject = "subject";
     facts.tenant = "tenant";
     facts.metadata = "{}";
-    facts.scopes = random_.below(2) == 0
-                       ? nullptr
-                       : writers_[source]->scopes().intern("read write", {"read", "write"});
+    facts.scopes =
+        random_.below(2) == 0 ? nullptr : writers_[source]->scopes().intern({"read", "write"});
     switch (random_.below(8)) {
       case 0: facts.state = RowState::kRevoked; break;
       case 1: facts.state = RowState::kDisabled; break;

@@ -345,26 +345,30 @@ TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
 
 TEST_F(KeySetTest, SharesScopeSetsAndKeepsTheirSpellings) {
   EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), nullptr);
-  const ScopeSet* set = writer_.scopes().intern(R"(["b", "a"])", {"b", "a"});
+  const ScopeSet* set = writer_.scopes().intern({"b", "a"});
+  writer_.scopes().remember(R"(["b", "a"])", set);
   EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), set);
-  EXPECT_EQ(writer_.scopes().intern(R"(["b","a"])", {"b", "a"}), set);
-  EXPECT_EQ(writer_.scopes().find(R"(["b","a"])"), set);
+  EXPECT_EQ(writer_.scopes().intern({"b", "a"}), set);
+  EXPECT_EQ(writer_.scopes().find(R"(["b","a"])"), nullptr);
   EXPECT_EQ(claim_of(set->claim, LATCHKEY_CLAIM_SCOPE), "b a") << "as the row lists them";
   EXPECT_TRUE(set->holds("a") && set->holds("b"));
   EXPECT_FALSE(set->holds("b a") || set->holds("") || set->holds("ab"));
 
-  const ScopeSet* none = writer_.scopes().intern("[]", {});
+  const ScopeSet* none = writer_.scopes().intern({});
   EXPECT_EQ(claim_of(none->claim, LATCHKEY_CLAIM_SCOPE), "");
+  EXPECT_EQ(writer_.scopes().size(), 2U);
+  writer_.scopes().forget_texts();
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), nullptr);
   EXPECT_EQ(writer_.scopes().size(), 2U);
 }
 
 TEST_F(KeySetTest, SweepsScopeSetsThatNoRecordHolds) {
   RecordFacts f = row("1", "k");
-  f.scopes = writer_.scopes().intern("held", {"held"});
+  f.scopes = writer_.scopes().intern({"held"});
   writer_.upsert(f);
   for (int i = 0; i < 3000; ++i) {
     const std::string name = "scope" + std::to_string(i);
-    (void)writer_.scopes().intern(name, {name});
+    writer_.scopes().remember(name, writer_.scopes().intern({name}));
   }
   writer_.collect();
   EXPECT_EQ(writer_.scopes().size(), 1U);
@@ -375,19 +379,19 @@ TEST_F(KeySetTest, SweepsScopeSetsThatNoRecordHolds) {
 TEST_F(KeySetTest, KeepsRecordsAndTheirScopesWhileASectionMayHoldThem) {
   Quiescence::Reader reader(quiescence_);
   RecordFacts f = row("1", "k");
-  f.scopes = writer_.scopes().intern("held", {"held"});
+  f.scopes = writer_.scopes().intern({"held"});
   writer_.upsert(f);
   {
     const ReadSection section(reader);
     const Record* record = keys_.map.find(sha256("k"));
     writer_.remove("1");
-    for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern(std::to_string(i), {"s"});
+    for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern({std::to_string(i)});
     writer_.collect();
     EXPECT_EQ(writer_.retired(), 1U);
     EXPECT_EQ(record->key_id(), "1");
     EXPECT_TRUE(record->scopes()->holds("held"));
   }
-  for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern(std::to_string(i), {"s"});
+  for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern({std::to_string(i)});
   writer_.collect();
   EXPECT_EQ(writer_.retired(), 0U);
   EXPECT_EQ(writer_.scopes().size(), 0U) << "the set went with its last record";

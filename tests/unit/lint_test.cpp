@@ -182,7 +182,18 @@ TEST_F(Linting, CountsAnExpiredShortKeyOnce) {
   row_[kFieldExpires] = time;
   row_[kFieldShort] = "s";
   load();
-  EXPECT_THAT(numbers(), ElementsAre("L304"));
+  EXPECT_THAT(numbers(), ElementsAre("L213", "L304"));
+}
+
+TEST_F(Linting, SaysWhenEveryRowRefuses) {
+  for (const char* state : {"r", "d", "x", "u"}) {
+    row_[kFieldState] = state;
+    load();
+  }
+  EXPECT_THAT(numbers(), ElementsAre("L204", "L213"));
+  row_[kFieldState] = "a";
+  load();
+  EXPECT_THAT(numbers(), ElementsAre("L204"));
 }
 
 TEST_F(Linting, SaysHowManyKeysStandInSeveralRows) {
@@ -238,6 +249,10 @@ TEST_F(Linting, SaysWhatTheCatalogueGivesCauseFor) {
   facts_.bypasses_rls = true;
   EXPECT_THAT(only().text, HasSubstr("has BYPASSRLS"));
   facts_.bypasses_rls = false;
+  facts_.prepared_transactions = true;
+  EXPECT_EQ(only().severity(), Severity::kNote);
+  EXPECT_THAT(only().text, HasSubstr("changes public.keys cannot be prepared"));
+  facts_.prepared_transactions = false;
   facts_.has_parts = true;
   EXPECT_THAT(only().text, HasSubstr("through public.keys"));
   facts_.has_parts = false;

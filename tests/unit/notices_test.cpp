@@ -92,6 +92,23 @@ TEST(NoticeQueue, CollapsesTheTableThatFloodsAndNoOther) {
   EXPECT_EQ(popped(queue), "1: " + change("flooded", "3"));
 }
 
+// What cannot be read may name any id of its table; and where the table's name cannot be read, any
+// table whose name is no ASCII.
+TEST(NoticeQueue, TakesWhatItCannotReadForTooMany) {
+  NoticeQueue queue({"a.b", "a.\xC3\xA9", "c.d"});
+  EXPECT_EQ(queue.push_unreadable("{\"t\" : \"a.b\", \"ids\" : [\"\xE9\"]}"), Pushed::kTaken);
+  auto notice = queue.pop();
+  ASSERT_TRUE(notice);
+  EXPECT_EQ(std::get<NoticeQueue::TooMany>(*notice).table, 0U);
+  EXPECT_EQ(queue.push_unreadable("{\"t\" : \"a.\xE9\", \"ids\" : [\"1\"]}"), Pushed::kTaken);
+  notice = queue.pop();
+  ASSERT_TRUE(notice);
+  EXPECT_EQ(std::get<NoticeQueue::TooMany>(*notice).table, 1U);
+  EXPECT_EQ(queue.push_unreadable("{\"t\" : \"x.y\", \"ids\" : [\"\xE9\"]}"), Pushed::kOtherTable);
+  EXPECT_EQ(queue.push_unreadable("\x81"), Pushed::kMalformed);
+  EXPECT_TRUE(queue.empty());
+}
+
 TEST(NoticeQueue, DropsWhatIsNotOursWithoutKeepingIt) {
   NoticeQueue queue({"ours"}, 1'000);
   for (int i = 0; i < 10'000; ++i) {

@@ -103,7 +103,7 @@ class World {
       case 1: return notify();
       case 2: return one_in(8) ? notify_all() : notify();
       case 3:
-      case 4: return one_in(10) ? refuse_task() : finish_task();
+      case 4: return one_in(10) ? (one_in(2) ? refuse_task() : overtake_task()) : finish_task();
       case 5:
       case 6: return return_barrier();
       case 7: return sync();
@@ -240,9 +240,22 @@ class World {
   void refuse_task() {
     if (!task_) return;
     log("refused");
+    give_up_task();
+    task_source().suspended = true;
+    task_.reset();
+    refresh_.work_refused(now_);
+  }
+  void overtake_task() {
+    if (!task_) return;
+    log("overtaken");
+    give_up_task();
+    mark_all(task_source());
+    task_.reset();
+    refresh_.work_overtaken(now_);
+  }
+  void give_up_task() {
     keep_gap();
     Source& source = task_source();
-    source.suspended = true;
     source.refused_at = ++moment_;
     source.retry_ns = now_ + std::max(settings_.suspended_retry_ns, 4 * (now_ - task_since_ns_));
     source.passed_by.clear();
@@ -252,9 +265,7 @@ class World {
       source.all = std::min(source.all.value_or(*reading_.begin()), *reading_.begin());
     source.ids.clear();
     source.named.clear();
-    task_.reset();
     reading_.clear();
-    refresh_.work_refused(now_);
   }
   std::size_t task_index() const {
     return std::visit([](const auto& task) { return task.source; }, *task_);

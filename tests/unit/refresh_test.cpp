@@ -157,6 +157,49 @@ TEST(RefreshScript, BeginsAnewAfterAFailureOfTheRecovery) {
   expect_full_recovery(play, {});
 }
 
+// ---- a barrier whose nonce has to wait, or is refused
+
+// In step, with barrier 3 under way and its question answered.
+Play with_barrier_held() {
+  Play play(2, without_audit());
+  first_conversation().play(play);
+  const std::int64_t until_ns = std::get<Refresh::Wait>(play.next()).until_ns;
+  play.now = std::max(play.now, until_ns);
+  EXPECT_TRUE(play.said().starts_with("barrier"));
+  play.refresh.barrier_held();
+  return play;
+}
+
+TEST(RefreshBarrier, IsNotGivenUpWhileItsNonceWaitsForAConnection) {
+  const RefreshSettings settings;
+  Play play = with_barrier_held();
+  play.now += 10 * settings.barrier_deadline_ns;
+  EXPECT_EQ(play.said(), "wait until ever");
+  play.refresh.barrier_went(play.now);
+  play.now += settings.barrier_deadline_ns - 1;
+  EXPECT_TRUE(play.said().starts_with("wait"));
+  play.now += 1;
+  EXPECT_EQ(play.said(), "disconnect") << "now it is lost";
+}
+
+TEST(RefreshBarrier, ThatIsRefusedProvesNothingAndIsTriedAgainInItsTime) {
+  const RefreshSettings settings;
+  Play play = with_barrier_held();
+  play.refresh.barrier_went(play.now);
+  play.refresh.sync_wanted(77);
+  const std::int64_t refused_ns = play.now;
+  play.refresh.barrier_refused(play.now);
+  EXPECT_EQ(play.refresh.state(), Refresh::State::kLive);
+  const auto wait = std::get<Refresh::Wait>(play.next());
+  EXPECT_EQ(wait.until_ns, refused_ns + settings.heartbeat_ns) << "nor sooner for a sync";
+  play.now = wait.until_ns;
+  const auto next = std::get<Refresh::SendBarrier>(play.next());
+  play.refresh.barrier_returned(next.number);
+  const std::string proof = play.said();
+  EXPECT_TRUE(proof.starts_with("prove")) << proof;
+  EXPECT_TRUE(proof.ends_with(" sync 77")) << "not forgotten: " << proof;
+}
+
 TEST(RefreshBackoff, GrowsWithJitterWithinItsBoundsAndStartsAnewAfterAProof) {
   const RefreshSettings settings;
   std::set<std::int64_t> first_waits;
@@ -705,6 +748,26 @@ TEST_F(RefreshAuditLive, IsForgottenWithTheConnections) {
   play(Script().asks("barrier 2").barrier_returns(2).asks("load 0"));
 }
 
+// ---- a table that is no longer as it was looked up
+
+// What was asked for has not been read: neither what waited for it is proven, nor anything later,
+// until the table has been looked up and read anew.
+TEST_F(RefreshAuditLive, AnOvertakenReadingProvesNothing) {
+  for (const int source : {0, 1}) {
+    play(Script().asks("audit " + std::to_string(source)));
+    play_.refresh.audit_failed();
+  }
+  play(Script().notified(0, {"7"}).asks("reread 0: 7").sync_wanted(5).asks("barrier 2"));
+  play(Script().barrier_returns(2));
+  play(Script().happens("overtaken", [](Play& play) { play.refresh.work_overtaken(play.now); }));
+  const auto action = play_.next();
+  const auto* prove = std::get_if<Refresh::Prove>(&action);
+  ASSERT_NE(prove, nullptr) << describe(action);
+  EXPECT_EQ(prove->sources, std::vector<std::size_t>{1});
+  EXPECT_FALSE(play_.refresh.suspended(0)) << "it can be read";
+  play(Script().asks("load 0").is_done());
+}
+
 // ---- sources that cannot be followed
 
 class RefreshSuspended : public RefreshAuditLive {
@@ -797,13 +860,12 @@ TEST_F(RefreshSuspended, LetGoOfASyncThatIsAbandoned) {
 // ---- several servers
 
 TEST(RefreshHosts, AreTriedInTurnBeforeTheWaitGrows) {
-  RefreshSettings settings = without_audit();
-  settings.hosts = 3;
+  const RefreshSettings settings = without_audit();
   Play play(1, settings, test::seed());
   EXPECT_EQ(play.said(), "connect");
   for (int round = 0; round < 4; ++round) {
     for (int host = 0; host < 3; ++host) {
-      play.refresh.failed(play.now);
+      play.refresh.failed(play.now, /*others=*/host < 2);
       const auto action = play.next();
       std::int64_t waited = 0;
       if (const auto* wait = std::get_if<Refresh::Wait>(&action)) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <map>
+#include <vector>
 
 #include "tests/unit/base64.h"
 #include "tests/unit/helpers.h"
@@ -129,6 +131,16 @@ TEST_F(RowReading, LeavesOutWhatTheRowDoesNotSay) {
   EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_SUBJECT), "(none)");
   EXPECT_EQ(claim_of(*record, LATCHKEY_CLAIM_TENANT), "(none)");
   EXPECT_TRUE(record->metadata().empty());
+}
+
+TEST_F(RowReading, RefusesANumberThatIsNoCountOfSeconds) {
+  const std::string no_time = binary_time(kNoTimePostgresUs);
+  for (const RowField field : {kFieldExpires, kFieldNotBefore}) {
+    row_[kFieldExpires] = row_[kFieldNotBefore] = std::nullopt;
+    row_[field] = no_time;
+    EXPECT_EQ(read()->state(), RowState::kDisabled);
+    expect_odd(Oddity::kUnreadableTime);
+  }
 }
 
 TEST_F(RowReading, KnowsInfinitiesInEitherRole) {
@@ -346,7 +358,6 @@ TEST_F(RowReading, ReadsScopesFromWords) {
       {"", ""},
       {std::nullopt, ""},
       {" , ", ""},
-      {R"(["read"])", R"(["read"])"},  // words, not JSON
   };
   for (const auto& [text, scope] : cases) {
     row_[kFieldScopes] = text;
@@ -426,6 +437,79 @@ TEST_F(RowReading, ReadsScopesTheSameWhateverOtherRowsSaid) {
   row_[kFieldScopes] = "[]";
   const Record* fourth = read();
   EXPECT_EQ(claim_of(fourth->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "");
+}
+
+// Each row alone says what it says after any others, in whatever order: texts that collide with
+// each other, with what a cache may be keyed by, and with themselves after cleaning.
+TEST_F(RowReading, ReadsScopesTheSameAfterAnyOthers) {
+  std::vector<std::string> texts;
+  for (const std::string word : {"admin", "admin ", "a", "[]", "\"", "{"}) {
+    for (const std::string before : {"", " ", "\x01", "\x02", "[\"", "{\"", "\"", "\xC2\xA0"}) {
+      for (const std::string after : {"", " ", "\x01", "\x02", "\"]", "\"}", ",", " \x02"}) {
+        texts.push_back(before + word + after);
+      }
+    }
+  }
+  const auto said = [&](RowReader& reader, const std::string& text) {
+    row_[kFieldScopes] = text;
+    OddityCounts counts{};
+    const auto facts = reader.read(row_, counts);
+    std::string told = facts->state == RowState::kActive ? "active" : "refused";
+    for (const std::uint64_t odd : counts) told += " " + std::to_string(odd);
+    return facts->scopes == nullptr ? told
+                                    : told + claim_of(facts->scopes->claim, LATCHKEY_CLAIM_SCOPE);
+  };
+  test::Random random;
+  for (const char* type : {"text", "jsonb"}) {
+    with_scopes(type);
+    std::map<std::string, std::string> alone;
+    for (const std::string& text : texts) {
+      ScopeSets scopes;
+      RowReader reader(source_, facts_, scopes, {});
+      alone[text] = said(reader, text);
+    }
+    RowReader reader(source_, facts_, scopes_, {});
+    for (int round = 0; round < 20'000; ++round) {
+      const std::string& text = texts[random.below(texts.size())];
+      ASSERT_EQ(said(reader, text), alone[text]) << type << ": " << text;
+    }
+  }
+}
+
+TEST_F(RowReading, TakesTextThatBeginsLikeJsonForJson) {
+  with_scopes("text");
+  const struct {
+    const char* text;
+    const char* scopes;  // null: refused
+  } cases[] = {
+      {R"(["read","write"])", "read write"},
+      {R"(  ["read", "write"] )", "read write"},
+      {R"([])", ""},
+      {R"(read "admin")", R"(read "admin")"},
+      {R"({"scopes":["read"],"comment":"may not use admin api"})", nullptr},
+      {R"({read,write})", nullptr},
+      {R"("read")", nullptr},
+      {R"("read admin)", nullptr},
+      {R"([read, write])", nullptr},
+      {R"(["read"] admin)", nullptr},
+      {R"([["read"]])", nullptr},
+      {R"(, ["read"])", nullptr},
+      {"\xEF\xBB\xBF[\"read\"]", "read"},
+      {"\xEF\xBB\xBF{\"comment\": \"may not use admin api\"}", nullptr},
+      {"\v\f{\"comment\": \"may not use admin api\"}", nullptr},
+      {"\xC2\xA0{\"comment\": \"may not use admin api\"}", nullptr},
+  };
+  for (const auto& [text, scopes] : cases) {
+    row_[kFieldScopes] = text;
+    const Record* record = read();
+    EXPECT_EQ(record->state(), scopes == nullptr ? RowState::kDisabled : RowState::kActive) << text;
+    if (scopes == nullptr) {
+      EXPECT_EQ(record->scopes(), nullptr) << text;
+      expect_odd(Oddity::kBadScopes);
+    } else {
+      EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scopes) << text;
+    }
+  }
 }
 
 TEST_F(RowReading, SharesEqualScopeSets) {
@@ -509,10 +593,54 @@ TEST(RowOddities, HaveNamesAndSentences) {
   EXPECT_FALSE(names.contains(""));
 }
 
+TEST_F(RowReading, RefusesWhatIsNoTextInTheDatabasesEncoding) {
+  source_.scheme = Scheme::kPlain;
+  row_[kFieldUnreadable] = "x";
+  EXPECT_FALSE(read());
+  expect_odd(Oddity::kUnreadableText);
+  row_[kFieldUnreadable].reset();
+  row_[kFieldKey] = kKeyNotAscii;
+  EXPECT_FALSE(read());
+  expect_odd(Oddity::kUnreadableText);
+}
+
 // ---- from the wire
 
+TEST(RowDecoderTest, ConvertsTextThatIsReadAsItIsStored) {
+  RowDecoder decoder({{kFieldId, kBytea, true},
+                      {kFieldKey, kBytea},
+                      {kFieldSubject, kBytea, true},
+                      {kFieldTenant, kBytea, true}},
+                     "WIN1252");
+  RowDecoder::Texts texts;
+  RowView view;
+  const auto decode = [&](std::string_view id, std::string_view subject, std::string_view tenant) {
+    const std::array<std::optional<std::string_view>, 4> row = {id, "\x81", subject, tenant};
+    decoder.decode(row, texts, view);
+  };
+  const std::string longer(100, '\xE9');
+  decode("\xE9t\xE9", "\x80 5", longer);
+  EXPECT_EQ(view[kFieldId], "été");
+  EXPECT_EQ(view[kFieldKey], "\x81") << "no text";
+  EXPECT_EQ(view[kFieldSubject], "€ 5");
+  EXPECT_EQ(view[kFieldTenant]->size(), 200U);
+  EXPECT_FALSE(view[kFieldUnreadable]);
+  decode("1", "2", "a\x81");
+  EXPECT_TRUE(view[kFieldUnreadable]);
+  EXPECT_EQ(view[kFieldSubject], "2");
+  EXPECT_FALSE(view[kFieldTenant]);
+  decode("a\x81", "2", "3");
+  EXPECT_TRUE(view[kFieldUnreadable]);
+  EXPECT_EQ(view[kFieldId],
+            "\xFF"
+            "a\x81")
+      << "rows are told apart by it all the same";
+  decode("1", "2", "3");
+  EXPECT_FALSE(view[kFieldUnreadable]) << "what an earlier row said is gone";
+}
+
 TEST(RowDecoderTest, SpellsOutIntegersOfEachSize) {
-  const RowDecoder decoder({{kFieldId, kInt8}, {kFieldSubject, kInt4}, {kFieldTenant, kInt2}});
+  RowDecoder decoder({{kFieldId, kInt8}, {kFieldSubject, kInt4}, {kFieldTenant, kInt2}}, "UTF8");
   RowDecoder::Texts texts;
   const auto decode = [&](std::string_view id, std::string_view subject, std::string_view tenant) {
     const std::array<std::optional<std::string_view>, 3> row = {id, subject, tenant};
@@ -537,7 +665,7 @@ TEST(RowDecoderTest, SpellsOutIntegersOfEachSize) {
 }
 
 TEST(RowDecoderTest, TakesTheTextOutOfJsonb) {
-  const RowDecoder decoder({{kFieldScopes, kJsonb}, {kFieldMetadata, kJsonb}});
+  RowDecoder decoder({{kFieldScopes, kJsonb}, {kFieldMetadata, kJsonb}}, "UTF8");
   RowDecoder::Texts texts;
   RowView view;
   const auto decode = [&](std::optional<std::string_view> scopes,
@@ -571,7 +699,7 @@ TEST(RowDecoderTest, TakesNoValueOfAnotherLength) {
        "a row's `not_before` is a time of an impossible length"},
   };
   for (const auto& [wire, bytes, said] : kinds) {
-    const RowDecoder decoder({wire});
+    RowDecoder decoder({wire}, "UTF8");
     for (std::size_t length = 0; length <= 17; ++length) {
       // In a heap block of its own size, so that a sanitizer sees whoever reads on.
       const std::vector<char> value(length, '\1');
@@ -594,7 +722,7 @@ TEST(RowDecoderTest, TakesNoValueOfAnotherLength) {
 }
 
 TEST(RowDecoderTest, TakesNoRowOfAnotherWidth) {
-  const RowDecoder decoder({{kFieldId, kText}, {kFieldKey, kText}});
+  RowDecoder decoder({{kFieldId, kText}, {kFieldKey, kText}}, "UTF8");
   RowDecoder::Texts texts;
   RowView view;
   const std::vector<std::optional<std::string_view>> row(3, "x");
@@ -605,7 +733,7 @@ TEST(RowDecoderTest, TakesNoRowOfAnotherWidth) {
 }
 
 TEST(RowDecoderTest, LeavesTextsAndNullsAlone) {
-  const RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}});
+  RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}}, "UTF8");
   RowDecoder::Texts texts;
   const std::array<std::optional<std::string_view>, 3> row = {"an id", std::nullopt, ""};
   RowView view;

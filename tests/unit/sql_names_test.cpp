@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "loader/catalogue.h"
+#include "loader/identity.h"
 #include "loader/queries.h"
 #include "loader/session.h"
 #include "loader/sql_text.h"
 #include "loader/triggers.h"
+#include "loader/version.h"
 
 namespace latchkey {
 namespace {
@@ -22,12 +24,12 @@ using testing::IsEmpty;
 // Words that may stand before a parenthesis without being a function: SQL's own syntax, and the
 // names of what is defined on the spot.
 const std::set<std::string> kSyntax = {
-    "all",      "and",    "any",    "array",    "as",       "base", "by",      "check",
-    "coalesce", "code",   "copy",   "cross",    "domain",   "else", "end",     "exception",
-    "exists",   "for",    "from",   "h",        "if",       "kind", "lateral", "materialized",
-    "named",    "not",    "of",     "on",       "operator", "or",   "over",    "part",
-    "row",      "select", "stdout", "stranger", "then",     "to",   "union",   "update",
-    "used",     "using",  "values", "when",     "where",    "with"};
+    "all",       "and",          "any",   "array",  "as",     "base",     "behind",   "by",
+    "check",     "coalesce",     "code",  "copy",   "cross",  "domain",   "else",     "end",
+    "exception", "exists",       "for",   "from",   "h",      "if",       "join",     "kind",
+    "lateral",   "materialized", "named", "not",    "of",     "on",       "operator", "or",
+    "over",      "part",         "row",   "select", "stdout", "stranger", "then",     "to",
+    "union",     "update",       "used",  "using",  "values", "when",     "where",    "with"};
 // Forms that call an operator which has no name in the text.
 const std::set<std::string> kHidden = {"in",     "between", "like",     "ilike", "similar",
                                        "nullif", "natural", "greatest", "least", "overlaps"};
@@ -124,7 +126,7 @@ std::vector<std::string> unnamed(const std::string& sql) {
     if ((token.text == "from" || token.text == "join") && i + 1 < list.size()) {
       static const std::set<std::string> ours = {
           "new_rows", "old_rows", "h",    "u",       "part",     "used",  "older", "free",
-          "base",     "domain",   "code", "written", "stranger", "named", "kind"};
+          "base",     "domain",   "code", "written", "stranger", "named", "kind",  "behind"};
       const std::string& next = list[i + 1].text;
       const bool named = next == "pg_catalog" || next == "\"" || next == "(" || next == "rows" ||
                          next == "lateral" || ours.contains(next);
@@ -180,7 +182,10 @@ void for_each_table(const F& f) {
             facts.columns[role_name(role)] = type;
             if (output != Output::kBuiltIn) facts.outputs[role_name(role)] = output;
           }
-          f(source, facts);
+          for (const char* of_text : {"UTF8", "LATIN1", "WIN1252", "SQL_ASCII"}) {
+            facts.encoding = of_text;
+            f(source, facts);
+          }
         }
       }
     }
@@ -215,14 +220,18 @@ TEST(SqlNames, AreFullInWhatReadsAndWritesTables) {
 }
 
 TEST(SqlNames, AreFullInWhatAsksTheCatalogue) {
+  const SideRights all{
+      .system = true, .position = true, .start = true, .queue = true, .subscriptions = true};
   for (const std::string& name : preset_names()) {
-    SourceConfig source = source_of(name);
+    SourceConfig source = source_of(name), other = source;
+    other.table = {"other", "t"};
     for (int i = 0; i < 2; ++i) {
       for (const std::string& sql :
-           {inspect_sql(source, {source.table, {"other", "t"}}),
-            "SELECT " + versions_sql({&source}), identity_sql(true), identity_sql(false),
-            identity_rights_sql(), time_zone_sql(source), session_settings(true),
-            session_settings(false)}) {
+           {inspect_sql(source, {&source, &other}, true, true),
+            inspect_sql(source, {&source}, false, false), heartbeat_sql({&source, &other}, all),
+            heartbeat_sql({&source}, {}), identity_sql(all), identity_sql({}), side_rights_sql(),
+            listen_progress_sql(all), listen_progress_sql({}), time_zone_sql(source),
+            session_settings(true), session_settings(false), notify_sql()}) {
         EXPECT_THAT(unnamed(sql), IsEmpty()) << sql;
       }
       source.columns.erase(Role::kLastUsedAt);

@@ -21,17 +21,25 @@ TEST(ChangeNotice, ReadsWhatATriggerSends) {
   auto notice = ChangeNotice::parse(R"({"t" : "public.api_keys", "ids" : ["1", "22", ""]})");
   ASSERT_TRUE(notice.has_value());
   EXPECT_EQ(notice->table, "public.api_keys");
-  EXPECT_FALSE(notice->all);
+  EXPECT_FALSE(notice->truncated);
   EXPECT_EQ(notice->ids, (std::vector<std::string>{"1", "22", ""}));
 
   notice = ChangeNotice::parse(R"({"t":"a.b","all":true})");
   ASSERT_TRUE(notice.has_value());
-  EXPECT_TRUE(notice->all);
+  EXPECT_TRUE(notice->truncated);
+  EXPECT_TRUE(notice->ids.empty());
+
+  EXPECT_FALSE(notice->reload);
+
+  notice = ChangeNotice::parse(R"({"t":"a.b","reload":true})");
+  ASSERT_TRUE(notice.has_value());
+  EXPECT_TRUE(notice->reload);
+  EXPECT_FALSE(notice->truncated);
   EXPECT_TRUE(notice->ids.empty());
 
   notice = ChangeNotice::parse(R"({"t":"a.b","ids":[]})");
   ASSERT_TRUE(notice.has_value());
-  EXPECT_FALSE(notice->all);
+  EXPECT_FALSE(notice->truncated);
 
   notice = ChangeNotice::parse(R"({"t":"a.b","ids":["caf\u00e9","a\"b"]})");
   ASSERT_TRUE(notice.has_value());
@@ -65,6 +73,8 @@ TEST(ChangeNotice, RefusesEverythingElse) {
                           R"({"t":"a.b","all":1})",
                           R"({"t":"a.b","all":"true"})",
                           R"({"t":"a.b","all":null})",
+                          R"({"t":"a.b","reload":false})",
+                          R"({"t":"a.b","reload":"true"})",
                           R"({"t":"a.b","ids":null})",
                           R"({"T":"a.b","all":true})",
                           R"({"t":"a.b","all":true} x)",
@@ -193,7 +203,7 @@ TEST(TriggerSql, ComparesMappedColumnsOnlyAndSendsNothingButIds) {
        at = sql.find("\"token_hash\"", at + 1)) {
     ++key_uses;
   }
-  EXPECT_EQ(key_uses, 2U) << "in the comparison of old and new, nowhere else";
+  EXPECT_EQ(key_uses, 4U) << "in the comparison of old and new, nowhere else";
 }
 
 TEST(TriggerSql, GrantsTheMappedColumnsAndNothingElse) {

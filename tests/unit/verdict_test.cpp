@@ -145,6 +145,83 @@ TEST_F(VerifierTest, RefusesAKeyThatIsRevokedUnderOneOfItsPeppers) {
   EXPECT_EQ(ask("k").digester, 2U);
 }
 
+// ---- several rows with one key
+
+struct Twin {
+  std::size_t source;  // a, b, c
+  std::size_t pepper;  // of c
+  std::string id;
+  RowState state;
+  bool expired;
+};
+
+// schemas.md, "Several rows with one key", word for word.
+std::pair<latchkey_verdict, std::size_t> by_the_rule(const std::vector<Twin>& rows) {
+  std::pair<latchkey_verdict, std::size_t> spoken = {LATCHKEY_UNKNOWN, 9};
+  for (std::size_t source = 0; source < 3; ++source) {
+    std::size_t count = 0, active = 0;
+    bool deleted = false, disabled = false, revoked = false, expired = false;
+    for (const Twin& row : rows) {
+      if (row.source != source) continue;
+      ++count;
+      active += row.state == RowState::kActive ? 1 : 0;
+      deleted |= row.state == RowState::kDeleted;
+      disabled |= row.state == RowState::kDisabled;
+      revoked |= row.state == RowState::kRevoked;
+      expired |= row.expired;
+    }
+    if (count == 0) continue;
+    const latchkey_verdict says = deleted      ? LATCHKEY_DELETED
+                                  : disabled   ? LATCHKEY_DISABLED
+                                  : revoked    ? LATCHKEY_REVOKED
+                                  : active > 1 ? LATCHKEY_DISABLED
+                                  : expired    ? LATCHKEY_EXPIRED
+                                               : LATCHKEY_VALID;
+    if (spoken.first == LATCHKEY_UNKNOWN ||
+        (spoken.first == LATCHKEY_VALID && says != LATCHKEY_VALID)) {
+      spoken = {says, source};
+    }
+  }
+  return spoken;
+}
+
+TEST_F(VerifierTest, JudgesTwinsByOneRuleWhateverTheirOrderAndDigests) {
+  Random random;
+  const Digest digests[] = {sha256("k"), HmacKey(test::as_bytes(kOldPepper)).digest("k"),
+                            HmacKey(test::as_bytes(kNewPepper)).digest("k")};
+  KeySetWriter* writers[] = {&in_a_, &in_b_, &in_c_};
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<Twin> rows(random.below(6));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = {random.below(3), random.below(2), std::to_string(i), kStates[random.below(7) % 4],
+                 random.below(4) == 0};
+    }
+    const auto install = [&](const Twin& twin) {
+      RecordFacts f = row(twin.id, "", twin.state);
+      f.digest = digests[twin.source < 2 ? 0 : 1 + twin.pepper];
+      if (twin.expired) f.expires_us = kRealUs;
+      writers[twin.source]->upsert(f);
+    };
+    std::string first_id;
+    for (int order = 0; order < 3; ++order) {
+      for (std::size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[random.below(i)]);
+      for (const Twin& twin : rows) install(twin);
+      const Finding finding = ask("k");
+      const auto [verdict, source] = by_the_rule(rows);
+      ASSERT_EQ(finding.verdict, verdict) << "round " << round;
+      if (finding.record != nullptr) {
+        ASSERT_EQ(finding.route, source);
+        const std::string id(finding.record->key_id());
+        if (order == 0) first_id = id;
+        ASSERT_EQ(id, first_id) << "the same row speaks, whatever the order";
+      }
+      for (const Twin& twin : rows) writers[twin.source]->remove(twin.id);
+      ASSERT_EQ(ask("k").verdict, LATCHKEY_UNKNOWN);
+    }
+    for (KeySetWriter* writer : writers) writer->collect();
+  }
+}
+
 // ---- scopes
 
 TEST_F(VerifierTest, DemandsAllOfSomeScopesAndAnyOfOthers) {
@@ -175,7 +252,7 @@ TEST_F(VerifierTest, DemandsAllOfSomeScopesAndAnyOfOthers) {
   for (std::size_t i = 0; i < std::size(cases); ++i) {
     const auto& c = cases[i];
     RecordFacts f = row("1", "k");
-    if (c.held) f.scopes = in_a_.scopes().intern(std::to_string(i), *c.held);
+    if (c.held) f.scopes = in_a_.scopes().intern(*c.held);
     in_a_.upsert(f);
     Terms terms;
     terms.all_scopes = c.all;
@@ -202,7 +279,7 @@ TEST_F(VerifierTest, AnswersABatchAsOneByOne) {
     const std::string id = std::to_string(i), key = std::to_string(random.below(150));
     RecordFacts f = row(id, key, kStates[random.below(6) % 4]);
     if (random.below(4) == 0) f.expires_us = kRealUs;
-    if (random.below(2) == 0) f.scopes = in_a_.scopes().intern("read", {"read"});
+    if (random.below(2) == 0) f.scopes = in_a_.scopes().intern({"read"});
     KeySetWriter* writers[] = {&in_a_, &in_b_};
     const std::size_t chosen = random.below(3);
     if (chosen == 2) {

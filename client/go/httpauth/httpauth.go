@@ -3,7 +3,7 @@
 //	http.ListenAndServe(addr, httpauth.Require(client, latchkey.Question{AllScopes: []string{"read"}})(mux))
 //
 // Replies to those who may not in are JSON with the status codes of RFC 6750 §3.1: 401 without a good
-// key, 403 where the key lacks a scope, 503 where it cannot be known.
+// key, 403 where the key lacks a scope, 503 where it cannot be known, 400 for several credentials.
 package httpauth
 
 import (
@@ -25,22 +25,54 @@ func Caller(ctx context.Context) *latchkey.Answer {
 	return answer
 }
 
-// Key is the key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`; "" if there is none.
-func Key(r *http.Request) string {
-	value := r.Header.Get("Authorization")
-	if len(value) > 7 && strings.EqualFold(value[:7], "Bearer ") {
-		if key := strings.TrimSpace(value[7:]); key != "" {
-			return key
+// ErrSeveralCredentials says that a request presents more than one, which it must not (RFC 6750 §2):
+// whoever checks one of them, others may believe another.
+var ErrSeveralCredentials = errors.New("more than one credential in a request")
+
+// Key is the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`; "" if there is none.
+// ErrSeveralCredentials: a header comes twice, or both hold a key.
+func Key(r *http.Request) (string, error) {
+	var keys []string
+	authorizations := r.Header.Values("Authorization")
+	for _, value := range authorizations {
+		if len(value) > 7 && strings.EqualFold(value[:7], "Bearer ") {
+			keys = append(keys, strings.TrimSpace(value[7:]))
 		}
 	}
-	return strings.TrimSpace(r.Header.Get("X-API-Key"))
+	for _, value := range r.Header.Values("X-API-Key") {
+		keys = append(keys, strings.TrimSpace(value))
+	}
+	presented := ""
+	for _, key := range keys {
+		if key != "" && presented != "" {
+			return "", ErrSeveralCredentials
+		}
+		if key != "" {
+			presented = key
+		}
+	}
+	if len(authorizations) > 1 {
+		return "", ErrSeveralCredentials
+	}
+	return presented, nil
 }
 
 // Require lets requests through whose key is valid and meets the question.
 func Require(client *latchkey.Client, question latchkey.Question) func(http.Handler) http.Handler {
+	// Copies: whoever holds the lists may empty them.
+	question.AllScopes = append([]string(nil), question.AllScopes...)
+	question.AnyScopes = append([]string(nil), question.AnyScopes...)
+	if question.MaxAge != nil {
+		age := *question.MaxAge
+		question.MaxAge = &age
+	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			key := Key(r)
+			key, err := Key(r)
+			if err != nil {
+				refuse(w, http.StatusBadRequest, "invalid_request", `Bearer error="invalid_request"`)
+				return
+			}
 			if key == "" {
 				refuse(w, http.StatusUnauthorized, "missing_key", "Bearer")
 				return

@@ -4,11 +4,28 @@
 const { Client, LatchkeyError } = require("../index.js");
 const wire = require("./wire.js");
 
-/** The key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`. */
-function presentedKey(headers) {
-  const bearer = /^bearer +(.*)$/i.exec(headers.authorization ?? "")?.[1].trim();
-  const apiKey = headers["x-api-key"];
-  return bearer || (typeof apiKey === "string" && apiKey.trim()) || undefined;
+/** A request must not present more than one (RFC 6750 §2): whoever checks one of them, others may believe another. */
+class SeveralCredentials extends Error {}
+
+/**
+ * The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, of a request's rawHeaders: names and values in turn.
+ * (Of repeated headers, request.headers holds the first, or all of them joined.) Throws SeveralCredentials.
+ */
+function presentedKey(rawHeaders) {
+  let authorizations = 0;
+  const keys = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i].toLowerCase(), value = rawHeaders[i + 1];
+    if (name === "authorization") {
+      ++authorizations;
+      keys.push(/^bearer +(.*)$/i.exec(value)?.[1].trim());
+    } else if (name === "x-api-key") {
+      keys.push(value.trim());
+    }
+  }
+  const presented = keys.filter(Boolean);
+  if (authorizations > 1 || presented.length > 1) throw new SeveralCredentials();
+  return presented[0];
 }
 
 // A header's bytes come as characters 0 to 255; the key is those bytes.
@@ -17,11 +34,18 @@ const bytes = (text) => Buffer.from(text, "latin1");
 const unavailable = { status: 503, error: "unavailable", header: ["Retry-After", "1"] };
 const refusal = (status, error, challenge) => ({ status, error, header: ["WWW-Authenticate", challenge] });
 
-/** From {client, log, ...terms} to headers => {answer} or {status, error, header}. */
-function judge({ client = new Client(), log = console.error, ...terms } = {}) {
-  wire.question(terms); // what cannot be asked is told when the program starts, not at each request
-  return async (headers) => {
-    const key = presentedKey(headers);
+/** From {client, log, ...terms} to rawHeaders => {answer} or {status, error, header}. */
+function judge({ client = new Client(), log = console.error, ...demands } = {}) {
+  wire.question(demands); // what cannot be asked is told when the program starts, not at each request
+  const terms = structuredClone(demands); // whoever holds the lists may empty them
+  return async (rawHeaders) => {
+    let key;
+    try {
+      key = presentedKey(rawHeaders);
+    } catch (error) {
+      if (!(error instanceof SeveralCredentials)) throw error;
+      return refusal(400, "invalid_request", 'Bearer error="invalid_request"');
+    }
     if (key === undefined) return refusal(401, "missing_key", "Bearer");
     let answer;
     try {
@@ -48,4 +72,4 @@ function judge({ client = new Client(), log = console.error, ...terms } = {}) {
   };
 }
 
-module.exports = { judge, presentedKey };
+module.exports = { SeveralCredentials, judge, presentedKey };

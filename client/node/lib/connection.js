@@ -1,6 +1,7 @@
 // One connection, pipelined: replies come in the order of the requests.
 "use strict";
 
+const { randomBytes } = require("node:crypto");
 const net = require("node:net");
 const { LatchkeyError } = require("./errors.js");
 const wire = require("./wire.js");
@@ -38,7 +39,8 @@ class Connection {
     this.usable = true;
     this._pending = []; // {id, type, decode, resolve, reject}; a queue from _first on
     this._first = 0;
-    this._lastId = 0;
+    // Nobody can foresee where they begin: a reply to another's request fits none of ours.
+    this._lastId = randomBytes(8).readBigUInt64LE();
     this._parts = [];
     this._size = 0;
     this._need = wire.HEADER_BYTES;
@@ -63,9 +65,10 @@ class Connection {
 
   /** The reply to a request; the frame is wiped once it is sent. */
   ask(request) {
-    const id = ++this._lastId;
+    this._lastId = BigInt.asUintN(64, this._lastId + 1n) || 1n; // 0 is the connection's
+    const id = this._lastId;
     return new Promise((resolve, reject) => {
-      this._pending.push({ id: BigInt(id), type: request.type, decode: request.decode, resolve, reject });
+      this._pending.push({ id, type: request.type, decode: request.decode, resolve, reject });
       this._keepAlive();
       const frame = request.encode(id);
       this._socket.write(frame, () => frame.fill(0));

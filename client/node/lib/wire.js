@@ -12,7 +12,6 @@ const REQUEST_BYTES_MAX = 65536;
 const REPLY_BYTES_MAX = 1050644;
 const BATCH_KEYS_MAX = 256;
 const KEY_BYTES_MAX = 4096;
-const SOURCE_BYTES_MAX = 63;
 const SCOPES_MAX = 32;
 const SCOPE_BYTES_MAX = 255;
 const SYNC_TIMEOUT_MS_MAX = 60000;
@@ -66,13 +65,15 @@ function question(terms = {}) {
     // A misspelt demand would let in whom it was to keep out.
     if (!TERMS.includes(name)) throw argument(`there is no ${name}; there are ${TERMS.join(", ")}`);
   }
-  const { source = "", allScopes = [], anyScopes = [], maxAgeMs, claims = true, metadata = false } = terms;
-  if (!/^[A-Za-z0-9_.-]*$/.test(source) || source.length > SOURCE_BYTES_MAX) {
-    throw argument("a source has at most 63 characters out of A-Z a-z 0-9 _ - .");
+  const { source: wanted, allScopes = [], anyScopes = [], maxAgeMs, claims = true, metadata = false } = terms;
+  // An empty one is an unset variable sooner than a wish to ask every source.
+  if (wanted !== undefined && wanted !== null && (typeof wanted !== "string" || !/^[A-Za-z0-9_.-]{1,63}$/.test(wanted))) {
+    throw argument("a source has 1 to 63 characters out of A-Z a-z 0-9 _ - .");
   }
+  const source = wanted ?? "";
   let age = MAX_AGE_ANY;
   if (maxAgeMs !== undefined && maxAgeMs !== null) {
-    if (!(maxAgeMs >= 0)) throw argument("a maximum age is 0 milliseconds or more");
+    if (typeof maxAgeMs !== "number" || !(maxAgeMs >= 0)) throw argument("a maximum age is 0 milliseconds or more");
     // Rounded down: rather refuse a moment too early than let in a moment too late.
     age = Math.floor(Math.min(maxAgeMs, MAX_AGE_ANY - 1));
   }
@@ -202,11 +203,11 @@ function decodeVerified(body) {
     const claims = body.readUInt16LE(at + 2), age = body.readUInt32LE(at + 4);
     at += 8;
     need(body, at, claims);
-    if (verdict >= VERDICTS.length) throw new WireError("bad_type");
-    if (flags > 1) throw new WireError("bad_flags");
     const answer = new Answer(VERDICTS[verdict], flags === 1, age === AGE_UNKNOWN ? undefined : age);
     decodeClaims(body, at, at + claims, answer);
-    answers.push(answer);
+    // A later daemon's word may mean anything: no answer to this key.
+    const isKnown = verdict < VERDICTS.length && flags <= 1;
+    answers.push(isKnown ? answer : new Answer("unavailable", false, undefined));
     at += claims;
   }
   if (at !== body.length) throw new WireError("trailing");

@@ -3,12 +3,14 @@
 
 const assert = require("node:assert/strict");
 const { mkdtempSync, rmSync } = require("node:fs");
+const { once } = require("node:events");
 const net = require("node:net");
 const { tmpdir } = require("node:os");
 const { join } = require("node:path");
 const { after, before, beforeEach, test } = require("node:test");
-const { Client, LatchkeyError } = require("../index.js");
-const { judge, presentedKey } = require("../lib/auth.js");
+const { Worker } = require("node:worker_threads");
+const { Answer, Client, LatchkeyError } = require("../index.js");
+const { SeveralCredentials, judge, presentedKey } = require("../lib/auth.js");
 
 let folder, path, number = 0;
 before(() => { folder = mkdtempSync(join(tmpdir(), "latchkey-node-")); });
@@ -93,13 +95,89 @@ test("no error holds the key", async () => {
 });
 
 test("where a key is presented", () => {
-  assert.equal(presentedKey({ authorization: "Bearer a" }), "a");
-  assert.equal(presentedKey({ authorization: "bearer  a " }), "a");
-  assert.equal(presentedKey({ "x-api-key": " b" }), "b");
-  assert.equal(presentedKey({ authorization: "Basic eA==", "x-api-key": "b" }), "b");
-  assert.equal(presentedKey({ authorization: "Bearer a", "x-api-key": "b" }), "a");
-  assert.equal(presentedKey({ authorization: "Bearer ", "x-api-key": "b" }), "b");
-  assert.equal(presentedKey({ authorization: "Bearer " }), undefined);
-  assert.equal(presentedKey({ "x-api-key": " " }), undefined);
-  assert.equal(presentedKey({}), undefined);
+  assert.equal(presentedKey(["Authorization", "Bearer a"]), "a");
+  assert.equal(presentedKey(["authorization", "bearer  a "]), "a");
+  assert.equal(presentedKey(["X-API-Key", " b"]), "b");
+  assert.equal(presentedKey(["Authorization", "Basic eA==", "x-api-key", "b"]), "b");
+  assert.equal(presentedKey(["Authorization", "Bearer ", "x-api-key", "b"]), "b");
+  assert.equal(presentedKey(["Authorization", "Bearer "]), undefined);
+  assert.equal(presentedKey(["x-api-key", " "]), undefined);
+  assert.equal(presentedKey([]), undefined);
+});
+
+test("several credentials are refused", async () => {
+  const client = { verify() { throw new Error("asked"); } };
+  for (const headers of [
+    ["Authorization", "Bearer a", "Authorization", "Bearer b"],
+    ["Authorization", "Bearer a", "authorization", "Bearer a"],
+    ["Authorization", "Basic eA==", "Authorization", "Bearer b"],
+    ["Authorization", "Bearer a", "X-API-Key", "b"],
+    ["X-API-Key", "a", "x-api-key", "b"],
+  ]) {
+    assert.throws(() => presentedKey(headers), SeveralCredentials);
+    const { status, error, answer } = await judge({ client })(headers);
+    assert.deepEqual([status, error, answer], [400, "invalid_request", undefined]);
+  }
+});
+
+test("demands last, whatever becomes of the lists that they came in", async () => {
+  const told = [];
+  const client = { verify: async (key, terms) => { told.push(terms.allScopes); return { verdict: "insufficient_scope" }; } };
+  const options = { client, allScopes: ["admin"] };
+  const decide = judge(options);
+  options.allScopes.length = 0;
+  options.allScopes = [];
+  assert.equal((await decide(["X-API-Key", "k"])).status, 403);
+  assert.deepEqual(told, [["admin"]]);
+});
+
+test("an empty source is no wish for every source", async () => {
+  const client = new Client({ path, timeoutMs: 50 });
+  for (const source of ["", " ", "a".repeat(64)]) {
+    await assert.rejects(client.verify("key", { source }), { failure: "argument" });
+  }
+  await assert.rejects(client.verify("key", { maxAgeMs: "" }), { failure: "argument" });
+});
+
+test("scopes are split at one space", () => {
+  assert.deepEqual(Object.assign(new Answer(), { scope: "read\u00a0admin a\u2003b" }).scopes, ["read\u00a0admin", "a\u2003b"]);
+  assert.deepEqual(Object.assign(new Answer(), { scope: "" }).scopes, []);
+});
+
+test("what arrived while the loop was held up is an answer", async () => {
+  // On a thread of its own, so that it answers meanwhile.
+  const server = new Worker(`
+    const net = require("node:net");
+    const { workerData, parentPort } = require("node:worker_threads");
+    net.createServer((socket) => socket.on("data", (request) => {
+      const frame = Buffer.alloc(28);
+      frame.set([1, 0x81, 0, 0, 28]);
+      request.copy(frame, 8, 8, 16);
+      frame.set([1, 0, 0, 0, 0, 1], 16);
+      socket.write(frame);
+    })).listen(workerData, () => parentPort.postMessage("listens"));`, { eval: true, workerData: path });
+  await once(server, "message");
+  const client = new Client({ path, timeoutMs: 200 });
+  assert.ok((await client.verify("key")).isValid);
+  for (let round = 0; round < 3; ++round) {
+    const call = client.verify("key");
+    await new Promise((resolve) => { setImmediate(resolve); }); // it is sent
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
+    assert.ok((await call).isValid);
+  }
+  client.close();
+  await server.terminate();
+});
+
+test("a timeout is a number, however large", async () => {
+  for (const timeoutMs of ["1000", NaN, -1, null]) {
+    assert.throws(() => new Client({ path, timeoutMs }), { failure: "argument" });
+  }
+  const server = await serve(valid);
+  for (const timeoutMs of [2 ** 31, 1e15, Infinity]) {
+    const client = new Client({ path, timeoutMs });
+    assert.ok((await client.verify("key")).isValid);
+    client.close();
+  }
+  server.close();
 });

@@ -39,7 +39,7 @@ function written(vector) {
   if (type === wire.SYNC) return wire.encodeSync(id, Number(all(vector, "timeout_ms")[0]));
   const [flags = ""] = all(vector, "flags"), [age] = all(vector, "max_age_ms");
   const asked = wire.question({
-    source: all(vector, "source")[0],
+    source: all(vector, "source")[0] || undefined,
     allScopes: all(vector, "all_scope"),
     anyScopes: all(vector, "any_scope"),
     maxAgeMs: age === "any" ? undefined : Number(age),

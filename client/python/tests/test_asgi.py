@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from latchkey import Answer, AsyncClient, TimedOut
-from latchkey.asgi import LatchkeyMiddleware, presented_key
+from latchkey.asgi import LatchkeyMiddleware, SeveralCredentials, presented_key
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,6 @@ from latchkey.asgi import LatchkeyMiddleware, presented_key
         ([(b"authorization", b"Bearer a")], b"a"),
         ([(b"Authorization", b"bearer  a ")], b"a"),
         ([(b"x-api-key", b" b")], b"b"),
-        ([(b"x-api-key", b"b"), (b"authorization", b"Bearer a")], b"a"),
         ([(b"authorization", b"Basic eA=="), (b"x-api-key", b"b")], b"b"),
         ([(b"authorization", b"Bearer ")], None),
         ([(b"authorization", b"Bearer "), (b"x-api-key", b"b")], b"b"),
@@ -28,6 +28,52 @@ from latchkey.asgi import LatchkeyMiddleware, presented_key
 )
 def test_where_a_key_is_presented(headers: list[tuple[bytes, bytes]], key: bytes | None) -> None:
     assert presented_key(headers) == key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", b"Bearer a"), (b"authorization", b"Bearer b")],
+        [(b"authorization", b"Bearer a"), (b"Authorization", b"Bearer a")],
+        [(b"authorization", b"Basic eA=="), (b"authorization", b"Bearer b")],
+        [(b"x-api-key", b"b"), (b"authorization", b"Bearer a")],
+        [(b"x-api-key", b"a"), (b"X-Api-Key", b"b")],
+    ],
+)
+def test_several_credentials_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(SeveralCredentials):
+        presented_key(headers)
+    start, body = asked("valid", headers=headers)
+    assert start["status"] == 400
+    assert json.loads(body["body"]) == {"error": "invalid_request"}
+    assert asked("valid", "websocket", headers) == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_demands_last() -> None:
+    """Whatever they came in, and whatever becomes of that."""
+    told: list[Any] = []
+
+    class Told(AsyncClient):
+        async def verify(self, key: str | bytes, **terms: Any) -> Answer:
+            told.append(tuple(terms["all_scopes"]))
+            return Answer("insufficient_scope", True, 0.0)
+
+    listed = ["admin"]
+    for scopes in (listed, (scope for scope in ["admin"])):
+        middleware = LatchkeyMiddleware(None, Told("/nowhere"), all_scopes=scopes)  # type: ignore[arg-type]
+        for _ in range(3):
+            key = {"type": "http", "headers": [(b"x-api-key", b"k")]}
+            asyncio.run(middleware._refusal(key))  # type: ignore[arg-type]
+            listed.clear()
+    assert told == [("admin",)] * 6
+
+
+def test_scopes_are_split_at_one_space() -> None:
+    """Unicode has other white space, and a scope may hold it."""
+    scopes = Answer("valid", True, 0.0, scope="read\u00a0admin a\u2003b").scopes
+    assert scopes == {"read\u00a0admin", "a\u2003b"}
+    assert Answer("valid", True, 0.0, scope="").scopes == frozenset()
+    assert Answer("valid", True, 0.0).scopes == frozenset()
 
 
 class Fixed(AsyncClient):
@@ -43,7 +89,11 @@ class Fixed(AsyncClient):
         return Answer(self._verdict, True, 0.0)
 
 
-def asked(verdict: str | None, kind: str = "http") -> list[dict[str, Any]]:
+def asked(
+    verdict: str | None,
+    kind: str = "http",
+    headers: Sequence[tuple[bytes, bytes]] = ((b"authorization", b"Bearer key"),),
+) -> list[dict[str, Any]]:
     """What the middleware sends; one entry `{"let": "in"}` if it lets the request through."""
     sent: list[Any] = []
 
@@ -57,7 +107,7 @@ def asked(verdict: str | None, kind: str = "http") -> list[dict[str, Any]]:
         assert scope["latchkey"].verdict == "valid"
         sent.append({"let": "in"})
 
-    scope = {"type": kind, "path": "/", "headers": [(b"authorization", b"Bearer key")]}
+    scope = {"type": kind, "path": "/", "headers": headers}
     asyncio.run(LatchkeyMiddleware(application, Fixed(verdict))(scope, receive, send))
     return sent
 

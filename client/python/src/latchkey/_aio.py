@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from . import _request as request
 from . import _wire as wire
 from ._errors import ConnectionClosed, InvalidRequest, LatchkeyError, Refused, TimedOut
-from ._socket import Backoff, connect, socket_path
+from ._socket import Backoff, RequestIds, connect, process, seconds, socket_path
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class _Stream:
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
         self._pending: deque[_Pending] = deque()
         self._in, self._out = bytearray(), bytearray()
-        self._last_id = 0
+        self._ids = RequestIds()
         self._loop = loop
         self._socket = connect(path)
         self.usable = True
@@ -42,10 +42,10 @@ class _Stream:
 
     def ask(self, question: request.Request[T]) -> asyncio.Future[T]:
         """Its future may be cancelled; the reply is then skipped."""
-        self._last_id += 1
-        frame = question.encode(self._last_id)
+        request_id = self._ids.next()
+        frame = question.encode(request_id)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._pending.append(_Pending(question, self._last_id, future))
+        self._pending.append(_Pending(question, request_id, future))
         waits = bool(self._out)
         self._out += frame
         wire.wipe(frame)
@@ -150,9 +150,9 @@ class AsyncClient:
         self, path: str | os.PathLike[str] | None = None, *, timeout: float = 1.0
     ) -> None:
         self.path = socket_path(path)
-        self.timeout = timeout
+        self.timeout = seconds(timeout)
         self._closed = False
-        self._process = os.getpid()
+        self._process = process()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stream: _Stream | None = None
         self._backoff = Backoff()
@@ -272,14 +272,14 @@ class AsyncClient:
         if self._closed:
             raise InvalidRequest("the client is closed")
         loop = asyncio.get_running_loop()
-        if self._loop is not loop or self._process != os.getpid():
+        if self._loop is not loop or self._process != process():
             # Two processes on one connection would take each other's answers; and what belongs to
             # another loop cannot be waited for in this one.
             if self._stream is not None and self._stream.usable:
                 self._stream.abandon()
             self._stream = None
             self._turns = asyncio.Semaphore(self.PENDING_MAX)
-            self._loop, self._process = loop, os.getpid()
+            self._loop, self._process = loop, process()
         return loop
 
     async def _ask_once(

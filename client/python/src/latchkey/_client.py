@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from . import _request as request
 from . import _wire as wire
 from ._errors import ConnectionClosed, InvalidRequest, LatchkeyError, Refused, TimedOut
-from ._socket import Backoff, connect, socket_path
+from ._socket import Backoff, RequestIds, connect, process, seconds, socket_path
 
 T = TypeVar("T")
 
 _READ_BYTES = 65536
-# One request at a time on a connection that ends with any doubt: they need not be told apart.
-_REQUEST_ID = 1
+# So long a wait is endless to whoever waits, and settimeout() takes it.
+_WAIT_MAX_S = 1e6
 
 
 class _Connection:
@@ -27,27 +27,42 @@ class _Connection:
     def __init__(self, path: str) -> None:
         self._socket = connect(path)
         self._buffer = bytearray()
+        self._ids = RequestIds()
+        self._process = process()
+
+    @property
+    def is_ours(self) -> bool:
+        """Made by this process, and not by one that it was forked from."""
+        return self._process == process()
 
     def close(self) -> None:
         self._socket.close()
 
-    def ask(self, frame: bytearray, deadline: float) -> wire.Frame:
+    def ask(self, question: request.Request[T], deadline: float) -> T:
+        """Raises Refused, and then may be used again, or another LatchkeyError."""
+        request_id = self._ids.next()
+        return question.result(self._exchange(question.encode(request_id), deadline), request_id)
+
+    def _exchange(self, frame: bytearray, deadline: float) -> wire.Frame:
         try:
             self._send(frame, deadline)
-            reply = self._receive(deadline)
+            return self._receive(deadline)
         except wire.WireError as error:
             raise request.not_latchkeyd(error) from None
         except (BrokenPipeError, ConnectionResetError):
             raise ConnectionClosed("latchkeyd closed the connection before it answered") from None
         except socket.timeout:
             raise TimedOut("latchkeyd did not answer in time") from None
-        return reply
+        except OSError as error:
+            raise ConnectionClosed(f"the connection failed: {error.strerror}") from None
+        finally:
+            wire.wipe(frame)
 
     def _allow_until(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise socket.timeout
-        self._socket.settimeout(left)
+        self._socket.settimeout(min(left, _WAIT_MAX_S))
 
     def _send(self, frame: bytearray, deadline: float) -> None:
         self._allow_until(deadline)
@@ -85,9 +100,8 @@ class Client:
         self, path: str | os.PathLike[str] | None = None, *, timeout: float = 1.0
     ) -> None:
         self.path = socket_path(path)
-        self.timeout = timeout
+        self.timeout = seconds(timeout)
         self._idle: list[_Connection] = []  # append and pop are atomic
-        self._process = os.getpid()
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -199,17 +213,15 @@ class Client:
 
     def _ask_once(self, question: request.Request[T], deadline: float) -> T:
         connection = self._take()
-        frame = question.encode(_REQUEST_ID)
         reusable = False
         try:
-            found = question.result(connection.ask(frame, deadline), _REQUEST_ID)
+            found = connection.ask(question, deadline)
             reusable = True
             return found
         except Refused as refusal:
             reusable = not refusal.ends_connection
             raise
         finally:
-            wire.wipe(frame)
             if reusable and len(self._idle) < self.IDLE_MAX and not self._closed:
                 self._idle.append(connection)
             else:
@@ -219,14 +231,14 @@ class Client:
     def _take(self) -> _Connection:
         if self._closed:
             raise InvalidRequest("the client is closed")
-        if self._process != os.getpid():
-            # Two processes on one connection would take each other's answers.
-            self._process = os.getpid()
-            self._forget_idle()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return _Connection(self.path)
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return _Connection(self.path)
+            if connection.is_ours:
+                return connection
+            connection.close()  # here; it goes on where it was made
 
     def _forget_idle(self) -> None:
         while True:

@@ -36,19 +36,60 @@ def socket_path(path: str | os.PathLike[str] | None) -> str:
 
 def connect(path: str) -> socket.socket:
     """A connected, non-blocking socket at once, or Unreachable."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made: socket.socket | None = None
     try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         made.setblocking(False)
         made.connect(path)
     except OSError as error:
-        made.close()
+        if made is not None:
+            made.close()
         code = error.errno or 0
         text = f"cannot connect to {path}: {os.strerror(code)}.{_HINTS.get(code, '')}"
         raise Unreachable(text, may_pass=code in _MAY_PASS) from None
     except BaseException:
-        made.close()
+        if made is not None:
+            made.close()
         raise
     return made
+
+
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+# In the child, before any other of its threads can exist.
+os.register_at_fork(after_in_child=_forked)
+
+
+def process() -> tuple[int, int]:
+    """What a connection belongs to: two processes on one would take each other's answers. (A
+    process's number may come back in a grandchild.)"""
+    return os.getpid(), _forks
+
+
+def seconds(timeout: float) -> float:
+    """`timeout`, if it is one. Infinity waits for ever."""
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidRequest("a timeout is a number of seconds, 0 or more")
+    return timeout
+
+
+class RequestIds:
+    """They begin at a number that nobody can foresee: a reply to a request that another process or
+    connection made fits none of ours."""
+
+    def __init__(self) -> None:
+        self._last = int.from_bytes(os.urandom(8), "little")
+
+    def next(self) -> int:
+        """1 to 2^64 - 1: 0 is the connection's."""
+        self._last = self._last % 0xFFFFFFFFFFFFFFFF + 1
+        return self._last
 
 
 class Backoff:

@@ -4,7 +4,8 @@
 
 The Answer is then in scope["latchkey"]; in FastAPI and Starlette that is request.scope["latchkey"].
 Replies to those who may not in are JSON with the status codes of RFC 6750 §3.1: 401 without a good
-key, 403 where the key lacks a scope, 503 where it cannot be known.
+key, 403 where the key lacks a scope, 503 where it cannot be known, and 400 for several credentials in one
+request.
 """
 
 from __future__ import annotations
@@ -26,13 +27,25 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 _log = logging.getLogger("latchkey")
 
 
+class SeveralCredentials(ValueError):
+    """A request must not present more than one (RFC 6750 §2): whoever checks one of them, others
+    may believe another."""
+
+
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The key in `Authorization: Bearer KEY`, or else in `X-API-Key: KEY`. None: neither is there."""
-    known = {name.lower(): value for name, value in headers}
-    authorization = known.get(b"authorization", b"")
-    if authorization[:7].lower() == b"bearer " and authorization[7:].strip():
-        return authorization[7:].strip()
-    return known.get(b"x-api-key", b"").strip() or None
+    """The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. None: neither is there. Raises
+    SeveralCredentials where a header comes twice, or both hold a key."""
+    authorizations, keys = [], []
+    for name, value in headers:
+        if name.lower() == b"authorization":
+            authorizations.append(value)
+            if value[:7].lower() == b"bearer " and value[7:].strip():
+                keys.append(value[7:].strip())
+        elif name.lower() == b"x-api-key" and value.strip():
+            keys.append(value.strip())
+    if len(authorizations) > 1 or len(keys) > 1:
+        raise SeveralCredentials
+    return keys[0] if keys else None
 
 
 class LatchkeyMiddleware:
@@ -43,8 +56,8 @@ class LatchkeyMiddleware:
         app: _App,
         client: AsyncClient | None = None,
         *,
-        all_scopes: Sequence[str] = (),
-        any_scopes: Sequence[str] = (),
+        all_scopes: Iterable[str] = (),
+        any_scopes: Iterable[str] = (),
         source: str | None = None,
         max_age: float | None = None,
         public_paths: Sequence[str] = (),
@@ -52,15 +65,16 @@ class LatchkeyMiddleware:
         """`public_paths` need no key. The other terms are those of Client.verify."""
         self._app = app
         self._client = client or AsyncClient()
+        # Copies: a generator would demand nothing the second time, a list may be emptied.
         self._terms: dict[str, Any] = {
-            "all_scopes": all_scopes,
-            "any_scopes": any_scopes,
+            "all_scopes": _copied(all_scopes),
+            "any_scopes": _copied(any_scopes),
             "source": source,
             "max_age": max_age,
         }
         self._public = frozenset(public_paths)
         # What cannot be asked is told when the program starts, not at each request.
-        question(source, all_scopes, any_scopes, max_age, True, False)
+        question(**self._terms, claims=True, metadata=False)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan" or scope.get("path") in self._public:
@@ -77,7 +91,10 @@ class LatchkeyMiddleware:
 
     async def _refusal(self, scope: _Scope) -> tuple[int, str, bytes] | None:
         """Status, error and a header's value; None: let it through."""
-        key = presented_key(scope["headers"])
+        try:
+            key = presented_key(scope["headers"])
+        except SeveralCredentials:
+            return 400, "invalid_request", b'Bearer error="invalid_request"'
         if key is None:
             return 401, "missing_key", b"Bearer"
         try:
@@ -87,6 +104,10 @@ class LatchkeyMiddleware:
             return 503, "unavailable", b"1"
         scope["latchkey"] = answer
         return _judge(answer)
+
+
+def _copied(scopes: Iterable[str]) -> Iterable[str]:
+    return scopes if isinstance(scopes, str) else tuple(scopes)  # question() refuses one text
 
 
 def _judge(answer: Answer) -> tuple[int, str, bytes] | None:
