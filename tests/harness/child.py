@@ -180,6 +180,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def running_seconds(pid: int) -> float:
+    """How long its first thread has run so far; exact (schedstat, proc(5))."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def _stat(process: Path) -> list[str]:
     # The name field may hold spaces and parentheses; the fields after its end cannot.
     return (process / "stat").read_text().rpartition(")")[2].split()

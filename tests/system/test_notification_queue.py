@@ -16,7 +16,7 @@ from harness import child
 from harness.liar import Answer, LyingServer, message
 from harness.postgres import PASSWORD_ROLE, PrivateCluster
 from harness.programs import Daemon
-from harness.wait import until
+from harness.wait import NotInTime, until
 from installation import Databases
 
 STEP_S = 10.0  # that any other step of ours is given
@@ -70,22 +70,28 @@ def slow_listen(site: Faulty) -> Iterator[None]:
     pid = until(stopped, 30, "LISTEN is under way")
     assert pid is not None
     over = threading.Event()
-    begun = time.monotonic(), child.cpu_seconds(pid)
+    begun = time.monotonic(), child.running_seconds(pid)
+
+    def run_a_bit() -> None:
+        # Until it has really run: it may hold a lock that others need, and on a busy machine it
+        # would stand still in between for longer than those wait.
+        ran = child.running_seconds(pid)
+        child.send(pid, signal.SIGCONT)
+        with contextlib.suppress(NotInTime):
+            until(lambda: over.is_set() or child.running_seconds(pid) > ran + 1e-4, 2, "it runs")
+        child.send(pid, signal.SIGSTOP)
 
     def allowed() -> bool:
-        # On a busy machine it runs for longer than it is let, and makes up for that later.
-        return child.cpu_seconds(pid) - begun[1] < (time.monotonic() - begun[0]) / 400
+        # It runs for longer than it is let, and makes up for that later.
+        return child.running_seconds(pid) - begun[1] < (time.monotonic() - begun[0]) / 400
 
     def slow_down() -> None:
         stood_still = 0
         while not over.wait(0.15):
-            # Never still for long: it may hold a lock that others need.
+            # Never still for long, for the lock's sake.
             stood_still = 0 if allowed() else stood_still + 1
-            if stood_still % 10:
-                continue
-            child.send(pid, signal.SIGCONT)
-            over.wait(0.003)
-            child.send(pid, signal.SIGSTOP)
+            if stood_still % 10 == 0:
+                run_a_bit()
         child.send(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=slow_down)
