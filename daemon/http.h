@@ -6,23 +6,14 @@
 
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
-#include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "daemon/http_answer.h"
 #include "daemon/options.h"
 #include "daemon/socket_path.h"
 
 namespace latchkey {
-
-struct HttpHooks {
-  std::function<std::string()> metrics;               // Prometheus' text format 0.0.4
-  std::function<std::vector<std::string>()> stuck;    // what does not run any more; empty: alive
-  std::function<std::vector<std::string>()> unready;  // what cannot be answered; empty: ready
-  std::function<std::vector<std::string>()> remarks;  // what /readyz says besides
-  bool loopback_only = false;  // of Host: set by the server that listens on a port
-};
 
 class HttpServer {
  public:

@@ -1,15 +1,11 @@
 // latchkeyd: this file is the order of things. Each milestone says what is true from there on; the
 // end mirrors the beginning.
 
-#include <spdlog/async.h>
 #include <spdlog/fmt/ranges.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/sinks/systemd_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -35,9 +31,9 @@
 #include "daemon/assembly.h"
 #include "daemon/guess_watch.h"
 #include "daemon/http.h"
+#include "daemon/log.h"
 #include "daemon/metrics.h"
 #include "daemon/options.h"
-#include "daemon/printable_sink.h"
 #include "daemon/reload.h"
 #include "daemon/server.h"
 #include "daemon/service.h"
@@ -72,54 +68,6 @@ void lock_memory() {
       "memory is not locked, so digests of keys may be written to swap. To lock it, set"
       " LimitMEMLOCK=infinity in the service (or `ulimit -l unlimited`); to accept it without this"
       " line, set lock = false in [memory].");
-}
-
-// Is standard error the journal (systemd.exec(5), "$JOURNAL_STREAM")?
-bool logs_to_journal() {
-  const char* stream = std::getenv("JOURNAL_STREAM");
-  struct stat info {};
-  if (stream == nullptr || fstat(STDERR_FILENO, &info) != 0) return false;
-  return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == stream;
-}
-
-constexpr std::size_t kLogLines = 8192;
-constexpr auto kLogPatience = std::chrono::seconds(1);
-
-// A log that nobody reads (a journal that hangs, a full pipe) must not hold up answers: lines wait
-// in a queue, and the oldest go when it is full.
-void start_log(const std::string& level) {
-  spdlog::init_thread_pool(kLogLines, 1);
-  spdlog::sink_ptr sink;
-  if (logs_to_journal()) {
-    sink = std::make_shared<spdlog::sinks::systemd_sink_mt>("latchkeyd");
-  } else {
-    sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-  }
-  const auto log = std::make_shared<spdlog::async_logger>(
-      "latchkeyd", std::make_shared<PrintableSink>(sink), spdlog::thread_pool(),
-      spdlog::async_overflow_policy::overrun_oldest);
-  log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l: %v", spdlog::pattern_time_type::utc);
-  log->set_level(spdlog::level::from_str(level));
-  log->flush_on(spdlog::level::trace);
-  spdlog::set_default_logger(log);
-}
-
-std::size_t log_lines_dropped() { return spdlog::thread_pool()->overrun_counter(); }
-
-// What waits is written, unless nobody takes it: then the process ends without.
-void finish_log(int exit_code) {
-  std::promise<void> written;
-  try {
-    std::thread([&written] {
-      spdlog::shutdown();
-      written.set_value();
-    }).detach();
-  } catch (const std::system_error&) {
-    return spdlog::shutdown();  // no thread to be had
-  }
-  if (written.get_future().wait_for(kLogPatience) == std::future_status::timeout) {
-    std::_Exit(exit_code);
-  }
 }
 
 // ---- waiting for the first load
@@ -231,6 +179,11 @@ int report_check(const std::vector<LintFinding>& trouble,
 
 // ---- what runs, for reloads and reports
 
+// Whatever a loader waits for when it is to end has shorter deadlines, unless the system's code
+// hangs.
+constexpr auto kStopPatience = std::chrono::seconds(5);
+constexpr auto kStopPoll = std::chrono::milliseconds(5);
+
 // Everything that answers are made of. Parts are destroyed in the reverse order: the server
 // (readers) before the loaders (writers) before the key sets.
 struct Running {
@@ -247,8 +200,11 @@ struct Running {
   std::shared_ptr<const Policy> policy;
   ReloadReport reload_report;
   std::unique_ptr<Server> server;
+  // Why it does not start, a line of the log each; they come when all else has ended.
+  std::vector<std::string>& reasons;
 
-  Running(Options from, const Secrets& secrets) : options(std::move(from)) {
+  Running(Options from, const Secrets& secrets, std::vector<std::string>& failures)
+      : options(std::move(from)), reasons(failures) {
     for (const SourceConfig& source : options.sources) {
       key_sets.push_back(std::make_unique<KeySet>(source.name, quiescence));
       if (source.column(Role::kLastUsedAt) == nullptr) continue;
@@ -262,12 +218,33 @@ struct Running {
   // Loaders look at one another's key sets, so all of them stop before the first one goes.
   ~Running() {
     server.reset();
-    stop_loaders();
+    stop_loaders(kExitFailure);
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
-  void stop_loaders() {
+  // If one of them hangs, the process ends here, with `exit_code`.
+  void stop_loaders(int exit_code) {
+    for (const auto& loader : loaders) loader->request_stop();
+    const auto hangs = [this] {
+      std::vector<std::string> names;
+      for (const auto& loader : loaders) {
+        if (!loader->ended()) names.push_back(loader->database());
+      }
+      return names;
+    };
+    const auto deadline = std::chrono::steady_clock::now() + kStopPatience;
+    while (!hangs().empty() && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(kStopPoll);
+    }
+    if (const auto names = hangs(); !names.empty()) {
+      spdlog::warn(
+          "what reads the database {} hangs, so latchkeyd ends without it: does a name service, or"
+          " the file system of a `password_file`, not answer?",
+          fmt::join(names, ", "));
+      finish_log(exit_code, reasons);
+      std::_Exit(exit_code);
+    }
     for (const auto& loader : loaders) loader->stop();
   }
 
@@ -587,7 +564,8 @@ std::shared_ptr<const Secrets> read_secrets(const Options& options) {
   return reading.take();
 }
 
-int run(const std::string& config_path, bool check) {
+// `reasons` are for finish_log().
+int run(const std::string& config_path, bool check, std::vector<std::string>& reasons) {
   Options options = Options::load(config_path);
   // Signals come to this thread's io_context and to no other: block them before threads exist, that
   // of the log included. One that did not block them would take a SIGHUP that comes before there is
@@ -608,7 +586,7 @@ int run(const std::string& config_path, bool check) {
 
   auto secrets = read_secrets(options);
   if (secrets == nullptr) return 0;
-  Running running(std::move(options), *secrets);
+  Running running(std::move(options), *secrets, reasons);
   secrets.reset();
   // A check reports what the loaders find by itself.
   if (check) spdlog::set_level(spdlog::level::off);
@@ -635,10 +613,14 @@ int run(const std::string& config_path, bool check) {
     }
     return report_check(trouble, running.loaders);
   }
-  for (const LintFinding& finding : trouble)
-    spdlog::critical("{}: {}", finding.number(), finding.text);
+  for (const LintFinding& finding : trouble) {
+    reasons.push_back(fmt::format("{}: {}", finding.number(), finding.text));
+  }
   if (!trouble.empty()) return kExitFailure;
-  if (interrupted) return 0;
+  if (interrupted) {
+    running.stop_loaders(0);
+    return 0;
+  }
   // From here on every source is loaded completely and proven to be in step.
 
   Syncs syncs(running.options, running.loaders);
@@ -688,7 +670,7 @@ int run(const std::string& config_path, bool check) {
   notify_stopping();
   spdlog::info("stopping");
   running.server->stop();
-  running.stop_loaders();
+  running.stop_loaders(0);
   spdlog::info("stopped");
   return 0;
 }
@@ -732,27 +714,33 @@ int main(int argc, char** argv) {
   }
   std::set_terminate(latchkey::say_why_it_ends);
   int code = latchkey::kExitFailure;
+  std::vector<std::string> reasons;
+  std::string why;
   try {
-    code = latchkey::run(config_path, check);
+    code = latchkey::run(config_path, check, reasons);
     if (!std::cout.flush()) {
-      std::cerr << "latchkeyd: cannot write to standard output: the findings are lost.\n";
+      why = "cannot write to standard output: the findings are lost.";
       code = latchkey::kExitFailure;
     }
   } catch (const latchkey::ConfigError& error) {
-    std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
+    why = error.what();
     code = latchkey::kExitConfiguration;
   } catch (const std::bad_alloc&) {
-    std::cerr << "latchkeyd: not enough memory to start. Give it more (systemd: MemoryMax=; else"
-                 " `ulimit -v`), or the host.\n";
+    why =
+        "not enough memory to start. Give it more (systemd: MemoryMax=; else `ulimit -v`), or the"
+        " host.";
   } catch (const std::system_error& error) {
-    std::cerr << "latchkeyd: " << latchkey::printable(error.what())
-              << (error.code() == std::errc::resource_unavailable_try_again
-                      ? ": no more threads are to be had. Raise the limit (systemd: TasksMax=,"
-                        " LimitNPROC=; else `ulimit -u`), or set fewer `workers`.\n"
-                      : "\n");
+    why = error.what();
+    if (error.code() == std::errc::resource_unavailable_try_again) {
+      why +=
+          ": no more threads are to be had. Raise the limit (systemd: TasksMax=, LimitNPROC=; else"
+          " `ulimit -u`), or set fewer `workers`.";
+    }
   } catch (const std::exception& error) {
-    std::cerr << "latchkeyd: " << latchkey::printable(error.what()) << "\n";
+    why = error.what();
   }
-  latchkey::finish_log(code);
+  latchkey::finish_log(code, reasons);
+  // Behind all that was logged.
+  if (!why.empty()) latchkey::write_to_stderr("latchkeyd: " + latchkey::printable(why) + "\n");
   return code;
 }

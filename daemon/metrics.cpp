@@ -105,7 +105,8 @@ class Metrics {
     gauge("process_max_fds", "File descriptors that it may open.").add(facts_.max_fds);
     gauge("process_start_time_seconds", "When it was started, in seconds since 1970.")
         .add(facts_.started_unix_s);
-    counter("latchkey_log_lines_dropped_total", "Lines of the log that nobody took in time.")
+    counter("latchkey_log_lines_dropped_total",
+            "Lines of the log that are lost: not taken in time, or not to be written.")
         .add(number(inputs_.log_lines_dropped));
     Family reloads = counter("latchkey_reloads_total", "By result.");
     reloads.add(number(inputs_.reload.succeeded), {{"result", "succeeded"}});

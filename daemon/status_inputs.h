@@ -28,7 +28,7 @@ struct StatusInputs {
   std::vector<const WorkerStats*> workers;
   const AcceptStats* accepts = nullptr;
   std::vector<std::pair<uid_t, Admission::Caller>> callers;
-  std::size_t log_lines_dropped = 0;
+  std::uint64_t log_lines_dropped = 0;
   ReloadReport reload;
   bool socket_in_place = true;      // or the service manager keeps it
   std::size_t connections_max = 0;  // in force

@@ -150,8 +150,19 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<const Sour
          (as_stored ? ", pg_catalog.getdatabaseencoding())" : "");
 }
 
-TableFacts TableFacts::from_json(std::string_view text) {
-  const json from = json::parse(text);
+namespace {
+
+// A value of the catalogue's type "char", as JSON has it: one of `known`.
+char letter(const json& value, std::string_view known) {
+  const auto& text = value.get_ref<const std::string&>();
+  if (text.size() != 1 || known.find(text[0]) == known.npos) {
+    throw CatalogueError("has a letter that means nothing");
+  }
+  return text[0];
+}
+
+TableFacts read_facts(const json& from) {
+  using Trigger = TableFacts::Trigger;
   TableFacts facts;
   if (from.empty()) return facts;
   facts.exists = true;
@@ -186,13 +197,13 @@ TableFacts TableFacts::from_json(std::string_view text) {
   if (!from.at("columns").is_null()) {
     for (const auto& [name, column] : from.at("columns").items()) {
       column.at("type").get_to(facts.columns[name]);
-      const auto output = static_cast<Output>(column.at("output").get<std::string>().at(0));
+      const auto output = static_cast<Output>(letter(column.at("output"), "beofn"));
       if (output != Output::kBuiltIn) facts.outputs[name] = output;
     }
   }
   for (const auto& [name, trigger] : from.at("triggers").items()) {
     Trigger& known = facts.triggers[name];
-    known.enabled = trigger.at("enabled").get<std::string>().at(0);
+    known.enabled = letter(trigger.at("enabled"), "ODRA");
     trigger.at("shape").get_to(known.definition.shape);
     trigger.at("function").get_to(known.definition.function);
     trigger.at("attributes").get_to(known.definition.attributes);
@@ -201,6 +212,16 @@ TableFacts TableFacts::from_json(std::string_view text) {
     take(trigger.at("foreign_owner"), known.foreign_owner);
   }
   return facts;
+}
+
+}  // namespace
+
+TableFacts TableFacts::from_json(std::string_view text) {
+  try {
+    return read_facts(json::parse(text));
+  } catch (const json::exception&) {  // whose text would quote what it stumbled over
+    throw CatalogueError("is not the JSON it should be");
+  }
 }
 
 }  // namespace latchkey

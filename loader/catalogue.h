@@ -7,6 +7,7 @@
 
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,12 @@ enum class Output : char {
   kForeign = 'f',    // anything else may run code of its owner: not read
   // Shown as the name of something in the catalogue, which may be renamed: not read.
   kNamed = 'n',
+};
+
+// The server's answer is not what its question asks for. what() names no part of the answer.
+class CatalogueError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 struct TableFacts {
@@ -68,7 +75,7 @@ struct TableFacts {
     return found == outputs.end() ? Output::kBuiltIn : found->second;
   }
 
-  // From the JSON that inspect_sql() selects.
+  // From the JSON that inspect_sql() selects. Throws CatalogueError.
   [[nodiscard]] static TableFacts from_json(std::string_view json);
 };
 

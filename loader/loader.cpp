@@ -14,7 +14,6 @@
 #include <charconv>
 #include <limits>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "keymap/clock.h"
@@ -278,14 +277,22 @@ Loader::~Loader() {
 }
 
 void Loader::start() {
-  thread_ = std::thread([this] { run(); });
+  ended_ = false;
+  thread_ = std::thread([this] {
+    run();
+    ended_ = true;
+  });
   // For `top -H` and debuggers; the kernel takes 15 characters.
   pthread_setname_np(thread_.native_handle(), ("load " + database_.name).substr(0, 15).c_str());
 }
 
-void Loader::stop() {
+void Loader::request_stop() {
   stopping_ = true;
   post([] {});
+}
+
+void Loader::stop() {
+  request_stop();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -726,15 +733,13 @@ ServerIdentity read_identity(const PgRows& rows) {
   return identity;
 }
 
-// The parser's own error would quote what it stumbled over.
+// Reads what the server answered to `what`. An answer that cannot be read ends the connection.
 template <typename Read>
-void read_json(const char* what, Read read) {
+void read_answer(const char* what, Read read) {
   try {
     read();
-  } catch (const nlohmann::json::exception&) {
-    throw PgError("the server's answer to " + std::string(what) + " is not the JSON it should be");
-  } catch (const std::out_of_range&) {
-    throw PgError("the server's answer to " + std::string(what) + " lacks a part");
+  } catch (const CatalogueError& error) {
+    throw PgError("the server's answer to " + std::string(what) + " " + error.what());
   }
 }
 
@@ -897,8 +902,8 @@ void Loader::look_up_table(std::size_t index, std::function<void()> done) {
                    [&source, encoding, as_stored](const PgRows& rows) {
                      std::string text(rows.value(0, 0));
                      if (as_stored) text = catalogue_text(text, encoding);
-                     read_json("the look-up of the table",
-                               [&] { source.facts = TableFacts::from_json(text); });
+                     read_answer("the look-up of the table",
+                                 [&] { source.facts = TableFacts::from_json(text); });
                      source.version_reloaded.reset();  // it may come back, and be news again
                    },
                .done = std::move(done),
@@ -930,7 +935,7 @@ void Loader::send_barrier(std::uint64_t number) {
 
 void Loader::take_heartbeat(const PgRows& rows) {
   rows.expect_columns(4);
-  read_json("the heartbeat", [&] { take_versions(rows.value(0, 0)); });
+  read_answer("the heartbeat", [&] { take_versions(rows.value(0, 0)); });
   history_.reached({.inserted = read_lsn(rows, 1), .flushed = read_lsn(rows, 2)});
   const auto text = rows.field(0, 3);
   const double usage = text ? number_or_fail(*text) : -1;
@@ -1040,14 +1045,10 @@ void Loader::set_trouble(const std::string& what, bool queue_in_the_way) {
 // kept with them: what changes in between costs another load. And as long as a load is wanted or
 // under way, nothing is proven, though the version kept may be the new one already.
 void Loader::take_versions(std::string_view text) {
-  const auto versions = nlohmann::json::parse(text);
-  if (!versions.is_array() || versions.size() != sources_.size()) {
-    throw PgError(
-        "the server's answer to the heartbeat is not of as many tables as were asked for");
-  }
+  const std::vector<std::string> versions = versions_from_json(text, sources_.size());
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = *sources_[i];
-    const std::string version = versions.at(i).is_null() ? "" : versions.at(i).get<std::string>();
+    const std::string& version = versions[i];
     if (version == source.facts.version || version == source.version_reloaded) continue;
     source.version_reloaded = version;
     refresh_.reload(i, LoadReason::kTableChanged);

@@ -132,6 +132,12 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   void start();
+  // Asks the thread to end, and does not wait.
+  void request_stop();
+  // Its thread has ended, or was never started. Until then it may hang in a file system or a
+  // resolver, which nothing can interrupt.
+  [[nodiscard]] bool ended() const { return ended_; }
+  // Asks and waits.
   void stop();
 
   // Why it cannot get ready, one paragraph each. `final` if trying again cannot help.
@@ -305,6 +311,7 @@ class Loader {
   bool ready_ = false;
   std::optional<Unready> unready_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> ended_{true};
   std::atomic<std::int64_t> ticked_ns_;
   std::atomic<std::uint64_t> next_sync_{1};
   int wake_fd_;

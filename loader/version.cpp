@@ -1,5 +1,8 @@
 #include "loader/version.h"
 
+#include <nlohmann/json.hpp>
+
+#include "loader/catalogue.h"
 #include "loader/catalogue_sql.h"
 #include "loader/sql_text.h"
 #include "loader/strangers.h"
@@ -124,6 +127,23 @@ std::string versions_sql(const std::vector<const SourceConfig*>& sources) {
   return "(SELECT pg_catalog.json_agg(v.version ORDER BY w.number)::pg_catalog.text FROM " +
          wanted(sources) + " LEFT JOIN LATERAL (SELECT " + version_sql() + " AS version FROM" +
          found(strangers(sources)) + ") v ON true)";
+}
+
+std::vector<std::string> versions_from_json(std::string_view text, std::size_t tables) {
+  using nlohmann::json;
+  std::vector<std::string> versions;
+  try {
+    const json list = json::parse(text);
+    if (!list.is_array() || list.size() != tables) {
+      throw CatalogueError("is not of as many tables as were asked for");
+    }
+    for (const json& version : list) {
+      versions.push_back(version.is_null() ? "" : version.get<std::string>());
+    }
+  } catch (const json::exception&) {  // whose text would quote what it stumbled over
+    throw CatalogueError("is not the JSON it should be");
+  }
+  return versions;
 }
 
 }  // namespace latchkey

@@ -2,7 +2,9 @@
 // delivered, whether we may read, and what the rows mean. Each heartbeat asks for it.
 #pragma once
 
+#include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "loader/source.h"
@@ -26,6 +28,9 @@ namespace latchkey {
 // An expression: JSON text, the array of the versions of all tables that one role reads; null where
 // there is no table.
 [[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
+// Its answer for as many tables; empty where there is no table. Throws CatalogueError.
+[[nodiscard]] std::vector<std::string> versions_from_json(std::string_view json,
+                                                          std::size_t tables);
 
 // For the session that heartbeats are asked in. Their question is prepared once, and planned once:
 // by itself PostgreSQL would plan the first five answers anew, which takes longer than to give

@@ -201,6 +201,34 @@ def test_rubbish_costs_its_own_connection(there: Monitored, rubbish: bytes) -> N
         assert get(there.metrics, "/livez").status == 200
 
 
+@pytest.mark.parametrize("cut", range(-5, 0))
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        b"Content-Length: 5\r\n\r\nabcde",
+    ],
+    ids=["last chunk", "a chunk", "length"],
+)
+def test_a_body_ends_its_connection_wherever_it_is_cut(
+    there: Monitored, body: bytes, cut: int
+) -> None:
+    """Boost.Beast asserts where the last chunk comes in two pieces, which ended the daemon."""
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+    with there.serve() as daemon:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(scaled(20))
+            caller.connect(str(there.metrics))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                caller.sendall(head + body[:cut])
+                assert caller.recv(64).startswith(b"HTTP/1.1 400 ")
+                for i in range(cut, 0):
+                    caller.sendall(body[i : i + 1 or None])
+        assert get(there.metrics, "/livez").status == 200
+        assert daemon.exit_code is None
+
+
 def test_probes_are_answered_while_a_thousand_say_nothing(there: Monitored) -> None:
     with there.serve(), contextlib.ExitStack() as stack:
         for round_ in range(10):
@@ -244,6 +272,7 @@ def test_which_host_and_which_target(cluster: Any, databases: Databases) -> None
             assert status(f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n") == expected, host
         one = "Host: localhost\r\n"
         assert status("GET /livez HTTP/1.1\r\n\r\n") == 400, "no Host"
+        assert status("GET /livez HTTP/1.1\r\nHost:\r\n\r\n") == 421, "empty"
         assert status(f"GET /livez HTTP/1.1\r\n{one}{one}\r\n") == 400, "two"
         assert status("GET /livez HTTP/1.0\r\n\r\n") == 200
         assert status(f"GET http://localhost/livez HTTP/1.1\r\n{one}\r\n") == 200

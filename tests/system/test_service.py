@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -408,14 +409,19 @@ def connected(path: Path) -> Raw | None:
         return None
 
 
-def test_a_log_that_nobody_reads_holds_nobody_up(there: Installation) -> None:
-    """Fault 50: standard error is a full pipe."""
+def full_pipe() -> tuple[int, int]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
+    return reader, writer
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(there: Installation) -> None:
+    """Fault 50: standard error is a full pipe."""
+    reader, writer = full_pipe()
     config = there.folder / "silent.toml"
     config.write_text(there.config)
     command = [str(program("latchkeyd")), "--config", str(config)]
@@ -432,3 +438,85 @@ def test_a_log_that_nobody_reads_holds_nobody_up(there: Installation) -> None:
         daemon.wait()
         os.close(reader)
         os.close(writer)
+
+
+@contextlib.contextmanager
+def started(there: Installation, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
+    config = there.folder / "log.toml"
+    config.write_text(there.config)
+    daemon = subprocess.Popen([str(program("latchkeyd")), "--config", str(config)], stderr=stderr)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.mark.parametrize("where", ["a full disk", "a closed pipe"])
+def test_lines_that_cannot_be_written_are_counted(there: Installation, where: str) -> None:
+    if where == "a full disk":
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stderr = os.pipe()
+        os.close(reader)
+    with started(there, stderr) as daemon:
+        os.close(stderr)
+        with until(lambda: connected(there.socket), 20, "it serves"):
+            pass
+        lost = until(lambda: there.cli.status()["log_lines_dropped"], 10, "lines are lost")
+        daemon.send_signal(signal.SIGHUP)
+        until(lambda: there.cli.status()["log_lines_dropped"] > lost, 10, "so are others")
+        daemon.terminate()
+        assert daemon.wait(scaled(20)) == 0
+
+
+def has_loader(pid: int) -> bool:
+    names = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            names.append((task / "comm").read_text())
+    return any(name.startswith("load ") for name in names)
+
+
+@pytest.mark.parametrize("reason", ["a finding", "an error"])
+def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reason: str) -> None:
+    """Whatever waits to be written: here whoever reads begins when all else has ended."""
+    if reason == "a finding":
+        there.sql("ALTER TABLE external_credentials DROP COLUMN copper_id CASCADE")
+        last, code = ("critical: L", "copper_id"), 1
+    else:
+        Path(there.socket).write_text("no socket")
+        last, code = ("latchkeyd: ", str(there.socket)), 1
+    reader, writer = full_pipe()
+    with started(there, writer) as daemon, os.fdopen(reader, "rb") as log:
+        os.close(writer)
+        until(lambda: has_loader(daemon.pid), 20, "it loads")
+        until(lambda: not has_loader(daemon.pid), 20, "it ends")
+        text = log.read().decode().lstrip("x")
+        assert daemon.wait(scaled(20)) == code
+    lines = text.split("\n")
+    assert lines.pop() == "", "the last line is whole"
+    assert len(lines) > 1, "there are others"
+    assert all(part in lines[-1] for part in last), text
+
+
+def test_a_loader_that_hangs_delays_no_stop(there: Installation) -> None:
+    """In a resolver, which nothing can interrupt: no name server ever answers."""
+    config, names = there.folder / "hangs.toml", there.folder / "resolv.conf"
+    config.write_text(re.sub('conninfo = ".*"', 'conninfo = "host=db.example"', there.config))
+    names.write_text("nameserver 127.0.0.99\noptions timeout:30 attempts:5\n")
+    mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'  # in a mount namespace of its own
+    command = ["unshare", "--mount", "sh", "-c", mount, str(names), str(program("latchkeyd"))]
+    log = there.folder / "hangs.log"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, log.open("wb") as output:
+        silent.settimeout(scaled(20))
+        silent.bind(("127.0.0.99", 53))
+        daemon = subprocess.Popen([*command, "--config", str(config)], stderr=output)
+        try:
+            assert silent.recv(512), "it asks"
+            daemon.terminate()
+            assert daemon.wait(scaled(15)) == 0
+        finally:
+            daemon.kill()
+            daemon.wait()
+    assert "what reads the database main hangs" in log.read_text()
