@@ -13,8 +13,9 @@ typedef struct {
 
 static inline size_t lk_buffer_size(const lk_buffer* buffer) { return buffer->end - buffer->start; }
 
+/* NULL if it has never held anything: nothing may be added to that, not even 0 (C11 6.5.6). */
 static inline uint8_t* lk_buffer_front(const lk_buffer* buffer) {
-  return buffer->data + buffer->start;
+  return buffer->data == NULL ? NULL : buffer->data + buffer->start;
 }
 
 /* Where `bytes` more may be written, to be followed by `end += bytes`; NULL if there is no memory.

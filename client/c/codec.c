@@ -271,8 +271,9 @@ int lk_decode_error(uint8_t* body, size_t length, uint32_t* code, const char** t
   *code = (uint32_t)load(body, 2);
   const size_t text_length = (size_t)load(body + 2, 2);
   if (length - 4 < text_length) return LATCHKEY_TRUNCATED;
-  if (length - 4 > text_length) return LATCHKEY_TRAILING;
-  return lk_decode_text(body + 4, text_length, text);
+  const int error = lk_decode_text(body + 4, text_length, text);
+  if (error != 0) return error;
+  return length - 4 == text_length ? 0 : LATCHKEY_TRAILING;
 }
 
 int lk_decode_text(uint8_t* body, size_t length, const char** text) {

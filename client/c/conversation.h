@@ -25,7 +25,8 @@ typedef struct {
   bool lost;                /* the connection is gone: what `in` does not answer has failed, */
   uint64_t lost_id;         /* up to this request; what was started later waits for the next one */
   bool answered;            /* this connection has brought a reply */
-  latchkey_answer* answers; /* of the reply that was taken last */
+  latchkey_answer* answers; /* of the reply that was taken last. Room for LATCHKEY_BATCH_KEYS_MAX,
+                               which the owner mallocs and lk_conversation_free() frees */
   char text[256];           /* of the last failure; no key is ever in it */
 } lk_conversation;
 

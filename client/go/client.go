@@ -233,7 +233,7 @@ func connect(path string) (*connection, *Error) {
 }
 
 func (c *connection) ask(ctx context.Context, request request, decode func([]byte) error) *Error {
-	// A context may end before its deadline, and then wakes whoever waits for the socket.
+	// A context may be cancelled before its deadline, and then wakes whoever waits for the socket.
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
 	answered, watched := make(chan struct{}), make(chan struct{})
@@ -241,7 +241,9 @@ func (c *connection) ask(ctx context.Context, request request, decode func([]byt
 		defer close(watched)
 		select {
 		case <-ctx.Done():
-			c.SetDeadline(time.Unix(1, 0))
+			if errors.Is(ctx.Err(), context.Canceled) {
+				c.SetDeadline(time.Unix(1, 0))
+			}
 		case <-answered:
 		}
 	}()
@@ -291,6 +293,11 @@ func (c *connection) read() (header, []byte, error) {
 			b = append(b, 0)[:len(b)]
 		}
 		got, err := c.Read(b[len(b):cap(b)])
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if late := c.arrived(b[len(b):cap(b)]); late > 0 {
+				got, err = late, nil
+			}
+		}
 		b = b[:len(b)+got]
 		if got == 0 && err == nil {
 			err = io.ErrNoProgress
@@ -310,6 +317,28 @@ func (c *connection) read() (header, []byte, error) {
 		return head, nil, wireError("trailing")
 	}
 	return head, b[headerBytes:], nil
+}
+
+// arrived reads what is there after the deadline. Read does not look then, but whoever was held up until
+// it had passed (a host that slept) may have been answered in time.
+func (c *connection) arrived(b []byte) (got int) {
+	socket, is := c.Conn.(syscall.Conn)
+	if !is {
+		return 0
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	c.SetReadDeadline(time.Time{})
+	_ = raw.Read(func(descriptor uintptr) bool {
+		if count, err := syscall.Read(int(descriptor), b); err == nil { // which does not wait
+			got = count
+		}
+		return true
+	})
+	c.SetReadDeadline(time.Unix(1, 0))
+	return got
 }
 
 func (c *connection) refused(head header, body []byte) *Error {

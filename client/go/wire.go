@@ -339,14 +339,16 @@ func decodeError(b []byte) (name, text string, err error) {
 	if len(b)-4 < length {
 		return "", "", wireError("truncated")
 	}
+	if text, err = decodeText(b[4 : 4+length]); err != nil {
+		return "", "", err
+	}
 	if len(b)-4 > length {
 		return "", "", wireError("trailing")
 	}
-	text, err = decodeText(b[4:])
 	// A newer daemon may know more of them.
 	name = fmt.Sprintf("unknown_refusal_%d", code)
 	if code < len(refusalNames) {
 		name = refusalNames[code]
 	}
-	return name, text, err
+	return name, text, nil
 }

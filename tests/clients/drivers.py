@@ -6,14 +6,16 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import child
 from harness.programs import REPOSITORY, program, sanitized
-from harness.wait import scaled
+from harness.wait import scaled, until
 
 CLIENTS = REPOSITORY / "client"
 
@@ -69,6 +71,15 @@ class Driver:
             if self._process.stdout is not None:
                 self._process.stdout.close()
         assert kind is not None or code == 0, f"the driver ended with {code}"
+
+    def freeze(self) -> None:
+        """SIGSTOP, as on a host that sleeps; returns once it stands still."""
+        self._process.send_signal(signal.SIGSTOP)
+        until(lambda: child.state(self._process.pid) in "tT", 10, "the driver stands still")
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
 
     # ---- commands
 

@@ -17,7 +17,7 @@ import pytest
 from drivers import NAMES, Driver
 from fake import Fake, answering, read_request, turn_away, verified
 from harness import wire
-from harness.wait import scaled
+from harness.wait import scaled, until
 from served import Here
 
 STRANGER = "no_such_key"
@@ -220,6 +220,26 @@ def test_a_daemon_that_hangs(driver: Driver, here: Here) -> None:
     # The late answer to that question must not become the one to the next.
     assert driver.verdicts("key_revoked") == ["revoked"]
     assert driver.verdicts("key_valid") == ["valid"]
+
+
+def test_what_arrived_while_it_was_held_up_is_an_answer(
+    name: str, path: Path, scratch: Path
+) -> None:
+    """The host slept, or had no time for us: the deadline has passed, and the reply is there."""
+    timeout_ms = int(scaled(1000))
+
+    def behave(connection: socket.socket) -> None:
+        while (request_id := read_request(connection)) is not None:
+            driver.freeze()
+            connection.sendall(verified(request_id, 0))
+            over = time.monotonic() + timeout_ms / 1000 + 0.3
+            until(lambda: time.monotonic() > over, 30, "its deadline passes")
+            driver.thaw()
+
+    with Fake(path, behave), Driver(name, path, scratch) as driver:
+        for _ in range(2):
+            result = driver.verify("key", timeout_ms=timeout_ms)
+            assert result.get("answers", [{}])[0].get("verdict") == "valid", result
 
 
 def test_a_full_backlog_is_waited_for(name: str, path: Path, scratch: Path) -> None:

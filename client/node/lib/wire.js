@@ -258,9 +258,10 @@ function decodeError(body) {
   need(body, 0, 4);
   const code = body.readUInt16LE(0), length = body.readUInt16LE(2);
   need(body, 4, length);
+  const said = text(body.subarray(4, 4 + length));
   if (body.length !== 4 + length) throw new WireError("trailing");
   // A newer daemon may know more of them.
-  return { name: REFUSALS[code] ?? `unknown_refusal_${code}`, text: text(body.subarray(4)) };
+  return { name: REFUSALS[code] ?? `unknown_refusal_${code}`, text: said };
 }
 
 module.exports = {

@@ -71,7 +71,12 @@ class _Stream:
 
     def expire(self, future: asyncio.Future[Any]) -> None:
         """The deadline of one has passed. With it goes the connection: all that came after it would
-        wait for its reply, too."""
+        wait for its reply, too. But what arrived while this process was held up counts: a loop that
+        was interrupted looks at its timers before its sockets."""
+        while not future.done() and self.usable and self._readable():
+            pass
+        if future.done():
+            return
         self._fail(future, TimedOut("latchkeyd did not answer in time"))
         self.end(ConnectionClosed("given up: latchkeyd did not answer an earlier request in time"))
 
@@ -96,22 +101,24 @@ class _Stream:
         else:
             self._loop.remove_writer(self._socket)
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """False: there is nothing to read."""
         try:
             part = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             part = b""
         if not part:
             self.end(ConnectionClosed("latchkeyd closed the connection before it answered"))
-            return
+            return True
         self._in += part
         try:
             while self.usable and (frame := wire.cut(self._in)) is not None:
                 self._reply(frame)
         except wire.WireError as error:
             self.end(request.not_latchkeyd(error))
+        return True
 
     def _reply(self, frame: wire.Frame) -> None:
         if frame.type == wire.ERROR and frame.request_id == 0:

@@ -331,11 +331,13 @@ def decode_error(body: bytes) -> tuple[str, str]:
     if len(body) < 4:
         raise WireError("truncated")
     code, length = struct.unpack_from("<HH", body)
-    if len(body) - 4 != length:
-        raise WireError("truncated" if len(body) - 4 < length else "trailing")
+    if len(body) - 4 < length:
+        raise WireError("truncated")
+    text = _printable(_text(body[4 : 4 + length]))
+    if len(body) - 4 > length:
+        raise WireError("trailing")
     # A newer daemon may know more of them.
-    name = REFUSALS[code] if code < len(REFUSALS) else f"unknown_refusal_{code}"
-    return name, _printable(_text(body[4:]))
+    return REFUSALS[code] if code < len(REFUSALS) else f"unknown_refusal_{code}", text
 
 
 # What str.isprintable() lets through though nobody sees it (Default_Ignorable_Code_Point).
