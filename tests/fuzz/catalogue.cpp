@@ -1,0 +1,88 @@
+// What the server says of a table, and names that anybody with CREATE can choose.
+//
+// - Bytes that are no such answer fail as CatalogueError.
+// - Whatever the facts and names, our statements name all that they use (tests/unit/sql_tokens.h):
+//   no name ends its quotation marks.
+#include <nlohmann/json.hpp>
+
+#include "loader/catalogue.h"
+#include "loader/problems.h"
+#include "loader/queries.h"
+#include "loader/sql_text.h"
+#include "loader/triggers.h"
+#include "loader/version.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/unit/sql_tokens.h"
+
+namespace {
+
+using namespace latchkey;
+
+std::string name_from(FuzzedDataProvider& input) {
+  std::string name = fuzz::short_text(input, 12);
+  std::erase(name, '\0');
+  return name.empty() ? "n" : name;
+}
+
+SourceConfig source_from(FuzzedDataProvider& input) {
+  SourceConfig source;
+  source.name = "fuzz";
+  source.table = {name_from(input), name_from(input)};
+  source.scheme = input.PickValueInArray(
+      {Scheme::kSha256, Scheme::kPlain, Scheme::kHmac, Scheme::kJwt, Scheme::kJwtJti});
+  source.encoding = input.PickValueInArray({Encoding::kRaw, Encoding::kHex, Encoding::kBase64});
+  for (std::size_t i = 0; i < kRoles; ++i) {
+    const auto role = static_cast<Role>(i);
+    const bool needed = role == Role::kId || role == Role::kKey;
+    if (!needed && input.ConsumeBool()) continue;
+    // As a plain table has it, so that facts fit; or any name.
+    source.columns[role] = input.ConsumeBool() ? role_name(role) : name_from(input);
+  }
+  if (input.ConsumeBool()) source.status_revoked.push_back(name_from(input));
+  if (input.ConsumeBool()) source.time_zone = name_from(input);
+  return source;
+}
+
+void check_statement(int number, const SourceConfig& source, const TableFacts& facts) {
+  (void)problems(source, facts);
+  // One of them: to take a statement apart takes longer than all else here.
+  std::string sql;
+  switch (number) {
+    case 0: sql = load_sql(source, facts); break;
+    case 1: sql = digest_sql(source, facts); break;
+    case 2: sql = digest_rows_sql(source, facts, {1}); break;
+    case 3:
+      if (source.column(Role::kLastUsedAt) == nullptr) return;
+      sql = last_used_sql(source, facts);
+      break;
+    default: sql = reread_sql(source, facts);
+  }
+  const auto unnamed = test::unnamed(sql);
+  if (!unnamed.empty()) {
+    std::fprintf(stderr, "%s\nin %s\n", unnamed.front().c_str(), sql.c_str());
+    FUZZ_CHECK(false);
+  }
+  FUZZ_CHECK(sql.find(source.table.quoted()) != std::string::npos);
+  FUZZ_CHECK(sql.find(quote_identifier(*source.column(Role::kId))) != std::string::npos);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  FuzzedDataProvider input(data, size);
+  const SourceConfig source = source_from(input);
+  const auto number = input.ConsumeIntegralInRange<int>(0, 4);
+  const std::string answer = input.ConsumeRemainingBytesAsString();
+  TableFacts facts;
+  try {
+    for (const std::string& version : versions_from_json(answer, 2)) (void)version;
+  } catch (const CatalogueError&) {
+  }
+  try {
+    facts = TableFacts::from_json(answer);
+  } catch (const CatalogueError&) {
+    for (const auto& [role, column] : source.columns) facts.columns[column] = "text";
+  }
+  check_statement(number, source, facts);
+  return 0;
+}
