@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -490,7 +491,9 @@ def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reaso
     reader, writer = full_pipe()
     with started(there, writer) as daemon, os.fdopen(reader, "rb") as log:
         os.close(writer)
-        until(lambda: has_loader(daemon.pid), 20, "it loads")
+        limit = time.monotonic() + scaled(20)
+        while not has_loader(daemon.pid):  # without a pause: it may not be there for long
+            assert time.monotonic() < limit, "it loads"
         until(lambda: not has_loader(daemon.pid), 20, "it ends")
         text = log.read().decode().lstrip("x")
         assert daemon.wait(scaled(20)) == code

@@ -10,6 +10,7 @@
 #include "loader/problems.h"
 #include "loader/sql_text.h"
 #include "loader/triggers.h"
+#include "loader/version.h"
 
 namespace latchkey {
 namespace {
@@ -287,16 +288,30 @@ TEST_F(Queries, ReadTheCatalogueFromJson) {
   EXPECT_EQ(facts.version, "17 r");
 
   EXPECT_FALSE(TableFacts::from_json("{}").exists);
-  EXPECT_TRUE(
-      TableFacts::from_json(
-          R"({"is_table": false, "schema_usable": false, "by_policy": false, "rows_hidden": false,
+  const auto answer = [](const std::string& columns) {
+    return R"({"is_table": false, "schema_usable": false, "by_policy": false, "rows_hidden": false,
       "rows_write_hidden": false, "superuser": false, "bypasses_rls": false,
-      "has_parts": false, "is_part": false, "subscribed": false, "columns": null,
+      "has_parts": false, "is_part": false, "subscribed": false, "columns": )" +
+           columns +
+           R"(,
       "unreadable": [], "unwritable": [], "not_null": [], "unique": [], "virtual": [], "with_default": [], "triggers": {},
-      "foreign_schema_owner": null, "foreign_code": [], "owners": null, "rows_estimated": null, "files_tell": false, "prepared_transactions": false, "encoding": "LATIN1", "layout": "1 ", "version": null})")
-          .columns.empty());
-  for (const char* bad : {"", "{", R"({"is_table": 1})", R"({"is_table": true})"}) {
-    EXPECT_THROW((void)TableFacts::from_json(bad), nlohmann::json::exception) << bad;
+      "foreign_schema_owner": null, "foreign_code": [], "owners": null, "rows_estimated": null, "files_tell": false, "prepared_transactions": false, "encoding": "LATIN1", "layout": "1 ", "version": null})";
+  };
+  EXPECT_TRUE(TableFacts::from_json(answer("null")).columns.empty());
+  EXPECT_EQ(TableFacts::from_json(answer(R"({"a": {"type": "x", "output": "n"}})")).output("a"),
+            Output::kNamed);
+  for (const std::string& bad :
+       {std::string(), std::string("{"), std::string(R"({"is_table": 1})"),
+        std::string(R"({"is_table": true})"), answer(R"({"a": {"type": "x", "output": "z"}})"),
+        answer(R"({"a": {"type": "x", "output": ""}})"), answer(R"({"a": {"output": "b"}})")}) {
+    EXPECT_THROW((void)TableFacts::from_json(bad), CatalogueError) << bad;
+  }
+}
+
+TEST_F(Queries, ReadTheVersionsOfTablesFromJson) {
+  EXPECT_THAT(versions_from_json(R"(["1 a", null])", 2), ElementsAre("1 a", ""));
+  for (const char* bad : {"", "{}", "[]", R"(["1"])", R"(["1", 2])", R"(["1", "2", "3"])"}) {
+    EXPECT_THROW((void)versions_from_json(bad, 2), CatalogueError) << bad;
   }
 }
 
