@@ -2,6 +2,7 @@
 // own, so that whoever needs it can give up waiting.
 #pragma once
 
+#include <chrono>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -9,6 +10,9 @@
 #include <utility>
 
 namespace latchkey {
+
+// How often whoever waits looks.
+constexpr auto kAsidePoll = std::chrono::milliseconds(5);
 
 // One call of `make`. If it never returns, its thread stays until the process ends; so `make` may
 // lead to nothing that goes before that.

@@ -1,0 +1,16 @@
+// Monitoring's view of what runs: [metrics].
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <memory>
+
+#include "daemon/http.h"
+#include "daemon/running.h"
+
+namespace latchkey {
+
+// Nothing if nobody is to have one. Throws std::runtime_error for the operator.
+[[nodiscard]] std::unique_ptr<HttpServer> start_monitoring(boost::asio::io_context& io,
+                                                           Running& running);
+
+}  // namespace latchkey

@@ -1,0 +1,50 @@
+// Reloads, one after the other.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "daemon/aside.h"
+#include "daemon/assembly.h"
+#include "daemon/reload.h"
+#include "daemon/running.h"
+
+namespace latchkey {
+
+// What a reload reads. A name service or a file may hang, and must hold up neither the watchdog's
+// feeding nor SIGTERM: so it is read aside, and given up after a while.
+struct Reading {
+  ReloadPlan plan;
+  Secrets secrets;
+
+  Reading(const Options& running, const std::string& path)
+      : plan(plan_reload(running, Options::load(path))), secrets(plan.options) {}
+};
+
+class Reloads {
+ public:
+  Reloads(boost::asio::io_context& io, Running& running, std::string path);
+  // A handler that waits to run would go on as if it had not been cancelled.
+  void stop();
+  // Requests that come while one is under way are one more, after it.
+  void request();
+
+ private:
+  void wait();
+  void read();
+  void finish(const std::string& error);
+
+  Running& running_;
+  const std::string path_;
+  boost::asio::steady_timer timer_;
+  std::optional<Aside<Reading>> reading_;
+  std::chrono::steady_clock::time_point deadline_;
+  bool under_way_ = false;
+  bool again_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace latchkey

@@ -1,0 +1,46 @@
+// Watching over what runs.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/guess_watch.h"
+#include "daemon/running.h"
+#include "daemon/service.h"
+
+namespace latchkey {
+
+// Without a service manager's own, and for /livez.
+constexpr std::int64_t kWorkerPatienceNs = 5'000'000'000;
+
+// Whoever does not turn his loop any more, by name.
+[[nodiscard]] std::vector<std::string> stuck(const Running& running,
+                                             std::int64_t worker_patience_ns);
+
+// What is done every so often while callers are answered.
+class Watch {
+ public:
+  Watch(boost::asio::io_context& io, Running& running);
+  void stop();
+
+ private:
+  void turn();
+  void feed_watchdog();
+
+  Running& running_;
+  boost::asio::steady_timer timer_;
+  std::optional<std::chrono::microseconds> watchdog_;
+  std::chrono::microseconds every_{};
+  std::vector<std::string> reported_;
+  ShownStatus shown_;
+  bool in_place_ = true;
+  bool stopped_ = false;
+  GuessWatch guesses_;
+};
+
+}  // namespace latchkey
