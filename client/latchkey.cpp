@@ -1,8 +1,10 @@
 // latchkey: the operator's hand on latchkeyd. This file is the command line and nothing else.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <string>
 
 #include "client/commands.h"
 #include "client/connection.h"
@@ -39,6 +41,24 @@ void refuse_empty_values(int argc, char** argv) {
                        " value."};
     }
   }
+}
+
+// What was typed is not repeated: it may be a key.
+std::string unexpected_argument(const CLI::App& app) {
+  const auto commands = app.get_subcommands();
+  const bool is_option = std::ranges::any_of(
+      app.remaining(true), [](const std::string& word) { return word.starts_with("--"); });
+  if (!is_option || commands.empty()) {
+    return "an argument was not expected here. Keys come on standard input, one a line. --help"
+           " tells what there is.";
+  }
+  std::string known;
+  for (const CLI::Option* option : commands.front()->get_options()) {
+    if (option->get_positional()) continue;
+    known += (known.empty() ? "" : ", ") + option->get_name();
+  }
+  return "an option is not known here. `latchkey " + commands.front()->get_name() + "` has " +
+         known + "; before the command stand --socket, --timeout, --json.";
 }
 
 int run(int argc, char** argv, PrintableStream& out) {
@@ -113,10 +133,7 @@ int run(int argc, char** argv, PrintableStream& out) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {
-    // Not repeated: it may be a key.
-    throw UsageError{
-        "an argument was not expected here. Keys come on standard input, one a line. --help tells"
-        " what there is."};
+    throw UsageError{unexpected_argument(app)};
   } catch (const CLI::RequiredError& error) {
     if (app.get_subcommands().empty()) {
       throw UsageError{
@@ -125,6 +142,13 @@ int run(int argc, char** argv, PrintableStream& out) {
           " more."};
     }
     throw UsageError{std::string(error.what()) + ". --help tells what there is."};
+  } catch (const CLI::ArgumentMismatch&) {
+    throw UsageError{"an option lacks its value. --help tells what there is."};
+  } catch (const CLI::ValidationError&) {
+    throw UsageError{sql_command->parsed()
+                         ? "`latchkey sql` prints one of install, uninstall, grant."
+                         : "an option has a value that it cannot have. --help"
+                           " tells what there is."};
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     // Its message would repeat what was typed, which may be a key.

@@ -11,10 +11,13 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include "client/commands.h"
 #include "client/connection.h"
+#include "protocol/printable.h"
 
 namespace latchkey {
 namespace {
@@ -26,11 +29,13 @@ constexpr int kPollMs = 20;
 // that has ended.
 constexpr int kStatusAgeMs = 120;
 
-// How many reloads there were, whether one is under way, and whether the last one failed.
+// How many reloads there were, whether one is under way, whether the last one failed, and what it
+// found changed and left as it was.
 struct Outcome {
   std::uint64_t count = 0;
   bool under_way = false;
   std::string error;
+  std::vector<std::string> need_restart;
 };
 
 // Nothing: its status does not say.
@@ -39,7 +44,8 @@ std::optional<Outcome> outcome_of(const ordered_json& status) {
   if (reloads == status.end()) return std::nullopt;
   return Outcome{
       reloads->value("succeeded", std::uint64_t{0}) + reloads->value("failed", std::uint64_t{0}),
-      reloads->value("under_way", false), reloads->value("last_error", "")};
+      reloads->value("under_way", false), reloads->value("last_error", ""),
+      reloads->value("need_restart", std::vector<std::string>())};
 }
 
 // The service manager's word ($MAINPID, systemd.exec(5)), or what the status says. That may be a
@@ -106,9 +112,13 @@ int run_reload(const CommonSettings& common, std::chrono::milliseconds patience)
   if (common.json) {
     ordered_json json = {{"reloaded", now.error.empty()}};
     if (!now.error.empty()) json["error"] = now.error;
+    if (!now.need_restart.empty()) json["need_restart"] = now.need_restart;
     std::cout << json << '\n';
   } else if (now.error.empty()) {
     std::cout << "Reloaded.\n";
+    for (const std::string& setting : now.need_restart) {
+      std::cout << "Not " << printable(setting) << ", which has changed: that needs a restart.\n";
+    }
   }
   if (now.error.empty()) return kExitAllActive;
   std::cerr << "latchkey: the reload failed, everything stays as it was: " << now.error << '\n';

@@ -49,6 +49,20 @@ std::vector<Trouble> report_troubles(const ordered_json& status) {
       list.push_back({"source " + source.value("name", ""), problem.get<std::string>()});
     }
   }
+  if (status.contains("reloads")) {
+    const ordered_json& reloads = status["reloads"];
+    if (const auto error = reloads.value("last_error", ""); !error.empty()) {
+      list.push_back(
+          {"the last reload failed", "What runs is the configuration before it: " + error});
+    }
+    for (const ordered_json& setting : reloads.value("need_restart", ordered_json::array())) {
+      if (!setting.is_string()) continue;
+      list.push_back({"a restart is needed", setting.get<std::string>() + " has changed."});
+    }
+  }
+  if (!status.value("socket_in_place", true)) {
+    list.push_back({"the socket's file is gone", "No new caller finds latchkeyd: restart it."});
+  }
   return list;
 }
 

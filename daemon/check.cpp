@@ -44,6 +44,8 @@ int report_check(const std::vector<LintFinding>& trouble,
     std::cout << "latchkeyd would not start.\n";
   } else if (errors > 0) {
     std::cout << "latchkeyd would start, but not every source could accept a key.\n";
+  } else if (warnings > 0) {
+    std::cout << "latchkeyd would start. What the warnings name is not as it should be.\n";
   } else {
     std::cout << "The configuration and its tables are in order.\n";
   }

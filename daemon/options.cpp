@@ -354,6 +354,16 @@ SourceConfig read_source(const Section& section) {
       source.columns.erase(role);  // `scopes = false` takes a preset's column away
       continue;
     }
+    const std::string quoted_role = "`" + std::string(role_name(role)) + "`";
+    if (node->is_array()) {
+      section.refuse(quoted_role +
+                         " is one column. Where several make one, give the table another: GENERATED"
+                         " ALWAYS AS (a || ':' || b) STORED; as `id` it has to be UNIQUE.",
+                     node);
+    }
+    if (!node->is_string()) {
+      section.refuse(quoted_role + " must be a string, the name of a column.", node);
+    }
     const auto column = section.text(role_name(role));
     if (!is_sql_name(*column)) {
       section.refuse("`" + std::string(role_name(role)) + "` is no column name.", node);

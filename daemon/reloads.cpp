@@ -60,11 +60,13 @@ void Reloads::wait() {
 
 void Reloads::read() {
   std::string error;
+  std::vector<std::string> need_restart;
   try {
     const auto reading = reading_->take();
     reading_.reset();
     running_.take_over(reading->plan, reading->secrets);
     spdlog::info("reloaded: limits, log level, peppers, JWT secrets and [[allow]] rules");
+    need_restart = reading->plan.restart;
     if (!reading->plan.restart.empty()) {
       spdlog::warn("these have changed, too, and need a restart to take effect: {}",
                    fmt::join(reading->plan.restart, ", "));
@@ -73,13 +75,13 @@ void Reloads::read() {
     reading_.reset();
     error = caught.what();
   }
-  finish(error);
+  finish(error, std::move(need_restart));
 }
 
-void Reloads::finish(const std::string& error) {
+void Reloads::finish(const std::string& error, std::vector<std::string> need_restart) {
   if (!error.empty()) spdlog::error("reload failed, everything stays as it was: {}", error);
   under_way_ = false;
-  running_.reloaded(error, again_);
+  running_.reloaded(error, std::move(need_restart), again_);
   notify_ready();
   if (std::exchange(again_, false)) request();
 }

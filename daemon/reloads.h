@@ -6,6 +6,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "daemon/aside.h"
 #include "daemon/assembly.h"
@@ -35,7 +36,7 @@ class Reloads {
  private:
   void wait();
   void read();
-  void finish(const std::string& error);
+  void finish(const std::string& error, std::vector<std::string> need_restart = {});
 
   Running& running_;
   const std::string path_;

@@ -118,11 +118,13 @@ void Running::reload_begun() {
   reload_report.under_way = true;
 }
 
-void Running::reloaded(const std::string& error, bool another) {
+void Running::reloaded(const std::string& error, std::vector<std::string> need_restart,
+                       bool another) {
   const std::lock_guard lock(policy_mutex);
   reload_report.under_way = another;
   ++(error.empty() ? reload_report.succeeded : reload_report.failed);
   reload_report.last_error = error;
+  if (error.empty()) reload_report.need_restart = std::move(need_restart);
 }
 
 Syncs::Syncs(const Options& options, const std::vector<std::unique_ptr<Loader>>& loaders)

@@ -57,8 +57,9 @@ struct Running {
   void take_over(const ReloadPlan& plan, const Secrets& secrets);
   [[nodiscard]] bool last_reload_failed();
   void reload_begun();
-  // An empty error: it succeeded. `another`: one more follows at once.
-  void reloaded(const std::string& error, bool another);
+  // An empty error: it succeeded, but for what needs a restart. `another`: one more follows at
+  // once.
+  void reloaded(const std::string& error, std::vector<std::string> need_restart, bool another);
 };
 
 // `sync` over several databases.

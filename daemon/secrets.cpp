@@ -82,13 +82,11 @@ fs::path credential(const std::string& name, const std::string& setting) {
   return path;
 }
 
-// The number behind the last "_v", as in "..._v12"; -1 where there is none.
+// The number at the end, as in "v12", "pepper_v12" and "2026-11"; -1 where there is none.
 long version_number(const std::string& stem) {
-  const auto at = stem.rfind("_v");
+  const auto at = stem.find_last_not_of("0123456789") + 1;  // npos + 1 is 0
   long number = -1;
-  if (at == std::string::npos) return number;
-  const auto [end, error] =
-      std::from_chars(stem.data() + at + 2, stem.data() + stem.size(), number);
+  const auto [end, error] = std::from_chars(stem.data() + at, stem.data() + stem.size(), number);
   return error == std::errc() && end == stem.data() + stem.size() ? number : -1;
 }
 
@@ -158,6 +156,12 @@ std::vector<Pepper> read_peppers(const std::string& name) {
     if (pepper.secret.size() < kPepperBytesAdvised) {
       spdlog::warn("the pepper {} has only {} bytes; 32 random bytes are advised", file.string(),
                    pepper.secret.size());
+    }
+    if (pepper.secret.ends_with('\n')) {
+      spdlog::warn(
+          "the pepper {} ends with a line break, which counts as part of it; if the application's"
+          " pepper does not, no key will match: write the file without it, or as .hex or .b64",
+          file.string());
     }
     if (!peppers.empty() && peppers.back().version == pepper.version) {
       throw ConfigError("two files in " + folder.string() + " hold pepper version " +

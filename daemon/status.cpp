@@ -275,6 +275,9 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
   if (!inputs.reload.last_error.empty()) {
     status["reloads"]["last_error"] = printable(inputs.reload.last_error);
   }
+  for (const std::string& setting : inputs.reload.need_restart) {
+    status["reloads"]["need_restart"].push_back(printable(setting));
+  }
   // Whatever stands in an error message of the database must not make the reply unreadable.
   return fitting(status);
 }

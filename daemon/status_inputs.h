@@ -18,7 +18,8 @@ struct ReloadReport {
   std::uint64_t succeeded = 0;
   std::uint64_t failed = 0;
   bool under_way = false;
-  std::string last_error;  // empty: the last one succeeded, or there was none
+  std::string last_error;                 // empty: the last one succeeded, or there was none
+  std::vector<std::string> need_restart;  // settings that the last one found changed and left
 };
 
 struct StatusInputs {

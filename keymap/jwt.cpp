@@ -113,7 +113,9 @@ bool read_members(std::string_view text, std::span<Member> wanted) {
 
 // ---- claims
 
-constexpr double kSecondsMax = 9e12;  // microseconds of it still fit
+constexpr double kSecondsMin = -9e12;  // microseconds of it still fit
+// 2200-01-01 00:00 UTC. What is beyond counts milliseconds, perhaps, and would never expire.
+constexpr double kSecondsMax = 7'258'118'400;
 
 // NumericDate (RFC 7519 section 2): seconds since 1970, a fraction allowed. False if it is none.
 bool read_numeric_date(const Member& member, std::int64_t& us) {
@@ -126,10 +128,8 @@ bool read_numeric_date(const Member& member, std::int64_t& us) {
     case Member::Kind::kText:
     case Member::Kind::kOther: return false;
   }
-  if (!std::isfinite(seconds)) return false;
-  if (seconds >= kSecondsMax) {
-    us = kNeverExpires;
-  } else if (seconds <= -kSecondsMax) {
+  if (!std::isfinite(seconds) || seconds > kSecondsMax) return false;
+  if (seconds <= kSecondsMin) {
     us = kAlwaysValid;
   } else if (member.kind == Member::Kind::kWhole) {
     us = member.whole * 1'000'000;

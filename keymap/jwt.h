@@ -34,8 +34,9 @@ struct JwtClaims {
   JwtTimes times;
 };
 // From the JSON text of a claims set (RFC 7519 section 4.1). Nothing if it is no JSON object, its
-// times are no numbers, or one of jti, exp and nbf stands there twice. A null is as good as
-// nothing: SQL that builds tokens writes it for what a row does not have.
+// times are no numbers or lie beyond the year 2200 (milliseconds, perhaps), or one of jti, exp and
+// nbf stands there twice. A null is as good as nothing: SQL that builds tokens writes it for what a
+// row does not have.
 [[nodiscard]] std::optional<JwtClaims> read_jwt_claims(std::string_view json);
 
 // What a row that keeps only a jti is looked up by.

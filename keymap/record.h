@@ -72,6 +72,7 @@ struct RecordFacts {
   std::optional<std::string_view> metadata;
   const ScopeSet* scopes = nullptr;  // null: the table knows no scopes
   std::uint64_t row_hash = 0;        // of the row as it was read, for RowSums; zero: not known
+  bool id_is_made_up = false;        // `key_id` is not the row's, which is too long for an answer
   // Of a refusal that is made up because several rows hold the digest: their ids, a zero byte
   // between two. It has no metadata.
   std::optional<std::string_view> stands_for;

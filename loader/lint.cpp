@@ -96,7 +96,8 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
     add(Lint::kAllRefused, rows_,
         counted(rows_, "rows, all that " + table +
                            " has, refuse their keys: they are deleted, disabled, revoked, expired,"
-                           " or of a status in no list. If that is not so in the application, " +
+                           " of a status in no list, or not understood (see the other findings). "
+                           "If that is not so in the application, " +
                            section + " names the wrong column or the wrong words."));
   }
   if (shared_keys > 0) {

@@ -225,12 +225,14 @@ struct Loader::Source {
     for (std::size_t i = 0; i < count; ++i) {
       const RowView& view = rows[i].view;
       auto said = lint->read(*reader, view);
-      if (said) {
+      if (said && !said->id_is_made_up) {
         said->row_hash = hashes[i];
         writer.load(*said, known[i]);
-      } else if (view[kFieldId] && view[kFieldKey]) {
-        unusable.load(*view[kFieldId], hashes[i]);
+        continue;
       }
+      // An audit does not find it among the records.
+      if (view[kFieldId] && view[kFieldKey]) unusable.load(*view[kFieldId], hashes[i]);
+      if (said) writer.load(*said);
     }
   }
 
@@ -1521,7 +1523,8 @@ void Loader::apply_reread(std::size_t index, const PgRows& rows,
     source.decoder->decode(fields[i], texts[i], row);
     auto facts = source.reader->read(row, oddities);
     const std::uint64_t hash = source.hashes[i];
-    if (!facts) {
+    // (No notification names an id that is too long for an answer: is_notified_id().)
+    if (!facts || facts->id_is_made_up) {
       if (row[kFieldId] && row[kFieldKey]) source.unusable.set(*row[kFieldId], hash);
       continue;
     }

@@ -1,7 +1,11 @@
 #include "loader/problems.h"
 
 #include <algorithm>
+#include <initializer_list>
+#include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "loader/mapping.h"
 #include "loader/sql_text.h"
@@ -62,6 +66,81 @@ void add_column_problems(const SourceConfig& source, const TableFacts& facts,
   }
 }
 
+// The words of a name: is_active, isActive -> is, active.
+std::set<std::string> words_of(std::string_view name) {
+  std::set<std::string> words;
+  std::string word;
+  bool was_lower = false;
+  for (const char c : name) {
+    const bool is_upper = c >= 'A' && c <= 'Z', is_lower = c >= 'a' && c <= 'z';
+    if ((!is_upper && !is_lower) || (is_upper && was_lower)) {
+      words.insert(std::exchange(word, {}));
+    }
+    if (is_upper || is_lower) word += static_cast<char>(c | 0x20);
+    was_lower = is_lower;
+  }
+  words.insert(word);
+  return words;
+}
+
+bool names_one_of(std::string_view column, std::initializer_list<const char*> names) {
+  const auto words = words_of(column);
+  return std::ranges::any_of(names, [&](const char* name) { return words.contains(name); });
+}
+
+// true means the opposite of what it would be taken for: whoever may not in would be let in.
+bool is_opposite_flag(Role role, const std::string& column, const std::string& type) {
+  if (type != "boolean" || names_one_of(column, {"not", "no", "non", "un"})) return false;
+  const bool says_good = names_one_of(column, {"active", "enabled", "valid", "allowed", "live"});
+  const bool says_bad = names_one_of(
+      column, {"revoked", "disabled", "deleted", "inactive", "blocked", "banned", "suspended",
+               "deactivated", "invalid", "expired", "archived", "removed"});
+  if (role == Role::kEnabled) return says_bad && !says_good;
+  const bool is_refusal =
+      role == Role::kRevokedAt || role == Role::kDisabledAt || role == Role::kDeletedAt;
+  return is_refusal && says_good && !says_bad;
+}
+
+void add_flag_problems(const SourceConfig& source, const TableFacts& facts,
+                       std::vector<LintFinding>& found) {
+  for (const auto& [role, column] : source.columns) {
+    if (!is_opposite_flag(role, column, type_of(source, facts, role))) continue;
+    const bool is_enabled = role == Role::kEnabled;
+    add(found, Lint::kFlagType, column,
+        "column \"" + column + "\" of " + source.table.display() +
+            " is boolean and, by its name, true where a key is " +
+            (is_enabled ? "refused" : "good") + "; as `" + role_name(role) +
+            "` it would be true where a key is " + (is_enabled ? "good" : "refused") +
+            ". Keys that are " + (is_enabled ? "refused" : "switched off") +
+            " would be let in. Map it as " +
+            (is_enabled ? "`revoked_at`, `disabled_at` or `deleted_at`, which may be boolean"
+                        : "`enabled`") +
+            " in [[source]] \"" + source.name + "\".");
+  }
+}
+
+bool is_text_type(const TableFacts& facts, const std::string& column, std::string_view type) {
+  return type == "text" || type.starts_with("character") ||
+         facts.output(column) == Output::kExtension;  // citext
+}
+
+// Text, or what is presented as it is shown. Anything else (a flag, a date, a number) is a column
+// that was named by mistake, with values that can be guessed.
+bool may_hold_keys(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& type = type_of(source, facts, Role::kKey);
+  if (is_text_type(facts, *source.column(Role::kKey), type)) return true;
+  if (source.scheme == Scheme::kJwtJti) return type == "uuid" || is_integer_type(type);  // signed
+  return source.scheme == Scheme::kPlain && type == "uuid";
+}
+
+bool may_hold_scopes(const SourceConfig& source, const TableFacts& facts) {
+  const std::string& column = *source.column(Role::kScopes);
+  std::string_view type = type_of(source, facts, Role::kScopes);
+  if (type == "json" || type == "jsonb" || facts.output(column) == Output::kEnum) return true;
+  if (type.ends_with("[]")) type.remove_suffix(2);
+  return is_text_type(facts, column, type);
+}
+
 void add_type_problems(const SourceConfig& source, const TableFacts& facts,
                        std::vector<LintFinding>& found) {
   const std::string table = source.table.display();
@@ -73,7 +152,12 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
             " of its own. Set `id` in [[source]] \"" +
             source.name +
             "\" to the primary key. (One column of a key of several identifies nothing: give the"
-            " table another one, GENERATED ALWAYS AS IDENTITY and UNIQUE.)");
+            " table another one, GENERATED ALWAYS AS IDENTITY and UNIQUE.)" +
+            (facts.has_parts
+                 ? " Tables that inherit from it, and are no partitions, have indexes of"
+                   " their own, so an id could stand in each: map such tables as sources"
+                   " of their own, or partition the table."
+                 : ""));
   }
   if (facts.encoding == "SQL_ASCII" && ids_are_text(source, facts)) {
     add(found, Lint::kIdEncoding, id,
@@ -107,6 +191,22 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
         "column \"" + *source.column(Role::kKey) + "\" of " + table +
             " is of type bytea, but the scheme and encoding of [[source]] \"" + source.name +
             "\" say that it holds text. Set encoding = \"raw\".");
+  }
+  if (!raw_digest && key_type != "bytea" && !may_hold_keys(source, facts)) {
+    add(found, Lint::kKeyType, *source.column(Role::kKey),
+        "column \"" + *source.column(Role::kKey) + "\" of " + table + " is of type " + key_type +
+            ", which holds no keys: whoever presented one of its values as text would be let in."
+            " Name a column of text in [[source]] \"" +
+            source.name + "\".");
+  }
+  if (source.column(Role::kScopes) != nullptr && !may_hold_scopes(source, facts)) {
+    add(found, Lint::kColumnType, *source.column(Role::kScopes),
+        "column \"" + *source.column(Role::kScopes) + "\" of " + table + " is of type " +
+            type_of(source, facts, Role::kScopes) +
+            ", which holds no scopes that can be told apart: text of words, a JSON array in text,"
+            " json or jsonb, or an array of text does. Map another column as scopes in [[source]]"
+            " \"" +
+            source.name + "\", or none.");
   }
   if (source.column(Role::kEnabled) != nullptr &&
       type_of(source, facts, Role::kEnabled) != "boolean") {
@@ -201,7 +301,9 @@ void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
   }
 }
 
-void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
+// `mapped`: all columns are there. Triggers are made for a mapping, which has to be set right
+// first.
+void add_trigger_problems(const SourceConfig& source, const TableFacts& facts, bool mapped,
                           std::vector<LintFinding>& found) {
   std::vector<std::string> missing, disabled, outdated, strangers;
   if (!facts.foreign_schema_owner.empty()) {
@@ -217,7 +319,7 @@ void add_trigger_problems(const SourceConfig& source, const TableFacts& facts,
       strangers.push_back("the function of " + name + " (" + owner + ")");
     }
     if (trigger->second.definition != trigger_definition(source, name)) {
-      outdated.push_back(name);
+      if (mapped) outdated.push_back(name);
     } else if (trigger->second.enabled != 'A') {
       disabled.push_back(name);
     }
@@ -271,7 +373,12 @@ std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& 
     return found;
   }
   add_column_problems(source, facts, found);
-  if (found.empty()) add_type_problems(source, facts, found);
+  const bool mapped = std::ranges::none_of(
+      found, [](const LintFinding& one) { return one.lint == Lint::kColumnMissing; });
+  if (found.empty()) {
+    add_type_problems(source, facts, found);
+    add_flag_problems(source, facts, found);
+  }
   add_foreign_problems(source, facts, found);
   const bool writes = source.column(Role::kLastUsedAt) != nullptr;
   if (facts.rows_hidden || (writes && facts.rows_write_hidden)) {
@@ -283,7 +390,7 @@ std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& 
             "` prints, as a superuser: it makes a policy for this role alone (it may select the"
             " mapped columns of all rows). No restrictive policy may apply to the role.");
   }
-  add_trigger_problems(source, facts, found);
+  add_trigger_problems(source, facts, mapped, found);
   return found;
 }
 

@@ -35,6 +35,16 @@ bool read_time(const std::optional<std::string_view>& field, std::int64_t& us) {
   return true;
 }
 
+std::string hex_of(const Digest& digest) {
+  std::string text;
+  for (const std::uint8_t byte : digest.bytes) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 bool is_usable_scope(std::string_view scope) {
   return !scope.empty() && scope.size() <= LATCHKEY_SCOPE_BYTES_MAX &&
          std::ranges::all_of(
@@ -49,6 +59,13 @@ bool looks_like_json(std::string_view text) {
   const auto first =
       std::ranges::find_if(text, [](char c) { return c > ' ' && c <= '~' && c != ','; });
   return first != text.end() && std::string_view("[{\"").find(*first) != std::string_view::npos;
+}
+
+// Is it one word of a list, and not a piece of another notation (JSON that begins with something
+// else, an array of PostgreSQL's, XML, YAML, quoted text)? Its words would be other scopes.
+bool looks_like_word(std::string_view word) {
+  constexpr std::string_view kOfOtherNotations = "\"'`\\[]{}()<>";
+  return word.find_first_of(kOfOtherNotations) == word.npos && word != "-";
 }
 
 // A scope column's text as single scopes; nothing if it is no list.
@@ -67,6 +84,7 @@ std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool
   for (std::size_t from = 0; (from = text.find_first_not_of(kBetweenScopes, from)) != text.npos;) {
     const std::size_t to = std::min(text.find_first_of(kBetweenScopes, from), text.size());
     names.emplace_back(text.substr(from, to - from));
+    if (!looks_like_word(names.back())) return std::nullopt;
     from = to;
   }
   return names;
@@ -225,9 +243,9 @@ const char* oddity_sentence(Oddity oddity) {
       return "id, subject, tenant and scopes exceed 4096 bytes; the key is refused as disabled";
     case Oddity::kMetadataTooLong: return "the metadata exceed 4096 bytes; answers leave them out";
     case Oddity::kUnreadableText:
-      return "the row holds bytes that are no text in the encoding of the database, or a key that "
-             "is"
-             " not ASCII where that is not UTF-8, so no key can match it; correct the row";
+      return "the row holds bytes that are no text in the encoding of the database, so its key is"
+             " refused as disabled; or a key that is not ASCII where that is not UTF-8, so no key"
+             " can match it; correct the row";
     case Oddity::kUseTimeUnit:
       return "last_used_at holds a number that is no count of seconds since 1970 (milliseconds,"
              " perhaps), so it is not written in any row of this table; map a column of times";
@@ -252,8 +270,17 @@ std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& cou
     return std::nullopt;
   }
   const bool hashed = source_.scheme == Scheme::kSha256 || source_.scheme == Scheme::kHmac;
+  const bool key_is_text = hashed && source_.encoding != Encoding::kRaw;
   if (row[kFieldUnreadable] || (!hashed && *row[kFieldKey] == kKeyNotAscii)) {
     count(counts, Oddity::kUnreadableText);
+    const bool key_unreadable = row[kFieldKey]->empty() || *row[kFieldKey] == kKeyNotAscii;
+    const std::optional<Digest> refused =
+        key_unreadable ? std::nullopt : read_digest(*row[kFieldKey]);
+    if (!refused) return std::nullopt;
+    return refusal(*refused, row);
+  }
+  if (key_is_text && row[kFieldKey]->empty()) {
+    count(counts, Oddity::kNoKey);
     return std::nullopt;
   }
   const std::optional<Digest> digest = read_digest(*row[kFieldKey]);
@@ -304,8 +331,25 @@ std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& cou
     facts.subject.reset();
     facts.tenant.reset();
     facts.scopes = nullptr;
-    if (!facts.claims_fit(source_.name.size())) return std::nullopt;
+    if (!facts.claims_fit(source_.name.size())) return refusal(*digest, row);
   }
+  return facts;
+}
+
+// A row that says no more than that its key is refused. It must not be left out: another row, which
+// holds the same key, would let it in.
+RecordFacts RowReader::refusal(const Digest& digest, const RowView& row) {
+  RecordFacts facts;
+  facts.digest = digest;
+  OddityCounts ignored{};
+  facts.state = read_state(row, ignored);
+  if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+  facts.key_id = *row[kFieldId];
+  if (facts.claims_fit(source_.name.size())) return facts;
+  // Nothing can name such a row but the whole table. Of several that hold the key one is enough.
+  made_up_id_ = "(id too long) " + hex_of(digest);
+  facts.key_id = made_up_id_;
+  facts.id_is_made_up = true;
   return facts;
 }
 

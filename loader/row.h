@@ -64,7 +64,7 @@ enum class Oddity {
   kUnreadableJwt,    // a token whose claims cannot be read: refused as disabled
   kClaimsTooLong,    // more than LATCHKEY_CLAIMS_BYTES_MAX: refused as disabled
   kMetadataTooLong,  // served without its metadata
-  kUnreadableText,   // no text in the database's encoding, or not in Unicode: can never match
+  kUnreadableText,   // no text in the database's encoding, or not in Unicode: refused as disabled
   kUseTimeUnit,      // last_used_at holds a number that is no count of seconds: nothing is written
 };
 constexpr std::size_t kOddities = 12;
@@ -82,12 +82,13 @@ class RowReader {
   RowReader(const SourceConfig& source, const TableFacts& facts, ScopeSets& scopes,
             std::unordered_set<std::string> pepper_versions);
 
-  // Nothing if the row can never match a presented key; else facts whose views lead into the row.
-  // Counts what is odd in `counts`.
+  // Nothing if the row can never match a presented key; else facts whose views lead into the row,
+  // or into this until its next call. Counts what is odd in `counts`.
   [[nodiscard]] std::optional<RecordFacts> read(const RowView& row, OddityCounts& counts);
 
  private:
   std::optional<Digest> read_digest(std::string_view field) const;
+  RecordFacts refusal(const Digest& digest, const RowView& row);
   RowState read_state(const RowView& row, OddityCounts& counts) const;
   const ScopeSet* read_scopes(std::string_view text, RecordFacts& facts, OddityCounts& counts);
 
@@ -95,6 +96,7 @@ class RowReader {
   ScopeSets& scopes_;
   std::unordered_set<std::string> pepper_versions_;
   bool scopes_are_json_;
+  std::string made_up_id_;
 };
 
 // Binary timestamptz (PostgreSQL, "microseconds since 2000") -> microseconds since 1970. Infinities

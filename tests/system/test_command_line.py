@@ -189,3 +189,23 @@ def test_without_a_daemon_commands_that_ask_how_it_is_say_so_at_once(tmp_path: P
             timeout=scaled(4),
         )
         assert done.returncode == 3 and b"Is latchkeyd running" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verify", "--scopes", "read"], "`latchkey verify` has"),
+        (["mint", "--prefix", "sk", "--counts", "2"], "--count"),
+        (["reload", "--config", "x"], "--timeout"),
+        (["verify", "sk_live_typed_here"], "Keys come on standard input"),
+        (["verify", "--max-age"], "lacks its value"),
+        (["sql", "check", "--config", "x"], "install, uninstall, grant"),
+    ],
+)
+def test_what_is_no_option_is_told_with_those_there_are(arguments: list[str], said: str) -> None:
+    done = subprocess.run(
+        [str(program("latchkey")), *arguments], capture_output=True, text=True, timeout=scaled(10)
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "sk_live_typed_here" not in done.stderr

@@ -165,7 +165,7 @@ def test_check_numbers_every_warning_and_note(odd: Installation) -> None:
     assert 'The versions: "pepper_v1.key" (2), "pepper_v0.key" (1), NULL (1).' in checked
     assert '2 rows hold keys that source "plain" holds as well' in checked
     assert "errors: 0, warnings: 15, notes: 9. docs/lint.md" in checked
-    assert "The configuration and its tables are in order." in checked
+    assert "latchkeyd would start. What the warnings name is not as it should be." in checked
     assert SECRET not in checked
 
 

@@ -216,14 +216,21 @@ def test_a_failed_reload_shows(there: Installation) -> None:
         done = reload().expect(0)
         assert done.stdout == "Reloaded.\n" and shown() == (1, 0, 1, False)
         assert get(metrics, "/readyz").body == "ok\n"
+        daemon.write_config(there.config.replace("[[source]]", "[[source]]\nscopes = 'data'", 1))
+        done = reload().expect(0)
+        said = 'Not [[source]] "main", which has changed: that needs a restart.'
+        assert done.stdout.splitlines() == ["Reloaded.", said]
+        assert there.cli.status()["reloads"]["need_restart"] == ['[[source]] "main"']
+        daemon.write_config(there.config)
+        assert reload().expect(0).stdout == "Reloaded.\n"
         daemon.write_config(there.config + "[limits]\nconnections = 'many'\n")
         done = reload().expect(1)
         assert "`connections` must be a whole number" in done.stderr
-        until(lambda: shown() == (1, 1, 0, True), 5, "it shows")
+        until(lambda: shown() == (3, 1, 0, True), 5, "it shows")
         assert get(metrics, "/readyz").body.startswith("ok\nthe last reload failed")
         daemon.write_config(there.config)
         reload().expect(0)
-        until(lambda: shown() == (2, 1, 1, False), 5, "it is over")
+        until(lambda: shown() == (4, 1, 1, False), 5, "it is over")
         assert get(metrics, "/readyz").body == "ok\n"
 
 

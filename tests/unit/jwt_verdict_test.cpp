@@ -136,11 +136,9 @@ TEST_F(JwtVerdict, DrawsTheTokensTimesToTheMicrosecond) {
       {",\"exp\":" + seconds(0) + ".5", kRealUs + 500'000, LATCHKEY_EXPIRED, kRealUs + 500'000},
       {",\"exp\":0", kRealUs, LATCHKEY_EXPIRED, 0},
       {",\"exp\":-1e300", kRealUs, LATCHKEY_EXPIRED, kAlwaysValid},
-      {",\"exp\":1e300", kRealUs, LATCHKEY_VALID, kNeverExpires},
       {",\"exp\":null", kRealUs, LATCHKEY_VALID, kNeverExpires},
       {",\"nbf\":" + seconds(0), kRealUs, LATCHKEY_VALID, kNeverExpires},
       {",\"nbf\":" + seconds(0), kRealUs - 1, LATCHKEY_NOT_YET_VALID, kNeverExpires},
-      {",\"nbf\":1e300", kRealUs, LATCHKEY_NOT_YET_VALID, kNeverExpires},
       {",\"nbf\":" + seconds(1) + ",\"exp\":" + seconds(0), kRealUs, LATCHKEY_EXPIRED, kRealUs},
   };
   for (const auto& c : cases) {

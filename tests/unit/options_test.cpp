@@ -259,6 +259,10 @@ const std::vector<BadFile> kBadFiles = {
     {"tables_of_numbers", "allow = [1]\n" + kMinimal, 1, {"`allow`", "[[allow]]"}},
     {"column_number", source_with("tenant = 7"), 10, {"`tenant`", "string"}},
     {"column_true", source_with("tenant = true"), 10, {"`tenant`", "string"}},
+    {"key_of_several",
+     source_with("subject = [\"a\", \"b\"]"),
+     10,
+     {"`subject` is one column", "GENERATED"}},
 
     // durations
     {"duration_number", after("[freshness]\nbound = 5"), 11, {"`bound`", "string"}},

@@ -156,6 +156,88 @@ TEST_F(Queries, SayThatAFlagIsNone) {
                                HasSubstr("`status`")));
 }
 
+TEST_F(Queries, RefuseAFlagWhoseNameSaysTheOpposite) {
+  const Role refusals[] = {Role::kRevokedAt, Role::kDisabledAt, Role::kDeletedAt};
+  for (const char* good : {"is_active", "active", "isEnabled", "VALID", "key_allowed"}) {
+    for (const Role role : refusals) {
+      map(role, good, "boolean");
+      EXPECT_THAT(problem(), AllOf(HasSubstr("L108 "), HasSubstr(good), HasSubstr("`enabled`")));
+      source_.columns.erase(role);
+    }
+    map(Role::kEnabled, good, "boolean");
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << good;
+    source_.columns.erase(Role::kEnabled);
+  }
+  for (const char* bad : {"is_revoked", "disabled", "isBlocked", "deactivated", "soft_deleted"}) {
+    map(Role::kEnabled, bad, "boolean");
+    EXPECT_THAT(problem(), AllOf(HasSubstr("L108 "), HasSubstr(bad), HasSubstr("`revoked_at`")));
+    source_.columns.erase(Role::kEnabled);
+    for (const Role role : refusals) {
+      map(role, bad, "boolean");
+      EXPECT_THAT(problems(source_, facts_), IsEmpty()) << bad;
+      source_.columns.erase(role);
+    }
+  }
+  // What says neither, or both, is the operator's to know; and moments have no such meaning.
+  for (const char* neither :
+       {"flag", "activity", "not_active", "active_or_blocked", "interactive"}) {
+    for (const Role role : {Role::kEnabled, Role::kRevokedAt}) {
+      map(role, neither, "boolean");
+      EXPECT_THAT(problems(source_, facts_), IsEmpty()) << neither;
+      source_.columns.erase(role);
+    }
+  }
+  map(Role::kRevokedAt, "active_until", "timestamp without time zone");
+  EXPECT_THAT(problems(source_, facts_), IsEmpty());
+}
+
+TEST_F(Queries, CallNoTriggerOutdatedBeforeTheMappingIsRight) {
+  facts_.triggers.begin()->second.definition.source += " changed";
+  EXPECT_THAT(problem(), HasSubstr("L112 "));
+  source_.columns[Role::kTenant] = "no_such";
+  EXPECT_THAT(problem(), HasSubstr("L104 "));
+}
+
+TEST_F(Queries, SayThatAColumnHoldsNoKeys) {
+  source_ = *preset("external_credentials");
+  source_.name = "s";
+  facts_ = good_facts(source_);
+  const std::string key = *source_.column(Role::kKey);
+  for (const char* type : {"boolean", "date", "bigint", "text[]", "jsonb", "numeric", "inet"}) {
+    facts_.columns[key] = type;
+    EXPECT_THAT(problem(), AllOf(HasSubstr("L107 "), HasSubstr(type), HasSubstr("let in")));
+  }
+  for (const char* type : {"text", "character varying", "character", "uuid"}) {
+    facts_.columns[key] = type;
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << type;
+  }
+  facts_.columns[key] = "public.citext";
+  facts_.outputs[key] = Output::kExtension;
+  EXPECT_THAT(problems(source_, facts_), IsEmpty());
+}
+
+TEST_F(Queries, SayThatAColumnHoldsNoScopes) {
+  for (const char* type : {"xml", "boolean", "bigint", "integer[]", "date", "bytea"}) {
+    map(Role::kScopes, "scopes", type);
+    EXPECT_THAT(problem(), AllOf(HasSubstr("L117 "), HasSubstr(type)));
+  }
+  for (const char* type :
+       {"text", "character varying", "text[]", "character varying[]", "json", "jsonb"}) {
+    map(Role::kScopes, "scopes", type);
+    EXPECT_THAT(problems(source_, facts_), IsEmpty()) << type;
+  }
+  map(Role::kScopes, "scopes", "public.mood[]");
+  facts_.outputs["scopes"] = Output::kEnum;
+  EXPECT_THAT(problems(source_, facts_), IsEmpty());
+}
+
+TEST_F(Queries, SayWhatTablesThatInheritDoToAnId) {
+  facts_.has_parts = true;
+  EXPECT_THAT(problems(source_, facts_), IsEmpty()) << "partitions";
+  facts_.unique.clear();
+  EXPECT_THAT(problem(), AllOf(HasSubstr("L106 "), HasSubstr("inherit")));
+}
+
 TEST_F(Queries, SayThatATimeIsNone) {
   for (const char* type : {"text", "time without time zone", "interval", "numeric", "jsonb"}) {
     facts_.columns["expires_at"] = type;
