@@ -3,6 +3,7 @@ package latchkey
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -123,8 +124,38 @@ func TestNoErrorHoldsTheKey(t *testing.T) {
 
 func TestNothingIsNoYes(t *testing.T) {
 	var none *Answer
-	if none.Valid() || (&Answer{Verdict: Unknown}).Valid() || none.HasScope("") {
+	if none.Valid() || (&Answer{}).Valid() || (&Answer{Verdict: Unknown}).Valid() || none.HasScope("") {
 		t.Error("a yes")
+	}
+	var answer Answer
+	if err := json.Unmarshal([]byte("{}"), &answer); err != nil || answer.Valid() || answer.Verdict == Valid {
+		t.Error("a yes", err)
+	}
+}
+
+func TestVerdictsHaveTheNumbersOfTheProtocol(t *testing.T) {
+	named := []Verdict{Valid, Unknown, Malformed, Revoked, Disabled, Deleted, Expired, NotYetValid,
+		InsufficientScope, Forbidden, Unavailable}
+	names := []string{"valid", "unknown", "malformed", "revoked", "disabled", "deleted", "expired",
+		"not_yet_valid", "insufficient_scope", "forbidden", "unavailable"}
+	for number := 0; number <= 255; number++ {
+		answers, err := decodeVerified([]byte{1, 0, 0, 0, byte(number), 1, 0, 0, 0, 0, 0, 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		verdict, name := Unavailable, "unavailable" // a later daemon's word
+		if number < len(named) {
+			verdict, name = named[number], names[number]
+		}
+		if got := answers[0]; got.Verdict != verdict || got.Verdict.String() != name || got.Valid() != (number == 0) {
+			t.Errorf("%d: %v", number, got.Verdict)
+		}
+	}
+	if name := Verdict(0).String(); name != "none" {
+		t.Error(name)
+	}
+	if name := (Unavailable + 1).String(); name != "unknown_verdict" {
+		t.Error(name)
 	}
 }
 

@@ -36,7 +36,7 @@ type Question struct {
 	Metadata   bool // tell the mapped metadata column
 }
 
-// An Answer is what the daemon knows of one key.
+// An Answer is what the daemon knows of one key. The zero value is no yes.
 type Answer struct {
 	Verdict Verdict
 	// Fresh: no change that committed longer ago than the daemon's bound is missing.

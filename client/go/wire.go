@@ -40,9 +40,10 @@ const (
 // A Verdict is what the daemon says of a key. Only Valid is a yes.
 type Verdict uint8
 
-// The verdicts, explained in PROTOCOL.md.
+// The verdicts, explained in PROTOCOL.md. Each is one more than its number there.
 const (
-	Valid Verdict = iota
+	_ Verdict = iota // of an Answer that no daemon gave: the zero value is no yes
+	Valid
 	Unknown
 	Malformed
 	Revoked
@@ -55,10 +56,10 @@ const (
 	Unavailable
 )
 
-var verdictNames = [...]string{"valid", "unknown", "malformed", "revoked", "disabled", "deleted",
+var verdictNames = [...]string{"none", "valid", "unknown", "malformed", "revoked", "disabled", "deleted",
 	"expired", "not_yet_valid", "insufficient_scope", "forbidden", "unavailable"}
 
-// String is the verdict's name in PROTOCOL.md.
+// String is the verdict's name in PROTOCOL.md; "none" for the zero value, which is no verdict.
 func (v Verdict) String() string {
 	if int(v) < len(verdictNames) {
 		return verdictNames[v]
@@ -247,14 +248,14 @@ func decodeVerified(b []byte) ([]Answer, error) {
 		if len(b) < claims {
 			return nil, wireError("truncated")
 		}
-		answers[i] = Answer{Verdict: Verdict(verdict), Fresh: flags == 1, Age: -1}
+		answers[i] = Answer{Verdict: Valid + Verdict(verdict), Fresh: flags == 1, Age: -1}
 		if age != ageUnknown {
 			answers[i].Age = time.Duration(age) * time.Millisecond
 		}
 		if err := decodeClaims(b[:claims], &answers[i]); err != nil {
 			return nil, err
 		}
-		if int(verdict) >= len(verdictNames) || flags > 1 {
+		if int(verdict) > int(Unavailable-Valid) || flags > 1 {
 			// A later daemon's word, which may mean anything: no answer to this key.
 			answers[i] = Answer{Verdict: Unavailable, Age: -1}
 		}

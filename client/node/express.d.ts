@@ -10,5 +10,5 @@ export interface Options extends Terms {
 export function latchkey(options?: Options): (
   request: IncomingMessage & { latchkey?: Answer },
   response: ServerResponse,
-  next: (error?: unknown) => void,
+  next: () => void,
 ) => void;

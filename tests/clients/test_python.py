@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
 import shutil
+import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,7 @@ from fake import Fake, answering, read_request, verified
 from harness.programs import REPOSITORY
 from harness.wait import scaled
 from latchkey import AsyncClient, Client, ConnectionClosed, InvalidRequest, LatchkeyError, TimedOut
+from latchkey._client import _Connection
 from latchkey._socket import process
 from latchkey.asgi import LatchkeyMiddleware
 from served import Here
@@ -116,6 +121,36 @@ def test_a_timeout_that_is_none_is_refused(timeout: object) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(InvalidRequest):
             kind("/nowhere", timeout=timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda client: client.verify(None),
+        lambda client: client.verify(7),
+        lambda client: client.verify("\ud800"),
+        lambda client: client.verify("key", max_age="5s"),
+        lambda client: client.verify("key", source=7),
+        lambda client: client.verify("key", source="\ud800"),
+        lambda client: client.verify("key", all_scopes=[7]),
+        lambda client: client.verify("key", any_scopes=["\ud800"]),
+        lambda client: client.verify_many("key"),
+        lambda client: client.verify_many(b"key"),
+        lambda client: client.verify_many(["key", None]),
+        lambda client: client.why(None),
+    ],
+)
+def test_what_cannot_be_asked_is_a_failure_with_a_name(question: Callable[[Any], Any]) -> None:
+    """As all others, so that whoever catches LatchkeyError lets nobody in and answers 503."""
+    with pytest.raises(InvalidRequest):
+        question(Client("/nowhere"))
+
+    async def ask() -> None:
+        async with AsyncClient("/nowhere") as client:
+            await question(client)
+
+    with pytest.raises(InvalidRequest):
+        asyncio.run(ask())
 
 
 def test_an_endless_timeout_is_one(here: Here) -> None:
@@ -241,6 +276,119 @@ def test_a_client_outlives_its_loop(here: Here) -> None:
         await client.aclose()
 
     asyncio.run(close())
+
+
+def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
+    """Each takes away what it watched: else it is deaf to the next socket of the same number."""
+    client = AsyncClient(here.keys.socket, timeout=scaled(5))
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+
+    async def ask() -> None:
+        started = time.monotonic()
+        assert await client.verify("key_valid")
+        assert time.monotonic() - started < scaled(5) / 2
+        # A socket of somebody else.
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.send(b"x")
+            got = asyncio.get_running_loop().sock_recv(ours, 1)
+            assert await asyncio.wait_for(got, scaled(5)) == b"x"
+
+    for _ in range(3):
+        for loop in loops:
+            loop.run_until_complete(ask())
+    for loop in loops:
+        loop.run_until_complete(asyncio.sleep(0))  # to let go of what the other one took over
+    loops[1].run_until_complete(client.aclose())
+    for loop in loops:
+        assert len(loop._selector.get_map()) == 1  # type: ignore[attr-defined]  # it wakes itself
+        loop.close()
+
+
+def test_a_child_that_closes_its_client_leaves_its_parent_its_own(here: Here) -> None:
+    """A fork shares what the loop watches: what the child takes away, the parent is deaf to."""
+    client = AsyncClient(here.keys.socket, timeout=scaled(5))
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(client.verify("key_valid"))
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(client.aclose())
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    started = time.monotonic()
+    assert loop.run_until_complete(client.verify("key_valid"))
+    assert time.monotonic() - started < scaled(5) / 2
+    # The other way round, and within one process: the loop forgets what another one has closed.
+    asyncio.run(client.aclose())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(loop._selector.get_map()) == 1  # type: ignore[attr-defined]  # it wakes itself
+    loop.close()
+
+
+def test_a_loop_that_runs_elsewhere_loses_its_call(path: Path) -> None:
+    """One loop at a time: what was under way in another one fails, and is not asked in this one."""
+    client = AsyncClient(path, timeout=scaled(20))
+    failed: list[LatchkeyError] = []
+
+    async def lose() -> None:
+        try:
+            await client.verify("key")
+        except LatchkeyError as error:
+            failed.append(error)
+
+    def deaf_at_first(connection):  # type: ignore[no-untyped-def]
+        if fake.connections == 1:
+            while read_request(connection) is not None:
+                asked.set()
+        answering(lambda request_id: verified(request_id, 0))(connection)
+
+    async def ask() -> None:
+        assert await client.verify("key")
+        await client.aclose()
+
+    asked = threading.Event()
+    started = time.monotonic()
+    with Fake(path, deaf_at_first) as fake:
+        other = threading.Thread(target=asyncio.run, args=(lose(),))
+        other.start()
+        assert asked.wait(scaled(10))
+        asyncio.run(ask())
+        other.join(scaled(30))
+        assert fake.connections == 2
+    assert [type(error) for error in failed] == [ConnectionClosed]
+    assert time.monotonic() - started < scaled(10)
+
+
+def test_what_arrived_between_two_looks_at_the_clock_is_an_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As test_scenario's test of a client that is held up, which cannot choose the moment."""
+    send = _Connection._send
+
+    def held_up(connection: _Connection, frame: bytearray, deadline: float) -> None:
+        send(connection, frame, deadline)
+        assert select.select([connection._socket], [], [], scaled(20))[0]
+        time.sleep(max(deadline - time.monotonic(), 0) + 0.01)
+
+    def half_at_last(connection: socket.socket) -> None:
+        for length in (None, None, -1):
+            if (request_id := read_request(connection)) is not None:
+                connection.sendall(verified(request_id, 0)[:length])
+        while read_request(connection) is not None:
+            pass
+
+    monkeypatch.setattr(_Connection, "_send", held_up)
+    with Fake(path, half_at_last) as fake, Client(path, timeout=scaled(0.5)) as client:
+        assert client.verify("key")
+        assert client.verify("key")
+        with pytest.raises(TimedOut):
+            client.verify("key")
+        assert fake.connections == 1
 
 
 def test_what_is_under_way_ends_with_the_client(path: Path) -> None:

@@ -36,11 +36,11 @@ func Key(r *http.Request) (string, error) {
 	authorizations := r.Header.Values("Authorization")
 	for _, value := range authorizations {
 		if len(value) > 7 && strings.EqualFold(value[:7], "Bearer ") {
-			keys = append(keys, strings.TrimSpace(value[7:]))
+			keys = append(keys, trimmed(value[7:]))
 		}
 	}
 	for _, value := range r.Header.Values("X-API-Key") {
-		keys = append(keys, strings.TrimSpace(value))
+		keys = append(keys, trimmed(value))
 	}
 	presented := ""
 	for _, key := range keys {
@@ -57,7 +57,11 @@ func Key(r *http.Request) (string, error) {
 	return presented, nil
 }
 
-// Require lets requests through whose key is valid and meets the question.
+// trimmed cuts off the white space of RFC 9110 §5.6.3; what else Unicode takes for it belongs to a key.
+func trimmed(value string) string { return strings.Trim(value, " \t") }
+
+// Require lets requests through whose key is valid and meets the question. It panics if the question
+// cannot be asked, as regexp.MustCompile does: that is told when the program starts, not at each request.
 func Require(client *latchkey.Client, question latchkey.Question) func(http.Handler) http.Handler {
 	// Copies: whoever holds the lists may empty them.
 	question.AllScopes = append([]string(nil), question.AllScopes...)
@@ -65,6 +69,10 @@ func Require(client *latchkey.Client, question latchkey.Question) func(http.Hand
 	if question.MaxAge != nil {
 		age := *question.MaxAge
 		question.MaxAge = &age
+	}
+	// This asks of no key, and so sends nothing, but it looks at the question.
+	if _, err := client.VerifyMany(context.Background(), nil, &question); err != nil {
+		panic("httpauth.Require: " + err.Error())
 	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -79,10 +87,12 @@ func Require(client *latchkey.Client, question latchkey.Question) func(http.Hand
 			}
 			answer, err := client.Verify(r.Context(), key, &question)
 			switch {
-			case errors.Is(err, context.Canceled):
-				return // nobody waits for it any more
 			case err != nil:
-				log.Printf("no answer: %v", err)
+				// A cancelled request, too, is refused: to return from a handler is to say 200 OK. Whoever
+				// asked has gone, or this server ends; neither is news for the log.
+				if !errors.Is(err, context.Canceled) {
+					log.Printf("no answer: %v", err)
+				}
 				refuse(w, http.StatusServiceUnavailable, "unavailable", "1")
 			case answer.Valid():
 				next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), answerKey{}, answer)))

@@ -1,9 +1,14 @@
 package httpauth
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"latchkey"
 )
@@ -19,6 +24,9 @@ func TestWhereAKeyIsPresented(t *testing.T) {
 		{"Bearer  ", "b", "b"},
 		{"", " ", ""},
 		{"", "", ""},
+		{"Bearer \t a\u00a0 ", "", "a\u00a0"}, // HTTP's white space ends at the space and the tab
+		{"Bearer a\u0085", "", "a\u0085"},
+		{"", "\tb\u00a0\t", "b\u00a0"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Authorization", c.authorization)
@@ -48,5 +56,62 @@ func TestSeveralCredentialsAreRefused(t *testing.T) {
 		if w.Code != http.StatusBadRequest {
 			t.Errorf("%v: %d", headers, w.Code)
 		}
+	}
+}
+
+func TestACancelledRequestIsNoYes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		for {
+			if _, err := listener.Accept(); err != nil { // and never answers
+				return
+			}
+			cancel() // as a server does that ends
+		}
+	}()
+	client := latchkey.New(path).WithTimeout(time.Minute)
+	defer client.Close()
+	in := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("let in") })
+	server := httptest.NewUnstartedServer(Require(client, latchkey.Question{})(in))
+	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.Start()
+	defer server.Close()
+	for i := 0; i < 3; i++ { // under way when it is cancelled, and begun after that
+		r, _ := http.NewRequest(http.MethodGet, server.URL, nil)
+		r.Header.Set("X-API-Key", "key")
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("request %d: %s", i, response.Status)
+		}
+	}
+}
+
+func TestAQuestionThatCannotBeAskedIsToldAtOnce(t *testing.T) {
+	age := -time.Second
+	for name, question := range map[string]latchkey.Question{
+		"a scope":       {AllScopes: []string{"read write"}},
+		"another scope": {AnyScopes: []string{""}},
+		"a source":      {Source: "a b"},
+		"an age":        {MaxAge: &age},
+	} {
+		func() {
+			defer func() {
+				if text, _ := recover().(string); !strings.HasPrefix(text, "httpauth.Require: this cannot be asked: ") {
+					t.Errorf("%s: %q", name, text)
+				}
+			}()
+			Require(latchkey.New("/nowhere"), question)
+		}()
 	}
 }

@@ -7,6 +7,16 @@ const wire = require("./wire.js");
 /** A request must not present more than one (RFC 6750 §2): whoever checks one of them, others may believe another. */
 class SeveralCredentials extends Error {}
 
+// Without the white space of RFC 9110 §5.6.3. (trim() also takes the byte 0xA0, in which a key may end, and a
+// regular expression takes quadratic time for a header that is full of spaces.)
+function trimmed(value) {
+  const isSpace = (at) => value[at] === " " || value[at] === "\t";
+  let start = 0, end = value.length;
+  while (start < end && isSpace(start)) ++start;
+  while (start < end && isSpace(end - 1)) --end;
+  return value.slice(start, end);
+}
+
 /**
  * The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, of a request's rawHeaders: names and values in turn.
  * (Of repeated headers, request.headers holds the first, or all of them joined.) Throws SeveralCredentials.
@@ -18,9 +28,9 @@ function presentedKey(rawHeaders) {
     const name = rawHeaders[i].toLowerCase(), value = rawHeaders[i + 1];
     if (name === "authorization") {
       ++authorizations;
-      keys.push(/^bearer +(.*)$/i.exec(value)?.[1].trim());
+      if (/^bearer /i.test(value)) keys.push(trimmed(value.slice(7)));
     } else if (name === "x-api-key") {
-      keys.push(value.trim());
+      keys.push(trimmed(value));
     }
   }
   const presented = keys.filter(Boolean);
@@ -34,11 +44,11 @@ const bytes = (text) => Buffer.from(text, "latin1");
 const unavailable = { status: 503, error: "unavailable", header: ["Retry-After", "1"] };
 const refusal = (status, error, challenge) => ({ status, error, header: ["WWW-Authenticate", challenge] });
 
-/** From {client, log, ...terms} to rawHeaders => {answer} or {status, error, header}. */
+/** From {client, log, ...terms} to rawHeaders => {answer} or {status, error, header}, which never rejects. */
 function judge({ client = new Client(), log = console.error, ...demands } = {}) {
   wire.question(demands); // what cannot be asked is told when the program starts, not at each request
   const terms = structuredClone(demands); // whoever holds the lists may empty them
-  return async (rawHeaders) => {
+  const decide = async (rawHeaders) => {
     let key;
     try {
       key = presentedKey(rawHeaders);
@@ -68,6 +78,19 @@ function judge({ client = new Client(), log = console.error, ...demands } = {}) 
       default:
         // Which no it is, is not a stranger's business.
         return refusal(401, "invalid_token", 'Bearer error="invalid_token"');
+    }
+  };
+  return async (rawHeaders) => {
+    try {
+      return await decide(rawHeaders);
+    } catch (error) {
+      // A bug, ours or the log's. Thrown on, it might reach a handler that does not look for an error.
+      try {
+        log(`no answer: ${error?.stack ?? error}`);
+      } catch {
+        // Nobody can be told.
+      }
+      return unavailable;
     }
   };
 }

@@ -2,6 +2,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const { spawnSync } = require("node:child_process");
 const { mkdtempSync, rmSync } = require("node:fs");
 const { once } = require("node:events");
 const net = require("node:net");
@@ -9,6 +10,8 @@ const { tmpdir } = require("node:os");
 const { join } = require("node:path");
 const { after, before, beforeEach, test } = require("node:test");
 const { Worker } = require("node:worker_threads");
+const express = require("../express.js");
+const fastify = require("../fastify.js");
 const { Answer, Client, LatchkeyError } = require("../index.js");
 const { SeveralCredentials, judge, presentedKey } = require("../lib/auth.js");
 
@@ -103,6 +106,76 @@ test("where a key is presented", () => {
   assert.equal(presentedKey(["Authorization", "Bearer "]), undefined);
   assert.equal(presentedKey(["x-api-key", " "]), undefined);
   assert.equal(presentedKey([]), undefined);
+  // HTTP's white space ends at the space and the tab; "voil\u00e0" ends in the byte 0xA0.
+  assert.equal(presentedKey(["Authorization", "Bearer \t voil\u00c3\u00a0 \t"]), "voil\u00c3\u00a0");
+  assert.equal(presentedKey(["X-API-Key", "\tvoil\u00c3\u00a0 "]), "voil\u00c3\u00a0");
+  assert.equal(presentedKey(["X-API-Key", "\u00a0"]), "\u00a0");
+});
+
+test("a handler that throws runs once, and its error is not swallowed", () => {
+  // In a process of its own, which ends by it.
+  const { stdout, stderr, status } = spawnSync(process.execPath, ["-e", `
+    const { latchkey } = require("./express.js");
+    const guard = latchkey({ client: { verify: async () => ({ verdict: "valid" }) } });
+    guard({ rawHeaders: ["X-API-Key", "key"] }, {}, (...told) => {
+      console.log("handler", told.length);
+      throw new Error("of the handler");
+    });`], { cwd: join(__dirname, ".."), encoding: "utf8" });
+  assert.equal(stdout, "handler 0\n");
+  assert.match(stderr, /Error: of the handler/);
+  assert.notEqual(status, 0);
+});
+
+// What the middleware for Express says to one request: {status, body, headers}, or {next} if it lets it through.
+const asked = (options) => new Promise((resolve) => {
+  const headers = {};
+  express.latchkey(options)({ rawHeaders: ["X-API-Key", "key"] }, {
+    setHeader: (name, value) => { headers[name] = value; },
+    end(body) { resolve({ status: this.statusCode, body: JSON.parse(body), headers }); },
+  }, (...next) => resolve({ next }));
+});
+
+test("whatever goes wrong lets nobody in", async () => {
+  const silent = () => {};
+  const fails = (error) => ({ async verify() { throw error; } });
+  const none = Object.create(null); // which cannot even be made text
+  const late = new LatchkeyError("timeout", "latchkeyd did not answer in time");
+  for (const options of [
+    { client: fails(new TypeError("a bug")), log: silent },
+    { client: fails(none), log: silent },
+    { client: fails(undefined), log: silent },
+    { client: { verify: async () => undefined }, log: silent },
+    { client: {}, log: silent },
+    { client: fails(late), log: silent },
+    { client: fails(late), log() { throw new Error("no room for a log"); } },
+    { client: { verify: async () => ({ verdict: "unavailable" }) }, log() { throw new Error("no room for a log"); } },
+  ]) {
+    assert.deepEqual(await asked(options), {
+      status: 503,
+      body: { error: "unavailable" },
+      headers: { "Retry-After": "1", "Content-Type": "application/json" },
+    });
+    const sent = [];
+    const reply = {
+      code(status) { sent.push(status); return this; },
+      header() { return this; },
+      send(body) { sent.push(body.error); return this; },
+    };
+    await fastify.latchkey(options)({ raw: { rawHeaders: ["X-API-Key", "key"] } }, reply);
+    assert.deepEqual(sent, [503, "unavailable"]);
+  }
+});
+
+test("a bug is told in the log", async () => {
+  const told = [];
+  await asked({ client: { async verify() { throw new TypeError("a bug"); } }, log: (text) => told.push(text) });
+  assert.match(told.join(), /TypeError: a bug/);
+});
+
+test("what somebody else has answered is left alone", async () => {
+  const response = { headersSent: true, setHeader() { throw new Error("ERR_HTTP_HEADERS_SENT"); } };
+  express.latchkey({ client: {} })({ rawHeaders: [] }, response, () => assert.fail("let in"));
+  await new Promise((resolve) => { setImmediate(resolve); }); // a rejection that nobody handles fails the test
 });
 
 test("several credentials are refused", async () => {

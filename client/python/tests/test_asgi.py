@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latchkey import Answer, AsyncClient, TimedOut
+from latchkey import Answer, AsyncClient, InvalidRequest, TimedOut
 from latchkey.asgi import LatchkeyMiddleware, SeveralCredentials, presented_key
 
 
@@ -24,6 +24,10 @@ from latchkey.asgi import LatchkeyMiddleware, SeveralCredentials, presented_key
         ([(b"authorization", b"Bearer "), (b"x-api-key", b"b")], b"b"),
         ([(b"x-api-key", b" ")], None),
         ([], None),
+        # HTTP's white space ends at the space and the tab.
+        ([(b"authorization", b"Bearer \t voil\xc3\xa0 \t")], b"voil\xc3\xa0"),
+        ([(b"authorization", b"Bearer a\x0b")], b"a\x0b"),
+        ([(b"x-api-key", b"\tb\x0c\t")], b"b\x0c"),
     ],
 )
 def test_where_a_key_is_presented(headers: list[tuple[bytes, bytes]], key: bytes | None) -> None:
@@ -66,6 +70,32 @@ def test_demands_last() -> None:
             asyncio.run(middleware._refusal(key))  # type: ignore[arg-type]
             listed.clear()
     assert told == [("admin",)] * 6
+
+
+@pytest.mark.parametrize(
+    "paths", ["/health", "", b"/health", ["health"], [""], [b"/health"], [None], [["/"]]]
+)
+def test_public_paths_that_are_none_are_refused(paths: Any) -> None:
+    """The letters of a single text would be public, "/" among them."""
+    with pytest.raises(InvalidRequest):
+        LatchkeyMiddleware(None, Fixed("valid"), public_paths=paths)  # type: ignore[arg-type]
+
+
+def test_a_public_path_needs_no_key() -> None:
+    let_in = []
+
+    async def application(scope: Any, *_: Any) -> None:
+        let_in.append(scope["path"])
+
+    async def send(_: Any) -> None:
+        pass
+
+    paths = ["/health", "/"]
+    middleware = LatchkeyMiddleware(application, Fixed("valid"), public_paths=iter(paths))
+    for path in ("/health", "/", "/healthy", "/health/", "h", ""):
+        scope = {"type": "http", "path": path, "headers": []}
+        asyncio.run(middleware(scope, None, send))  # type: ignore[arg-type]
+    assert let_in == paths
 
 
 def test_scopes_are_split_at_one_space() -> None:

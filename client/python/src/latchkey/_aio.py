@@ -36,6 +36,7 @@ class _Stream:
         self._in, self._out = bytearray(), bytearray()
         self._ids = RequestIds()
         self._loop = loop
+        self._process = process()
         self._socket = connect(path)
         self.usable = True
         loop.add_reader(self._socket, self._readable)
@@ -65,7 +66,16 @@ class _Stream:
             self._fail(self._pending.popleft().future, error)
 
     def abandon(self) -> None:
-        """Close it without its loop, which is another process's or ran to its end."""
+        """Close it from elsewhere than its loop. That one may run in another thread, or run again,
+        and has to forget the socket before it is closed: else it is deaf to the next one that gets
+        the same number. A child leaves the loop alone, which watches for its parent, too."""
+        if self._process == process():
+            error = ConnectionClosed("the client is used from another event loop")
+            try:
+                self._loop.call_soon_threadsafe(self.end, error)
+                return
+            except RuntimeError:
+                pass  # its loop is closed
         self.usable = False
         self._socket.close()
 
@@ -179,7 +189,9 @@ class AsyncClient:
     async def aclose(self) -> None:
         """End the connection: what is under way fails. The client cannot be used any more."""
         self._closed = True
-        if self._stream is not None and self._stream.usable:
+        if self._loop is not asyncio.get_running_loop() or self._process != process():
+            self._abandon()
+        elif self._stream is not None and self._stream.usable:
             self._stream.end(ConnectionClosed("the client is closed"))
 
     # ---- questions
@@ -213,7 +225,7 @@ class AsyncClient:
     ) -> list[wire.Answer]:
         """See Client.verify_many."""
         asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
-        batches = wire.batches(asked, [wire.as_bytes(key) for key in keys])
+        batches = wire.batches(asked, wire.keys_as_bytes(keys))
         deadline = asyncio.get_running_loop().time() + self.timeout
         answers: list[wire.Answer] = []
         for batch in batches:
@@ -270,8 +282,8 @@ class AsyncClient:
                         raise
                     delay, left = self._backoff.next(), deadline - loop.time()
                     await asyncio.sleep(min(delay, left))
-                    if delay >= left:
-                        raise
+                    if delay >= left or self._loop is not loop:
+                        raise  # or else it would ask over another loop's connection
         finally:
             turns.release()
 
@@ -282,12 +294,15 @@ class AsyncClient:
         if self._loop is not loop or self._process != process():
             # Two processes on one connection would take each other's answers; and what belongs to
             # another loop cannot be waited for in this one.
-            if self._stream is not None and self._stream.usable:
-                self._stream.abandon()
-            self._stream = None
             self._turns = asyncio.Semaphore(self.PENDING_MAX)
             self._loop, self._process = loop, process()
+            self._abandon()
         return loop
+
+    def _abandon(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None and stream.usable:
+            stream.abandon()
 
     async def _ask_once(
         self, question: request.Request[T], loop: asyncio.AbstractEventLoop, deadline: float

@@ -73,14 +73,25 @@ class _Connection:
 
     def _receive(self, deadline: float) -> wire.Frame:
         while (reply := wire.cut(self._buffer)) is None:
-            self._allow_until(deadline)
-            part = self._socket.recv(_READ_BYTES)
+            part = self._read(deadline)
             if not part:
                 raise ConnectionResetError
             self._buffer += part
         if self._buffer:  # nothing more was asked
             raise wire.WireError("trailing")
         return reply
+
+    def _read(self, deadline: float) -> bytes:
+        try:
+            self._allow_until(deadline)
+            return self._socket.recv(_READ_BYTES)
+        except socket.timeout:
+            # What arrived while this process was held up counts.
+            self._socket.setblocking(False)
+            try:
+                return self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                raise socket.timeout from None
 
 
 class Client:
@@ -156,7 +167,7 @@ class Client:
     ) -> list[wire.Answer]:
         """One answer to each key, in their order, in as few requests as possible. See verify()."""
         asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
-        batches = wire.batches(asked, [wire.as_bytes(key) for key in keys])
+        batches = wire.batches(asked, wire.keys_as_bytes(keys))
         deadline = self._deadline()
         answers: list[wire.Answer] = []
         for batch in batches:

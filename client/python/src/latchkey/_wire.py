@@ -95,8 +95,27 @@ class WireError(Exception):
 
 
 def as_bytes(key: str | bytes) -> bytes:
-    """A presented key. Text that came from bytes by surrogateescape becomes those bytes again."""
-    return key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
+    """A presented key. Text that came from bytes by surrogateescape becomes those bytes again.
+
+    Raises InvalidRequest for what is no key: a header that is not there is None.
+    """
+    if not isinstance(key, (str, bytes)):
+        raise InvalidRequest("a key is text or bytes")
+    return _utf8(key, "a key", "surrogateescape") if isinstance(key, str) else key
+
+
+def keys_as_bytes(keys: Iterable[str | bytes]) -> list[bytes]:
+    """Several. Raises InvalidRequest also for a single one, whose letters would be asked for."""
+    if isinstance(keys, (str, bytes)):
+        raise InvalidRequest("a list of keys, not one")
+    return [as_bytes(key) for key in keys]
+
+
+def _utf8(text: str, what: str, errors: str = "strict") -> bytes:
+    try:
+        return text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what} that is no Unicode text") from None
 
 
 class Question(NamedTuple):
@@ -120,14 +139,16 @@ def question(
 ) -> Question:
     """Raises InvalidRequest for what the daemon would refuse together with the connection."""
     # An empty one is an unset variable sooner than a wish to ask every source.
-    named = b"" if source is None else source.encode()
+    if not isinstance(source, (str, type(None))):
+        raise InvalidRequest("a source is a text")
+    named = b"" if source is None else _utf8(source, "a source")
     in_range = source is None or 1 <= len(named) <= SOURCE_BYTES_MAX
     if not in_range or not _SOURCE_CHARACTERS.issuperset(named):
         raise InvalidRequest("a source has 1 to 63 characters out of A-Z a-z 0-9 _ - .")
     age_ms = MAX_AGE_ANY
     if max_age is not None:
-        if not max_age >= 0:
-            raise InvalidRequest("a maximum age is 0 seconds or more")
+        if not isinstance(max_age, (int, float)) or not max_age >= 0:
+            raise InvalidRequest("a maximum age is a number of seconds, 0 or more")
         # Rounded down: rather refuse a moment too early than let in a moment too late.
         age_ms = int(min(max_age * 1000, MAX_AGE_ANY - 1))
     all_count, all_bytes = _scopes(all_scopes)
@@ -148,7 +169,9 @@ def _scopes(names: Iterable[str]) -> tuple[int, bytes]:
     encoded = b""
     count = 0
     for name in names:
-        octets = name.encode()
+        if not isinstance(name, str):
+            raise InvalidRequest("a scope is a text")
+        octets = _utf8(name, "a scope")
         if not 1 <= len(octets) <= SCOPE_BYTES_MAX:
             raise InvalidRequest("a scope must have 1 to 255 bytes")
         if any(octet <= 0x20 or octet == 0x7F for octet in octets):

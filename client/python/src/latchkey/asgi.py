@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from ._aio import AsyncClient
-from ._errors import LatchkeyError
+from ._errors import InvalidRequest, LatchkeyError
 from ._wire import Answer, question
 
 _Scope = MutableMapping[str, Any]
@@ -25,6 +25,9 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 _log = logging.getLogger("latchkey")
+
+# RFC 9110 §5.6.3. What else strip() takes for white space belongs to a key.
+_SPACES = b" \t"
 
 
 class SeveralCredentials(ValueError):
@@ -39,10 +42,10 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     for name, value in headers:
         if name.lower() == b"authorization":
             authorizations.append(value)
-            if value[:7].lower() == b"bearer " and value[7:].strip():
-                keys.append(value[7:].strip())
-        elif name.lower() == b"x-api-key" and value.strip():
-            keys.append(value.strip())
+            if value[:7].lower() == b"bearer " and value[7:].strip(_SPACES):
+                keys.append(value[7:].strip(_SPACES))
+        elif name.lower() == b"x-api-key" and value.strip(_SPACES):
+            keys.append(value.strip(_SPACES))
     if len(authorizations) > 1 or len(keys) > 1:
         raise SeveralCredentials
     return keys[0] if keys else None
@@ -60,9 +63,10 @@ class LatchkeyMiddleware:
         any_scopes: Iterable[str] = (),
         source: str | None = None,
         max_age: float | None = None,
-        public_paths: Sequence[str] = (),
+        public_paths: Iterable[str] = (),
     ) -> None:
-        """`public_paths` need no key. The other terms are those of Client.verify."""
+        """`public_paths` need no key: whole paths, each as in scope["path"]. The other terms are
+        those of Client.verify. Raises InvalidRequest if they make no sense."""
         self._app = app
         self._client = client or AsyncClient()
         # Copies: a generator would demand nothing the second time, a list may be emptied.
@@ -72,7 +76,7 @@ class LatchkeyMiddleware:
             "source": source,
             "max_age": max_age,
         }
-        self._public = frozenset(public_paths)
+        self._public = _paths(public_paths)
         # What cannot be asked is told when the program starts, not at each request.
         question(**self._terms, claims=True, metadata=False)
 
@@ -108,6 +112,16 @@ class LatchkeyMiddleware:
 
 def _copied(scopes: Iterable[str]) -> Iterable[str]:
     return scopes if isinstance(scopes, str) else tuple(scopes)  # question() refuses one text
+
+
+def _paths(paths: Iterable[str]) -> frozenset[str]:
+    # The letters of a single text would be public, "/" among them.
+    if isinstance(paths, (str, bytes)):
+        raise InvalidRequest("a list of public paths, not one text")
+    found = tuple(paths)
+    if not all(isinstance(path, str) and path.startswith("/") for path in found):
+        raise InvalidRequest('a public path is a text that begins with "/"')
+    return frozenset(found)
 
 
 def _judge(answer: Answer) -> tuple[int, str, bytes] | None:
