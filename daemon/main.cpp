@@ -42,6 +42,67 @@
 namespace latchkey {
 namespace {
 
+// Answers callers until a signal asks for an end. `listening`: the socket that was passed.
+// `signals` are blocked, and are not from here on.
+int serve(Running& running, const std::string& config_path, std::optional<int> listening,
+          const sigset_t& signals) {
+  Syncs syncs(running.options, running.loaders);
+  StatusCache status([&running](const Rights& rights) {
+    std::shared_ptr<const Policy> held;
+    return status_json(running.status(held), rights);
+  });
+  running.server = std::make_unique<Server>(
+      running.options, running.policy, running.quiescence,
+      ServerHooks{.start_sync =
+                      [&](SourceMask sources, std::function<void()> done) {
+                        return syncs.start(sources, std::move(done));
+                      },
+                  .status_json =
+                      [&status](const Rights& rights) { return status.text(rights, boot_ns()); }});
+  boost::asio::io_context control;
+  const std::unique_ptr<HttpServer> http = start_monitoring(control, running);
+  // It leads to what stands above.
+  struct ServerEndsFirst {
+    Running& running;
+    ~ServerEndsFirst() { running.server.reset(); }
+  } const server_ends_first{running};
+  running.server->start(listening);
+  // From here on callers are answered.
+
+  spdlog::info(
+      "latchkeyd {} serves {} sources on {}", LATCHKEY_VERSION_TEXT, running.key_sets.size(),
+      listening ? "the socket that the service manager passed" : running.options.listen.socket);
+  notify_ready();
+
+  Watch watch(control, running);
+  Reloads reloads(control, running, config_path);
+  boost::asio::signal_set handled(control, SIGTERM, SIGINT, SIGHUP);
+  handled.add(SIGQUIT);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  std::function<void()> wait_signal = [&] {
+    handled.async_wait([&](const boost::system::error_code& error, int signal) {
+      if (error || signal != SIGHUP) {
+        watch.stop();
+        reloads.stop();
+        if (http) http->stop();
+        return;
+      }
+      reloads.request();
+      wait_signal();
+    });
+  };
+  wait_signal();
+  control.run();
+  // From here on it ends: no new caller, then no caller, then no writer.
+
+  notify_stopping();
+  spdlog::info("stopping");
+  running.server->stop();
+  running.stop_loaders(0);
+  spdlog::info("stopped");
+  return 0;
+}
+
 // `reasons` are for finish_log().
 int run(const std::string& config_path, bool check, std::vector<std::string>& reasons) {
   Options options = Options::load(config_path);
@@ -85,7 +146,10 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
       (void)loader->wait_linted(
           std::chrono::duration_cast<std::chrono::milliseconds>(freshness.start_timeout));
     }
-    return report_check(trouble, running.loaders);
+    const int code = report_check(trouble, running.loaders);
+    std::cout.flush();
+    running.stop_loaders(code);
+    return code;
   }
   for (const LintFinding& finding : trouble) {
     reasons.push_back(fmt::format("{}: {}", finding.number(), finding.text));
@@ -97,56 +161,14 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
   }
   // From here on every source is loaded completely and proven to be in step.
 
-  Syncs syncs(running.options, running.loaders);
-  StatusCache status([&running](const Rights& rights) {
-    std::shared_ptr<const Policy> held;
-    return status_json(running.status(held), rights);
-  });
-  running.server = std::make_unique<Server>(
-      running.options, running.policy, running.quiescence,
-      ServerHooks{.start_sync =
-                      [&](SourceMask sources, std::function<void()> done) {
-                        return syncs.start(sources, std::move(done));
-                      },
-                  .status_json =
-                      [&status](const Rights& rights) { return status.text(rights, boot_ns()); }});
-  boost::asio::io_context control;
-  const std::unique_ptr<HttpServer> http = start_monitoring(control, running);
-  running.server->start(listening);
-  // From here on callers are answered.
-
-  spdlog::info(
-      "latchkeyd {} serves {} sources on {}", LATCHKEY_VERSION_TEXT, running.key_sets.size(),
-      listening ? "the socket that the service manager passed" : running.options.listen.socket);
-  notify_ready();
-
-  Watch watch(control, running);
-  Reloads reloads(control, running, config_path);
-  boost::asio::signal_set handled(control, SIGTERM, SIGINT, SIGHUP);
-  handled.add(SIGQUIT);
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  std::function<void()> wait_signal = [&] {
-    handled.async_wait([&](const boost::system::error_code& error, int signal) {
-      if (error || signal != SIGHUP) {
-        watch.stop();
-        reloads.stop();
-        if (http) http->stop();
-        return;
-      }
-      reloads.request();
-      wait_signal();
-    });
-  };
-  wait_signal();
-  control.run();
-  // From here on it ends: no new caller, then no caller, then no writer.
-
-  notify_stopping();
-  spdlog::info("stopping");
-  running.server->stop();
-  running.stop_loaders(0);
-  spdlog::info("stopped");
-  return 0;
+  try {
+    return serve(running, config_path, listening, signals);
+  } catch (const std::exception& error) {
+    reasons.emplace_back(error.what());  // told here only if a loader hangs
+    running.stop_loaders(kExitFailure);
+    reasons.pop_back();
+    throw;
+  }
 }
 
 }  // namespace
