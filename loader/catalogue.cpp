@@ -103,10 +103,7 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<const Sour
              " JOIN pg_catalog.pg_attribute a ON a.attrelid {=} i.indrelid"
              " AND a.attnum {=} i.indkey[0]"
              " WHERE i.indrelid {=} c.oid AND i.indisunique AND i.indisvalid"
-             " AND i.indnkeyatts {=} 1 AND i.indpred IS NULL"
-             // An index of a partitioned table is one of all its parts; of others each has its own.
-             " AND (c.relkind {=} 'p' OR NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h"
-             " WHERE h.inhparent {=} c.oid))),"
+             " AND i.indnkeyatts {=} 1 AND i.indpred IS NULL),"
              "'triggers', (SELECT coalesce(pg_catalog.json_object_agg(t.tgname,"
              " pg_catalog.json_build_object('enabled', t.tgenabled,"
              " 'shape', ") +

@@ -50,7 +50,7 @@ struct TableFacts {
   std::map<std::string, Output> outputs;  // of those that are not Output::kBuiltIn
   std::set<std::string> unreadable;       // columns that this role may not select
   std::set<std::string> unwritable;       // columns that this role may not update
-  std::set<std::string> unique;  // columns with a unique index of their own, over all parts
+  std::set<std::string> unique;           // columns with a unique index of their own
   std::set<std::string> not_null;
   std::set<std::string> with_default;     // what is not said in an INSERT is not NULL, perhaps
   std::set<std::string> virtual_columns;  // computed when read (PostgreSQL 18): triggers see none

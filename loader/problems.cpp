@@ -152,12 +152,7 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
             " of its own. Set `id` in [[source]] \"" +
             source.name +
             "\" to the primary key. (One column of a key of several identifies nothing: give the"
-            " table another one, GENERATED ALWAYS AS IDENTITY and UNIQUE.)" +
-            (facts.has_parts
-                 ? " Tables that inherit from it, and are no partitions, have indexes of"
-                   " their own, so an id could stand in each: map such tables as sources"
-                   " of their own, or partition the table."
-                 : ""));
+            " table another one, GENERATED ALWAYS AS IDENTITY and UNIQUE.)");
   }
   if (facts.encoding == "SQL_ASCII" && ids_are_text(source, facts)) {
     add(found, Lint::kIdEncoding, id,

@@ -718,17 +718,3 @@ def test_a_row_that_no_answer_holds_refuses_its_key_all_the_same(
         until(lambda: site.verdict("the key") == "valid", 10, "after the load")
         assert site.verdict("another") == "unknown"
         assert site.source_status("a")["keys"] == 0
-
-
-def test_a_table_that_others_inherit_from_has_no_ids(site: Installation) -> None:
-    """Each has an index of its own, and a good row would replace a revoked one of the same id."""
-    site.sql("CREATE TABLE t (id int PRIMARY KEY, key text, off timestamptz)")
-    site.source("t", table="public.t", id="id", key="key", revoked_at="off")
-    site.sql("INSERT INTO t VALUES (1, 'the key', now())")
-    with site.serve() as daemon:
-        assert site.verdict("the key") == "revoked"
-        site.sql("CREATE TABLE c () INHERITS (t)")
-        site.sql("INSERT INTO c VALUES (1, 'the key', NULL)")
-        until(lambda: "L106" in daemon.log(), 10, "the heartbeat notices")
-        assert site.cli.verify("the key")[0]["verdict"] == "revoked"
-    assert "L106" in check_config(site.config).expect(1).stdout

@@ -231,13 +231,6 @@ TEST_F(Queries, SayThatAColumnHoldsNoScopes) {
   EXPECT_THAT(problems(source_, facts_), IsEmpty());
 }
 
-TEST_F(Queries, SayWhatTablesThatInheritDoToAnId) {
-  facts_.has_parts = true;
-  EXPECT_THAT(problems(source_, facts_), IsEmpty()) << "partitions";
-  facts_.unique.clear();
-  EXPECT_THAT(problem(), AllOf(HasSubstr("L106 "), HasSubstr("inherit")));
-}
-
 TEST_F(Queries, SayThatATimeIsNone) {
   for (const char* type : {"text", "time without time zone", "interval", "numeric", "jsonb"}) {
     facts_.columns["expires_at"] = type;
