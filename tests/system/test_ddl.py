@@ -1065,8 +1065,14 @@ def create_alike(site: Installation, kind: str) -> None:
     site.sql("CREATE DOMAIN any_text AS text COLLATE any_case")
 
 
+# Other types hold no keys (L107).
+KEYS_ALIKE = {
+    name: alike for name, alike in ALIKE.items() if alike[0].startswith(("text", "varchar", "char", "citext", "any_"))
+}
+
+
 @pytest.mark.usefixtures("icu")
-@pytest.mark.parametrize(("kind", "one", "other"), ALIKE.values(), ids=ALIKE.keys())
+@pytest.mark.parametrize(("kind", "one", "other"), KEYS_ALIKE.values(), ids=KEYS_ALIKE.keys())
 def test_a_key_that_changes_into_its_equal_is_another_key(
     cluster: PrivateCluster, databases: Databases, kind: str, one: str, other: str
 ) -> None:

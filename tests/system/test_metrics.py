@@ -299,7 +299,8 @@ def test_those_who_say_nothing_are_let_go(there: Monitored) -> None:
         until(
             lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= open_before + 64, 10, "all taken"
         )
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == open_before + 64
+        # (A database's third connection may have come meanwhile.)
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= open_before + 64 + 4
         connection = UnixHttp(there.metrics)
         assert connection.ask("/livez").status == 200
         connection.close()
