@@ -41,6 +41,10 @@ class GuardedSink : public spdlog::sinks::sink {
       ++lost_;
       return;
     }
+    write(message);
+  }
+  // Whether or not others are discarded.
+  void write(const spdlog::details::log_msg& message) {
     const std::string shown =
         printable(std::string_view(message.payload.data(), message.payload.size()));
     spdlog::details::log_msg copy = message;
@@ -62,7 +66,7 @@ class GuardedSink : public spdlog::sinks::sink {
   }
 
   // What comes from now on is not written, and is lost.
-  void discard(bool discards) { discards_ = discards; }
+  void discard() { discards_ = true; }
   [[nodiscard]] std::uint64_t lost() const { return lost_; }
 
  private:
@@ -87,11 +91,10 @@ void drain(const std::vector<std::string>& last) {
   auto& registry = spdlog::details::registry::instance();
   overrun = registry.get_tp()->overrun_counter();
   registry.set_tp(nullptr);
-  the_sink->discard(false);
+  the_sink->discard();
   for (const std::string& line : last) {
-    the_sink->log({"latchkeyd", spdlog::level::critical, line});
+    the_sink->write({"latchkeyd", spdlog::level::critical, line});
   }
-  the_sink->discard(true);
 }
 
 }  // namespace
@@ -135,7 +138,7 @@ void finish_log(int exit_code, const std::vector<std::string>& last) {
   }
   auto done = written.get_future();
   if (done.wait_for(kLogPatience) == std::future_status::ready) return;
-  the_sink->discard(true);
+  the_sink->discard();
   if (done.wait_for(kLogPatience) == std::future_status::ready) return;
   std::_Exit(exit_code);
 }

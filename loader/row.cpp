@@ -273,10 +273,8 @@ std::optional<RecordFacts> RowReader::read(const RowView& row, OddityCounts& cou
   const bool key_is_text = hashed && source_.encoding != Encoding::kRaw;
   if (row[kFieldUnreadable] || (!hashed && *row[kFieldKey] == kKeyNotAscii)) {
     count(counts, Oddity::kUnreadableText);
-    const bool key_unreadable = row[kFieldKey]->empty() || *row[kFieldKey] == kKeyNotAscii;
-    const std::optional<Digest> refused =
-        key_unreadable ? std::nullopt : read_digest(*row[kFieldKey]);
-    if (!refused) return std::nullopt;
+    const std::optional<Digest> refused = read_digest(*row[kFieldKey]);
+    if (!refused) return std::nullopt;  // it is the key that cannot be read
     return refusal(*refused, row);
   }
   if (key_is_text && row[kFieldKey]->empty()) {
