@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "keymap/verdict.h"
+#include "verify/verifier.h"
 
 namespace latchkey::bench {
 

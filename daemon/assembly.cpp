@@ -1,12 +1,28 @@
 #include "daemon/assembly.h"
 
 #include <openssl/crypto.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <span>
 
 namespace latchkey {
+namespace {
+
+void log_warning(const std::string& sentence) { spdlog::warn("{}", sentence); }
+
+}  // namespace
+
+Secrets::Secrets(const Options& options) {
+  for (const SourceConfig& source : options.sources) {
+    for (const std::string& file : source.jwt_secret_files) {
+      if (!jwt_secrets.contains(file)) jwt_secrets[file] = read_jwt_secret(file, log_warning);
+    }
+    if (source.scheme != Scheme::kHmac || peppers_of_folder.contains(source.peppers)) continue;
+    peppers_of_folder[source.peppers] = read_peppers(source.peppers, log_warning);
+  }
+}
 
 std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
   std::unordered_set<std::string> names;
@@ -55,7 +71,9 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
     names.push_back(source.name);
   }
   return std::make_shared<const Policy>(
-      Policy{Verifier(std::move(digesters), std::move(routes), options.freshness.limits()),
+      Policy{Verifier(std::move(digesters), std::move(routes),
+                      FreshnessLimits{.bound_ns = options.freshness.bound.count(),
+                                      .max_stale_ns = options.freshness.max_stale.count()}),
              CallerRules(options.allow, names, geteuid(), OverflowIds::here()), options.limits});
 }
 
@@ -92,7 +110,7 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
       // Read once now: a file that is not there is an error in the configuration.
       std::string password = read_password(database.password_file);
       OPENSSL_cleanse(password.data(), password.size());
-      warn_of_readers(database.password_file);
+      warn_of_readers(database.password_file, log_warning);
       config.target.password = [file = database.password_file] { return read_password(file); };
     }
     config.refresh.heartbeat_ns = options.freshness.heartbeat.count();

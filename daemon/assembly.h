@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "daemon/options.h"
-#include "daemon/secrets.h"
-#include "daemon/server.h"
-#include "loader/loader.h"
+#include "config/options.h"
+#include "config/secrets.h"
+#include "daemon/server/server.h"
+#include "loader/postgres/loader.h"
 
 namespace latchkey {
 
@@ -22,15 +22,8 @@ struct Secrets {
   std::map<std::string, std::vector<Pepper>> peppers_of_folder;
   std::map<std::string, std::string> jwt_secrets;  // by the file's name as configured
 
-  explicit Secrets(const Options& options) {
-    for (const SourceConfig& source : options.sources) {
-      for (const std::string& file : source.jwt_secret_files) {
-        if (!jwt_secrets.contains(file)) jwt_secrets[file] = read_jwt_secret(file);
-      }
-      if (source.scheme != Scheme::kHmac || peppers_of_folder.contains(source.peppers)) continue;
-      peppers_of_folder[source.peppers] = read_peppers(source.peppers);
-    }
-  }
+  // Reads them all. Throws ConfigError.
+  explicit Secrets(const Options& options);
   Secrets(const Secrets&) = delete;
   Secrets& operator=(const Secrets&) = delete;
   ~Secrets() {

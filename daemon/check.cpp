@@ -4,8 +4,8 @@
 #include <iostream>
 #include <string>
 
+#include "base/printable.h"
 #include "daemon/exit_status.h"
-#include "protocol/printable.h"
 
 namespace latchkey {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "loader/finding.h"
-#include "loader/loader.h"
+#include "loader/postgres/loader.h"
 
 namespace latchkey {
 

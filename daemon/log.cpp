@@ -22,7 +22,7 @@
 #include <thread>
 #include <utility>
 
-#include "protocol/printable.h"
+#include "base/printable.h"
 
 namespace latchkey {
 namespace {

@@ -18,26 +18,28 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/printable.h"
+#include "base/standard_files.h"
+#include "config/options.h"
 #include "daemon/assembly.h"
 #include "daemon/check.h"
 #include "daemon/exit_status.h"
-#include "daemon/http.h"
+#include "daemon/http/http_server.h"
 #include "daemon/log.h"
 #include "daemon/monitoring.h"
-#include "daemon/options.h"
+#include "daemon/observe/status.h"
+#include "daemon/observe/status_cache.h"
 #include "daemon/process.h"
 #include "daemon/reloads.h"
 #include "daemon/running.h"
-#include "daemon/server.h"
+#include "daemon/server/server.h"
 #include "daemon/service.h"
 #include "daemon/start.h"
-#include "daemon/status.h"
-#include "daemon/status_cache.h"
+#include "daemon/unix/door.h"
 #include "daemon/watch.h"
-#include "keymap/clock.h"
-#include "loader/loader.h"
-#include "protocol/printable.h"
-#include "protocol/standard_files.h"
+#include "loader/postgres/connection.h"
+#include "loader/postgres/loader.h"
 
 namespace latchkey {
 namespace {
@@ -58,7 +60,8 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
                         return syncs.start(sources, std::move(done));
                       },
                   .status_json =
-                      [&status](const Rights& rights) { return status.text(rights, boot_ns()); }});
+                      [&status](const Rights& rights) { return status.text(rights, boot_ns()); }},
+      unix_door());
   boost::asio::io_context control;
   const std::unique_ptr<HttpServer> http = start_monitoring(control, running);
   // It leads to what stands above.
@@ -105,7 +108,7 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
 
 // `reasons` are for finish_log().
 int run(const std::string& config_path, bool check, std::vector<std::string>& reasons) {
-  Options options = Options::load(config_path);
+  Options options = Options::load(config_path, read_conninfo);
   // Signals come to this thread's io_context and to no other: block them before threads exist, that
   // of the log included. One that did not block them would take a SIGHUP that comes before there is
   // a handler, and with it the daemon's end. (A check ends at once, as any command does.)

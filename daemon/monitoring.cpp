@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "daemon/metrics.h"
-#include "daemon/status.h"
+#include "daemon/observe/metrics.h"
+#include "daemon/observe/status.h"
 #include "daemon/watch.h"
 
 namespace latchkey {

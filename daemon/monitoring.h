@@ -4,7 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <memory>
 
-#include "daemon/http.h"
+#include "daemon/http/http_server.h"
 #include "daemon/running.h"
 
 namespace latchkey {

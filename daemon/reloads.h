@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "config/reload_plan.h"
 #include "daemon/aside.h"
 #include "daemon/assembly.h"
-#include "daemon/reload.h"
 #include "daemon/running.h"
+#include "loader/postgres/connection.h"
 
 namespace latchkey {
 
@@ -22,7 +23,7 @@ struct Reading {
   Secrets secrets;
 
   Reading(const Options& running, const std::string& path)
-      : plan(plan_reload(running, Options::load(path))), secrets(plan.options) {}
+      : plan(plan_reload(running, Options::load(path, read_conninfo))), secrets(plan.options) {}
 };
 
 class Reloads {

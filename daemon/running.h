@@ -9,15 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
+#include "config/options.h"
+#include "config/reload_plan.h"
 #include "daemon/assembly.h"
-#include "daemon/options.h"
-#include "daemon/reload.h"
-#include "daemon/server.h"
-#include "daemon/status_inputs.h"
-#include "keymap/clock.h"
+#include "daemon/observe/status_inputs.h"
+#include "daemon/server/server.h"
 #include "keymap/key_set.h"
 #include "keymap/quiescence.h"
-#include "loader/loader.h"
+#include "loader/postgres/loader.h"
 
 namespace latchkey {
 

@@ -8,7 +8,7 @@
 
 #include <sys/socket.h>
 
-#include "protocol/printable.h"
+#include "base/printable.h"
 
 namespace latchkey {
 

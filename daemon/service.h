@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "daemon/status_inputs.h"
+#include "daemon/observe/status_inputs.h"
 
 namespace latchkey {
 

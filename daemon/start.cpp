@@ -4,8 +4,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/clock.h"
 #include "daemon/aside.h"
-#include "keymap/clock.h"
 
 namespace latchkey {
 

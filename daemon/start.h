@@ -9,10 +9,10 @@
 #include <span>
 #include <vector>
 
+#include "config/options.h"
 #include "daemon/assembly.h"
-#include "daemon/options.h"
 #include "loader/finding.h"
-#include "loader/loader.h"
+#include "loader/postgres/loader.h"
 
 namespace latchkey {
 

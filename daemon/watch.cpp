@@ -6,8 +6,8 @@
 #include <memory>
 #include <utility>
 
-#include "daemon/status.h"
-#include "keymap/clock.h"
+#include "base/clock.h"
+#include "daemon/observe/status.h"
 
 namespace latchkey {
 namespace {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "daemon/guess_watch.h"
+#include "daemon/observe/guess_watch.h"
 #include "daemon/running.h"
 #include "daemon/service.h"
 

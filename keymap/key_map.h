@@ -45,10 +45,10 @@
 #include <span>
 #include <vector>
 
-#include "keymap/digest.h"
 #include "keymap/quiescence.h"
 #include "keymap/record.h"
 #include "keymap/slab.h"
+#include "keys/digest.h"
 
 namespace latchkey {
 

@@ -19,9 +19,9 @@
 #include "keymap/freshness.h"
 #include "keymap/interned.h"
 #include "keymap/key_map.h"
-#include "keymap/last_used.h"
 #include "keymap/row_sums.h"
 #include "keymap/sharded_set.h"
+#include "keymap/use_log.h"
 
 namespace latchkey {
 

@@ -4,8 +4,8 @@
 #include <cassert>
 #include <new>
 
+#include "base/bytes.h"
 #include "latchkey/wire.h"
-#include "protocol/little_endian.h"
 
 namespace latchkey {
 namespace {

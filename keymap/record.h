@@ -11,24 +11,20 @@
 
 #include <atomic>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "keymap/digest.h"
+#include "base/claims.h"
+#include "base/clock.h"
 #include "keymap/slab.h"
-#include "protocol/claims.h"
+#include "keys/digest.h"
 
 namespace latchkey {
 
 // What the row says of itself, time aside.
 enum class RowState : std::uint8_t { kActive, kRevoked, kDisabled, kDeleted };
-
-// Microseconds since 1970, UTC.
-constexpr std::int64_t kNeverExpires = std::numeric_limits<std::int64_t>::max();
-constexpr std::int64_t kAlwaysValid = std::numeric_limits<std::int64_t>::min();
 
 // A distinct set of scopes, shared by all the records that hold it.
 struct ScopeSet {
@@ -127,7 +123,7 @@ class Record {
   void mark(std::uint8_t load) const { load_mark_ = load; }
   [[nodiscard]] std::uint8_t load_mark() const { return load_mark_; }
 
-  // The tick in which a use of this key was last noted (keymap/last_used.h); 0: none was. The only
+  // The tick in which a use of this key was last noted (keymap/use_log.h); 0: none was. The only
   // thing here that readers write, at most once a tick each. Relaxed: it says nothing of anything
   // else, and whoever misses another's store only notes the same use twice.
   void note_used(std::uint32_t tick) const { used_tick_.store(tick, std::memory_order_relaxed); }

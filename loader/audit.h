@@ -17,23 +17,8 @@
 #include <vector>
 
 #include "keymap/key_set.h"
-#include "loader/row.h"
 
 namespace latchkey {
-
-// The hash of one row: the first eight bytes of the SHA-256 of what record_send() makes of it. So
-// it covers all that a load reads, in the bytes in which it is read, and both sides compute it.
-class RowHasher {
- public:
-  // hashes[i] of rows[i]; as many, all of the same fields.
-  void operator()(const std::vector<WireField>& fields, std::span<const WireRow> rows,
-                  std::span<std::uint64_t> hashes);
-
- private:
-  std::vector<char> bytes_;
-  std::vector<std::string_view> messages_;
-  std::vector<Digest> digests_;
-};
 
 // Rows that can never match a presented key (a digest of the wrong length, say) stand in no map.
 // The table has them all the same.

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "keymap/digest.h"
+#include "keys/digest.h"
 
 namespace latchkey {
 

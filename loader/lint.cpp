@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "loader/sql_text.h"
-
 namespace latchkey {
 namespace {
 
@@ -26,20 +24,17 @@ std::string counted(std::uint64_t count, const std::string& text) {
 
 }  // namespace
 
-std::optional<RecordFacts> LoadLint::read(RowReader& reader, const RowView& row) {
+void LoadLint::count(const RowMeaning& row) {
   ++rows_;
-  const auto unknown = static_cast<std::size_t>(Oddity::kUnknownPepper);
-  const std::uint64_t unknown_before = oddities_[unknown];
-  const auto facts = reader.read(row, oddities_);
-  if (oddities_[unknown] != unknown_before) count_version(row[kFieldKeyVersion]);
-  if (!facts || facts->state != RowState::kActive) return facts;
-  if (facts->expires_us != kNeverExpires && facts->expires_us <= now_us_) {
+  row.odd.count_in(oddities_);
+  if (row.odd.has(Oddity::kUnknownPepper)) count_version(row.pepper_version);
+  if (!row.facts || row.facts->state != RowState::kActive) return;
+  if (row.facts->expires_us != kNeverExpires && row.facts->expires_us <= now_us_) {
     ++expired_;
-    return facts;
+    return;
   }
   ++good_;
-  if (row[kFieldShort]) ++short_keys_;
-  return facts;
+  if (row.short_key) ++short_keys_;
 }
 
 void LoadLint::count_version(const std::optional<std::string_view>& version) {
@@ -72,7 +67,7 @@ std::string LoadLint::oddity_text(Oddity oddity) const {
   return text + ".";
 }
 
-std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t usable_rows,
+std::vector<LintFinding> LoadLint::findings(std::size_t usable_rows,
                                             std::size_t shared_keys) const {
   std::vector<LintFinding> found;
   const auto add = [&found](Lint lint, std::uint64_t count, const std::string& text) {
@@ -80,7 +75,6 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
   };
   const std::string table = source_.table.display();
   const std::string section = "[[source]] \"" + source_.name + "\"";
-  const std::string& key = *source_.column(Role::kKey);
 
   for (std::size_t i = 0; i < kOddities; ++i) {
     const auto oddity = static_cast<Oddity>(i);
@@ -127,67 +121,6 @@ std::vector<LintFinding> LoadLint::findings(const TableFacts& facts, std::size_t
             " holds no rows, so every key is unknown. Before the first key is issued that is"
             " as it should be; else `table` of " +
             section + " or `conninfo` of its database leads to the wrong place.");
-  }
-  // No index takes a whole JWT: PostgreSQL's entries end at 2704 bytes.
-  if (source_.scheme != Scheme::kJwt &&
-      std::ranges::find(facts.unique, key) == facts.unique.end()) {
-    add(Lint::kKeyNotUnique, 0,
-        "nothing keeps two rows of " + table + " from holding the same key: column \"" + key +
-            "\" has no unique index of its own (one over several columns or with a WHERE does not"
-            " count). A key in several rows is refused (L301). Consider CREATE UNIQUE INDEX"
-            " CONCURRENTLY ON " +
-            source_.table.quoted() + " (" + quote_identifier(key) + ").");
-  }
-  if (facts.superuser) {
-    add(Lint::kSuperuser, 0,
-        "latchkeyd reads " + table +
-            " as a superuser (`allow_superuser`), whose password or connection opens the whole "
-            "server."
-            " Give it a role"
-            " that can read the mapped columns only: run what `latchkey sql grant --source " +
-            source_.name + "` prints, and name that role in `conninfo`.");
-  }
-  if (facts.has_parts) {
-    add(Lint::kPartitioned, 0,
-        table + " has partitions or child tables. Statements that name one of these instead of " +
-            table +
-            " tell us nothing: what they change is in force after the next audit only. So it is "
-            "with"
-            " a row that a MERGE moves to another partition. Change rows through " +
-            table + ".");
-  }
-  if (facts.is_part) {
-    add(Lint::kPartition, 0,
-        table +
-            " is a partition or child of another table. Statements that name that table"
-            " change rows here and tell us nothing: a key revoked so stays valid until the"
-            " next audit. Set `table` of " +
-            section +
-            " to the parent, and run what"
-            " `latchkey sql install --source " +
-            source_.name + "` prints.");
-  }
-  if (facts.subscribed) {
-    add(Lint::kReplicated, 0,
-        table +
-            " is filled by logical replication, which does not fire our triggers: a key"
-            " revoked on the publisher stays valid until the next audit. Point `conninfo` at"
-            " the publisher, or make `audit` short.");
-  }
-  if (facts.bypasses_rls) {
-    add(Lint::kBypassesRls, 0,
-        "the role that reads " + table +
-            " has BYPASSRLS: it sees every row of every table that is protected by row level"
-            " security alone. A policy for this role is enough: run what `latchkey sql grant`"
-            " prints for all sources, which also takes BYPASSRLS away.");
-  }
-  if (facts.prepared_transactions) {
-    add(Lint::kPreparedTransactions, 0,
-        "the server allows prepared transactions (max_prepared_transactions), but PostgreSQL "
-        "refuses"
-        " PREPARE TRANSACTION after a NOTIFY, and our triggers notify: a transaction that "
-        "changes " +
-            table + " cannot be prepared.");
   }
   return found;
 }

@@ -1,6 +1,5 @@
-// What there is to say of a table whose rows could be loaded: counts taken row by row during the
-// load, and what the catalogue says of the table. Pure; problems() in queries.h says why a table
-// cannot be loaded at all.
+// What there is to say of a table's rows after they were loaded. Pure. What the catalogue says of
+// the table is the engine's to tell.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "config/source.h"
 #include "loader/finding.h"
 #include "loader/overlap.h"
-#include "loader/row.h"
+#include "loader/row_meaning.h"
 
 namespace latchkey {
+
+// A key stored in the clear that is shorter than this can often be guessed.
+constexpr int kShortKeyBytes = 20;
 
 // One load. Re-reads of single rows are not counted: a finding is about a table.
 class LoadLint {
@@ -21,14 +24,13 @@ class LoadLint {
   // `now_us` since 1970: which keys have expired. `source` outlives it.
   LoadLint(const SourceConfig& source, std::int64_t now_us) : source_(source), now_us_(now_us) {}
 
-  // What `reader` makes of the row (see there), counted.
-  [[nodiscard]] std::optional<RecordFacts> read(RowReader& reader, const RowView& row);
+  void count(const RowMeaning& row);
 
   [[nodiscard]] const OddityCounts& oddities() const { return oddities_; }
 
   // In the order of their numbers. `usable_rows` have a record, `shared_keys` stand in several rows
   // each.
-  [[nodiscard]] std::vector<LintFinding> findings(const TableFacts& facts, std::size_t usable_rows,
+  [[nodiscard]] std::vector<LintFinding> findings(std::size_t usable_rows,
                                                   std::size_t shared_keys) const;
 
  private:

@@ -13,18 +13,14 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
+#include "base/claims.h"
 #include "latchkey/wire.h"
-#include "protocol/claims.h"
 #include "protocol/frame_buffer.h"
-#include "protocol/little_endian.h"
 
 namespace latchkey {
 
 using DecodeError = std::optional<latchkey_error>;
-
-[[nodiscard]] inline std::string_view as_text(Bytes bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 // A run of length-prefixed items whose bounds a decoder has already checked.
 template <typename Length>
@@ -167,12 +163,5 @@ struct Answer {
 [[nodiscard]] DecodeError decode_verified(Bytes body, std::vector<Answer>& answers);
 [[nodiscard]] DecodeError decode_synced(Bytes body, std::uint64_t& waited_us);
 [[nodiscard]] DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& text);
-
-// ---- names, the same in JSON, logs, metrics and documents
-
-[[nodiscard]] const char* verdict_name(latchkey_verdict verdict);
-[[nodiscard]] const char* error_name(latchkey_error code);
-// A sentence for whoever wrote the client.
-[[nodiscard]] const char* error_sentence(latchkey_error code);
 
 }  // namespace latchkey

@@ -5,7 +5,7 @@
 #include <cassert>
 #include <cstring>
 
-#include "protocol/little_endian.h"
+#include "base/bytes.h"
 
 namespace latchkey {
 

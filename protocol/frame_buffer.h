@@ -21,8 +21,8 @@
 #include <optional>
 #include <span>
 
+#include "base/claims.h"
 #include "latchkey/wire.h"
-#include "protocol/claims.h"
 
 namespace latchkey {
 

@@ -8,13 +8,13 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/duration.h"
+#include "base/printable.h"
 #include "bench/load/echo.h"
 #include "bench/load/generator.h"
 #include "bench/load/report.h"
-#include "client/commands.h"
-#include "client/text.h"
-#include "daemon/duration.h"
-#include "protocol/printable.h"
+#include "tool/commands.h"
+#include "tool/text.h"
 
 namespace latchkey {
 namespace {

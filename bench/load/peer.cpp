@@ -8,7 +8,8 @@
 #include <charconv>
 #include <cstring>
 
-#include "protocol/little_endian.h"
+#include "base/bytes.h"
+#include "base/wire_names.h"
 
 namespace latchkey {
 namespace {

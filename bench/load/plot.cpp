@@ -4,7 +4,7 @@
 #include <cmath>
 #include <sstream>
 
-#include "client/text.h"
+#include "tool/text.h"
 
 namespace latchkey {
 namespace {

@@ -10,7 +10,7 @@
 #include <sstream>
 
 #include "bench/load/plot.h"
-#include "client/text.h"
+#include "tool/text.h"
 
 namespace latchkey {
 namespace {

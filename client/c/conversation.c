@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "protocol/code_points.h"
+#include "base/code_points.h"
 
-/* '?' for what is not shown (protocol/code_points.h), in place: nothing gets longer. */
+/* '?' for what is not shown (base/code_points.h), in place: nothing gets longer. */
 static void make_printable(char* text) {
   const unsigned char* from = (const unsigned char*)text;
   size_t left = strlen(text);

@@ -1,18 +1,19 @@
 // What the server says of a table, and names that anybody with CREATE can choose.
 //
 // - Bytes that are no such answer fail as CatalogueError.
-// - Whatever the facts and names, our statements name all that they use (tests/unit/sql_tokens.h):
+// - Whatever the facts and names, our statements name all that they use
+// (tests/unit/support/sql_tokens.h):
 //   no name ends its quotation marks.
 #include <nlohmann/json.hpp>
 
-#include "loader/catalogue.h"
-#include "loader/problems.h"
-#include "loader/queries.h"
-#include "loader/sql_text.h"
-#include "loader/triggers.h"
-#include "loader/version.h"
+#include "loader/postgres/catalogue.h"
+#include "loader/postgres/problems.h"
+#include "loader/postgres/queries.h"
+#include "loader/postgres/sql_text.h"
+#include "loader/postgres/triggers.h"
+#include "loader/postgres/version.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/unit/sql_tokens.h"
+#include "tests/unit/support/sql_tokens.h"
 
 namespace {
 
@@ -62,7 +63,7 @@ void check_statement(int number, const SourceConfig& source, const TableFacts& f
     std::fprintf(stderr, "%s\nin %s\n", unnamed.front().c_str(), sql.c_str());
     FUZZ_CHECK(false);
   }
-  FUZZ_CHECK(sql.find(source.table.quoted()) != std::string::npos);
+  FUZZ_CHECK(sql.find(quoted(source.table)) != std::string::npos);
   FUZZ_CHECK(sql.find(quote_identifier(*source.column(Role::kId))) != std::string::npos);
 }
 

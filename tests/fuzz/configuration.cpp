@@ -1,9 +1,9 @@
 // The configuration file: whatever stands in it, it is taken as a whole or refused in a sentence.
 #include <algorithm>
 
-#include "daemon/options.h"
-#include "loader/postgres.h"
-#include "protocol/printable.h"
+#include "base/printable.h"
+#include "config/options.h"
+#include "loader/postgres/connection.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
@@ -30,7 +30,7 @@ void check_limits(const Options& options) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
-    check_limits(Options::parse(text, "fuzz.toml"));
+    check_limits(Options::parse(text, "fuzz.toml", read_conninfo));
   } catch (const ConfigError& error) {
     FUZZ_CHECK(std::string_view(error.what()).size() > 10);
   }

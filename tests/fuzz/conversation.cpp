@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <memory>
 
-#include "daemon/conversation.h"
+#include "daemon/unix/conversation.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/unit/three_sources.h"
+#include "tests/unit/support/three_sources.h"
 
 extern "C" {
 #include "client/c/codec.h"
@@ -45,7 +45,7 @@ struct Worker : test::ThreeSources {
 
   Quiescence::Reader reader{quiescence_};
   WorkerStats stats;
-  ConversationContext context;
+  WorkerContext context;
   BatchScratch scratch;
 };
 

@@ -11,7 +11,7 @@
 #include <boost/beast/http/write.hpp>
 #include <sstream>
 
-#include "daemon/http_answer.h"
+#include "daemon/http/http_answer.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -12,10 +12,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "keymap/encoding.h"
-#include "keymap/jwt.h"
+#include "base/encoding.h"
+#include "keys/jwt.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/unit/tokens.h"
+#include "tests/unit/support/tokens.h"
 
 namespace {
 

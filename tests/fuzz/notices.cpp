@@ -8,8 +8,8 @@
 #include <deque>
 #include <nlohmann/json.hpp>
 
-#include "loader/notices.h"
-#include "loader/triggers.h"
+#include "loader/postgres/notices.h"
+#include "loader/postgres/triggers.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -11,8 +11,8 @@
 #include <optional>
 #include <stdexcept>
 
-#include "loader/postgres.h"
-#include "loader/row.h"
+#include "loader/postgres/connection.h"
+#include "loader/postgres/row.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
@@ -140,7 +140,9 @@ class Reader {
     RowView view{};
     decoder_.decode(fields, texts, view);
     OddityCounts counts{};
-    const auto facts = reader_.read(view, counts);
+    const RowMeaning meaning = reader_.read(view);
+    meaning.odd.count_in(counts);
+    const auto& facts = meaning.facts;
     if (facts && facts->state == RowState::kActive) {
       FUZZ_CHECK(view[kFieldState] == "a" && !view[kFieldUnreadable]);
       for (const Oddity refusing :

@@ -7,16 +7,17 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 
-#include "daemon/duration.h"
-#include "keymap/encoding.h"
-#include "keymap/key_form.h"
-#include "loader/identity.h"
-#include "loader/source.h"
-#include "loader/text_converter.h"
-#include "protocol/code_points.h"
-#include "protocol/printable.h"
+#include "base/code_points.h"
+#include "base/duration.h"
+#include "base/encoding.h"
+#include "base/printable.h"
+#include "config/source.h"
+#include "keys/key_form.h"
+#include "loader/postgres/identity.h"
+#include "loader/postgres/sql_text.h"
+#include "loader/postgres/text_converter.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/unit/base64.h"
+#include "tests/unit/support/base64.h"
 
 namespace {
 
@@ -84,7 +85,7 @@ void check_printable(const std::string& text) {
 void check_names(const std::string& text) {
   if (const auto name = TableName::parse(text)) {
     FUZZ_CHECK(!name->schema.empty() && !name->table.empty());
-    FUZZ_CHECK(TableName::parse(name->quoted()) == name);
+    FUZZ_CHECK(TableName::parse(quoted(*name)) == name);
   }
   if (const auto position = parse_lsn(text)) {
     FUZZ_CHECK(parse_lsn(show_lsn(*position)) == position);

@@ -1,0 +1,131 @@
+#include "daemon/http/http_answer.h"
+
+#include <algorithm>
+#include <boost/asio/ip/address.hpp>
+#include <iterator>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "base/printable.h"
+
+namespace latchkey {
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+namespace {
+
+std::string lines(const std::vector<std::string>& list) {
+  std::string text;
+  for (const std::string& line : list) text += printable(line) + "\n";
+  return text;
+}
+
+HttpResponse respond(const HttpRequest& request, http::status status, std::string body,
+                     const char* type = "text/plain; charset=utf-8") {
+  HttpResponse response(status, request.version());
+  response.set(http::field::server, "latchkeyd/" LATCHKEY_VERSION_TEXT);
+  response.set(http::field::content_type, type);
+  response.set(http::field::cache_control, "no-store");
+  response.keep_alive(request.keep_alive());
+  response.body() = std::move(body);
+  response.prepare_payload();
+  if (request.method() == http::verb::head) response.body().clear();  // its length is still told
+  return response;
+}
+
+HttpResponse health(const HttpRequest& request, const std::vector<std::string>& trouble,
+                    const std::vector<std::string>& remarks = {}) {
+  return trouble.empty()
+             ? respond(request, http::status::ok, "ok\n" + lines(remarks))
+             : respond(request, http::status::service_unavailable, lines(trouble) + lines(remarks));
+}
+
+// Of ASCII. (beast::iequals() of Boost 1.81 reads a byte past the end of texts that differ in
+// case.)
+bool equal_but_for_case(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; };
+  return std::ranges::equal(a, b, {}, lower, lower);
+}
+
+// A loopback address or name, with a port or without. A page in somebody's browser may reach us by
+// a name of its own that it has turned to 127.0.0.1 (DNS rebinding); then it stands here.
+bool is_loopback(std::string_view authority) {
+  std::string_view host = authority;
+  if (host.starts_with('[')) {
+    const std::size_t end = host.find(']');
+    if (end == host.npos) return false;
+    host = host.substr(1, end - 1);
+  } else {
+    host = host.substr(0, host.find(':'));
+  }
+  if (equal_but_for_case(host, "localhost") || equal_but_for_case(host, "localhost.")) return true;
+  beast::error_code error;
+  const auto address = asio::ip::make_address(std::string(host), error);
+  return !error && address.is_loopback();
+}
+
+// RFC 9112 section 3.2. Nothing: the request is to be refused.
+struct Target {
+  std::string_view path;
+  std::optional<std::string_view> authority;  // nothing: HTTP/1.0 need not say
+};
+std::optional<Target> target_of(const HttpRequest& request) {
+  const auto hosts = request.equal_range(http::field::host);
+  const auto count = std::distance(hosts.first, hosts.second);
+  if (count > 1 || (count == 0 && request.version() >= 11)) return std::nullopt;
+  Target target{request.target(), std::nullopt};
+  if (count == 1) target.authority = hosts.first->value();
+  constexpr std::string_view kScheme = "http://";
+  if (equal_but_for_case(target.path.substr(0, kScheme.size()), kScheme)) {  // absolute-form
+    const std::string_view rest = target.path.substr(kScheme.size());
+    const std::size_t slash = std::min(rest.find_first_of("/?"), rest.size());
+    target.authority = rest.substr(0, slash);  // which goes before Host
+    target.path = slash < rest.size() && rest[slash] == '/' ? rest.substr(slash) : "/";
+  }
+  target.path = target.path.substr(0, target.path.find('?'));
+  return target;
+}
+
+}  // namespace
+
+HttpResponse http_answer(const HttpParser& head, const HttpHooks& hooks) {
+  const HttpRequest& request = head.get();
+  if (!head.is_done()) {
+    HttpResponse response = respond(request, http::status::bad_request, "no body, please\n");
+    response.keep_alive(false);  // for want of an idea where it would end
+    return response;
+  }
+  const auto target = target_of(request);
+  if (!target) return respond(request, http::status::bad_request, "one Host, please\n");
+  if (hooks.loopback_only && target->authority && !is_loopback(*target->authority)) {
+    return respond(request, http::status::misdirected_request,
+                   "Host is not this host's loopback address\n");
+  }
+  if (request.method() != http::verb::get && request.method() != http::verb::head) {
+    HttpResponse response =
+        respond(request, http::status::method_not_allowed, "GET or HEAD only\n");
+    response.set(http::field::allow, "GET, HEAD");
+    return response;
+  }
+  const std::string_view path = target->path;
+  if (path == "/metrics") {
+    return respond(request, http::status::ok, hooks.metrics(),
+                   "text/plain; version=0.0.4; charset=utf-8");
+  }
+  if (path == "/livez") return health(request, hooks.stuck());
+  if (path == "/readyz") return health(request, hooks.unready(), hooks.remarks());
+  return respond(request, http::status::not_found, "/metrics, /livez or /readyz\n");
+}
+
+bool is_http_error(const beast::error_code& error) {
+  return error.category() == http::make_error_code(http::error::bad_method).category();
+}
+
+HttpResponse http_refusal(const beast::error_code& error) {
+  HttpRequest nothing;  // of which HTTP/1.1 is told that it was not understood
+  nothing.keep_alive(false);
+  return respond(nothing, http::status::bad_request, error.message() + "\n");
+}
+
+}  // namespace latchkey

@@ -1,0 +1,242 @@
+#include "daemon/server/server.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <future>
+#include <map>
+#include <system_error>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "daemon/server/worker.h"
+
+namespace latchkey {
+namespace asio = boost::asio;
+using Protocol = asio::local::stream_protocol;
+namespace {
+
+// After an accept that failed for want of descriptors or memory: trying at once would only spin.
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+// So many that are refused may take their time to read why. A flood of others is told and closed.
+constexpr std::size_t kRefusalsMax = 64;
+// Of these, for callers without a rule: they must not keep others from being told.
+constexpr std::size_t kStrangersMax = kRefusalsMax / 2;
+// For databases, metrics, logs, secrets that are read anew, what the libraries open, those that are
+// being refused, and Admission's reserve.
+constexpr std::size_t kDescriptorsKept = 128;
+static_assert(kDescriptorsKept >= kRefusalsMax + Admission::kReserved + 32);
+
+int open_reserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+// What the kernel allows at most, if the limit of the process can be raised to it.
+std::size_t descriptors_for(std::size_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
+  if (limit.rlim_cur < wanted) {
+    rlimit raised = limit;
+    raised.rlim_cur = std::min<rlim_t>(wanted, limit.rlim_max);
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  }
+  return std::min<std::size_t>(wanted, limit.rlim_cur);
+}
+
+// As many connections as there are descriptors for.
+LimitOptions within_descriptors(LimitOptions limits) {
+  const std::size_t wanted = limits.connections + kDescriptorsKept;
+  const std::size_t available = descriptors_for(wanted);
+  if (available < wanted) {
+    const std::size_t connections = available > 2 * kDescriptorsKept
+                                        ? available - kDescriptorsKept
+                                        : std::max<std::size_t>(1, available / 2);
+    spdlog::warn(
+        "this process may open {} files, so `connections` is {} instead of {}: the database needs"
+        " some, too. Raise the limit (systemd: LimitNOFILE={}; else `ulimit -n`), or set fewer.",
+        available, connections, limits.connections, wanted);
+    limits.connections = connections;
+    limits.connections_per_uid = std::min(limits.connections_per_uid, connections);
+  }
+  return limits;
+}
+
+}  // namespace
+
+// ---- the server
+
+Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Quiescence& quiescence,
+               ServerHooks hooks, DoorKind door)
+    : options_(options),
+      policy_(std::move(policy)),
+      quiescence_(quiescence),
+      hooks_(std::move(hooks)),
+      door_(std::move(door)),
+      admission_(within_descriptors(options.limits)),
+      reserve_fd_(open_reserve()) {
+  for (unsigned i = 0; i < options_.listen.workers; ++i) {
+    const std::string name = "worker " + std::to_string(i);
+    workers_.push_back(
+        std::make_unique<Worker>(options_, i, name, quiescence_, hooks_, admission_, door_.make()));
+    workers_.back()->adopt(policy_);
+  }
+}
+
+Server::~Server() {
+  for (const auto& worker : workers_) {
+    asio::post(worker->io(), [&worker] { worker->close_all(); });
+    worker->join();
+  }
+  acceptor_.reset();
+  if (reserve_fd_ >= 0) close(reserve_fd_);
+}
+
+void Server::start(std::optional<int> listening) {
+  if (!listening) {
+    path_ = std::make_unique<SocketPath>(options_.listen.socket, "socket");
+    listening = path_->listen(options_.listen.mode, options_.listen.group);
+  }
+  asio::io_context& io = workers_.front()->io();
+  accept_pause_ = std::make_unique<asio::steady_timer>(io);
+  acceptor_ = std::make_unique<Protocol::acceptor>(io, Protocol(), *listening);
+  accept();
+  for (const auto& worker : workers_) worker->start();
+}
+
+void Server::accept() {
+  if (!acceptor_->is_open()) return;  // stop() has closed it
+  Worker& worker = **std::ranges::min_element(
+      workers_, {}, [](const auto& candidate) { return candidate->connections(); });
+  acceptor_->async_accept(
+      worker.io(), [this, &worker](const boost::system::error_code& error, Socket socket) {
+        if (error == asio::error::operation_aborted) return;
+        if (error) {
+          accept_stats_.accept_errors.add();
+          refuse_without_descriptors();
+          accept_pause_->expires_after(kAcceptPause);
+          accept_pause_->async_wait([this](const boost::system::error_code& cancelled) {
+            if (!cancelled) accept();
+          });
+          return;
+        }
+        accepted(std::move(socket), worker);
+        accept();
+      });
+}
+
+void Server::accepted(Socket socket, Worker& worker) {
+  const Peer peer = peer_of(socket.native_handle()).value_or(Peer{});
+  const CallerId id = policy_->callers.id_of(peer);
+  if (!policy_->callers.rights_of(peer)) {
+    accept_stats_.refused_not_allowed.add();
+    return refuse(std::move(socket), peer, id, LATCHKEY_NOT_ALLOWED, worker);
+  }
+  switch (admission_.enter(id)) {
+    case Admitted::kTooManyConnections:
+      accept_stats_.refused_overloaded.add();
+      return refuse(std::move(socket), peer, id, LATCHKEY_OVERLOADED, worker);
+    case Admitted::kOverQuota:
+      accept_stats_.refused_uid_limit.add();
+      return refuse(std::move(socket), peer, id, LATCHKEY_OVERLOADED, worker);
+    case Admitted::kYes: break;
+  }
+  accept_stats_.accepted.add();
+  worker.promise();
+  asio::post(worker.io(), [&worker, socket = std::move(socket), peer, id]() mutable {
+    worker.open(std::move(socket), peer, id);
+  });
+}
+
+void Server::refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+                    Worker& worker) {
+  const bool stranger = id.share.kind == Share::Kind::kNone;
+  if (refusals_ >= (stranger ? kStrangersMax : kRefusalsMax)) {
+    return door_.tell(socket.native_handle(), code);
+  }
+  ++refusals_;
+  worker.promise();
+  asio::post(worker.io(), [this, &worker, socket = std::move(socket), peer, id, code]() mutable {
+    worker.open_refused(std::move(socket), peer, id, code, [this] { --refusals_; });
+  });
+}
+
+// Those that wait would wait for ever: no descriptor is left to accept them with. So one is kept
+// that can be given up, for each in turn to be told why not.
+void Server::refuse_without_descriptors() {
+  for (std::size_t i = 0; i < kRefusalsMax && reserve_fd_ >= 0; ++i) {
+    close(std::exchange(reserve_fd_, -1));
+    const int caller = accept4(acceptor_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
+    if (caller >= 0) {
+      door_.tell(caller, LATCHKEY_OVERLOADED);
+      close(caller);
+      accept_stats_.refused_no_descriptors.add();
+    }
+    reserve_fd_ = open_reserve();
+    if (caller < 0) return;
+  }
+  if (reserve_fd_ < 0) reserve_fd_ = open_reserve();
+}
+
+void Server::publish(const std::shared_ptr<const Policy>& policy) {
+  admission_.set_limits(within_descriptors(policy->limits));
+  for (const auto& worker : workers_) {
+    asio::post(worker->io(), [this, &worker, policy] {
+      worker->adopt(policy);
+      if (&worker == &workers_.front()) policy_ = policy;
+    });
+  }
+}
+
+void Server::stop() {
+  if (acceptor_ == nullptr) return;
+  std::promise<void> closed;
+  asio::post(workers_.front()->io(), [&] {
+    boost::system::error_code ignored;
+    acceptor_->close(ignored);
+    accept_pause_->cancel();
+    closed.set_value();
+  });
+  closed.get_future().wait();
+  if (path_) path_->remove();
+  for (const auto& worker : workers_) {
+    asio::post(worker->io(), [&worker] { worker->drain(); });
+  }
+  // Whoever has not taken its replies by then loses them.
+  asio::io_context waiting;
+  asio::steady_timer deadline(waiting, admission_.limits().drain_timeout);
+  std::atomic<bool> all_done{false};
+  deadline.async_wait([&](const boost::system::error_code& cancelled) {
+    if (cancelled || all_done) return;
+    for (const auto& worker : workers_) {
+      asio::post(worker->io(), [&worker] { worker->close_all(); });
+    }
+  });
+  std::thread watch([&] { waiting.run(); });
+  for (const auto& worker : workers_) worker->join();
+  all_done = true;
+  asio::post(waiting, [&] { deadline.cancel(); });
+  watch.join();
+}
+
+std::vector<const WorkerStats*> Server::worker_stats() const {
+  std::vector<const WorkerStats*> list;
+  for (const auto& worker : workers_) list.push_back(&worker->stats());
+  return list;
+}
+
+std::vector<std::string> Server::stuck_since(std::int64_t awake_ns) const {
+  std::vector<std::string> names;
+  for (const auto& worker : workers_) {
+    if (worker->ticked_ns() < awake_ns) names.push_back(worker->name());
+  }
+  return names;
+}
+
+}  // namespace latchkey

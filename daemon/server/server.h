@@ -1,0 +1,80 @@
+// Workers and the socket they serve.
+//
+// A worker is one thread with a world of its own: io_context, sessions, scratch memory, counters, a
+// seat at the quiescence. The first worker also accepts, and hands each connection to the worker
+// that has the fewest. Nothing that readers touch is written by another thread, but for the map.
+//
+// Where several callers are connected to a worker, they have turns, so that one who asks for much
+// waits himself. What nobody may take too much of is counted in Admission.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "daemon/server/connection.h"
+#include "daemon/server/policy.h"
+#include "daemon/server/socket_path.h"
+#include "keymap/quiescence.h"
+
+namespace latchkey {
+
+class Worker;
+
+class Server {
+ public:
+  Server(const Options& options, std::shared_ptr<const Policy> policy, Quiescence& quiescence,
+         ServerHooks hooks, DoorKind door);
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Serves on `listening`, a listening Unix socket that the service manager made, or takes the
+  // socket's path itself. Throws std::runtime_error with a message for the operator.
+  void start(std::optional<int> listening);
+  // Stops accepting, answers what has arrived, and returns when all connections are closed or
+  // `limits.drain_timeout` is over.
+  void stop();
+  // From now on answers follow `policy`.
+  void publish(const std::shared_ptr<const Policy>& policy);
+
+  [[nodiscard]] std::vector<const WorkerStats*> worker_stats() const;
+  [[nodiscard]] const AcceptStats& accept_stats() const { return accept_stats_; }
+  [[nodiscard]] const Admission& admission() const { return admission_; }
+  // Does its socket's file stand where callers look for it? True where the service manager made it.
+  [[nodiscard]] bool socket_in_place() const { return path_ == nullptr || path_->in_place(); }
+  // The names of workers that have not turned their loop since then (awake_ns()).
+  [[nodiscard]] std::vector<std::string> stuck_since(std::int64_t awake_ns) const;
+
+ private:
+  using Socket = boost::asio::local::stream_protocol::socket;
+
+  void accept();
+  void accepted(Socket socket, Worker& worker);
+  void refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+              Worker& worker);
+  void refuse_without_descriptors();
+
+  const Options& options_;
+  std::shared_ptr<const Policy> policy_;  // the accepting worker's copy
+  Quiescence& quiescence_;
+  ServerHooks hooks_;
+  DoorKind door_;
+  AcceptStats accept_stats_;
+  Admission admission_;
+  std::atomic<std::size_t> refusals_{0};  // connections that are being told why not
+  int reserve_fd_ = -1;                   // given up to refuse a caller when there are no others
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<SocketPath> path_;
+  std::unique_ptr<boost::asio::local::stream_protocol::acceptor> acceptor_;
+  std::unique_ptr<boost::asio::steady_timer> accept_pause_;
+};
+
+}  // namespace latchkey

@@ -1,0 +1,81 @@
+// Whose turn it is: what waits to be done, by the rule that admitted its caller, and within a rule
+// by uid. Each rule in turn, and of each rule each uid in turn: one who asks for much makes himself
+// wait, not the others, however many uids he has.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "verify/rights.h"
+
+namespace latchkey {
+
+// What waits in order.
+template <typename Item>
+class Queue {
+ public:
+  void add(Item item) { items_.push_back(std::move(item)); }
+  [[nodiscard]] std::optional<Item> next() {
+    if (empty()) return std::nullopt;
+    Item item = std::move(items_.front());
+    items_.pop_front();
+    return item;
+  }
+  [[nodiscard]] bool empty() const { return items_.empty(); }
+
+ private:
+  std::deque<Item> items_;
+};
+
+// What waits by key, in a queue (or a ring) for each. A key that has not been waiting comes first,
+// before those that always have something (as in fq_codel, RFC 8290 section 3.1), but never twice
+// in a row while those wait: so none can keep them waiting.
+template <typename Key, typename Waiting>
+class Ring {
+ public:
+  template <typename... Rest>
+  void add(const Key& key, Rest&&... rest) {
+    Waiting& waiting = waiting_[key];
+    if (waiting.empty()) new_.push_back(key);
+    waiting.add(std::forward<Rest>(rest)...);
+  }
+  // The first item of the next key. Nothing: nothing waits.
+  [[nodiscard]] auto next() -> decltype(std::declval<Waiting&>().next()) {
+    if (empty()) return std::nullopt;
+    const bool from_new = !new_.empty() && (old_.empty() || !last_was_new_);
+    last_was_new_ = from_new;
+    std::deque<Key>& ring = from_new ? new_ : old_;
+    const Key key = ring.front();
+    ring.pop_front();
+    const auto found = waiting_.find(key);
+    auto item = found->second.next();
+    if (found->second.empty()) {
+      waiting_.erase(found);
+    } else {
+      old_.push_back(key);
+    }
+    return item;
+  }
+  [[nodiscard]] bool empty() const { return new_.empty() && old_.empty(); }
+
+ private:
+  std::map<Key, Waiting> waiting_;
+  std::deque<Key> new_, old_;  // those that wait, each once in one of them
+  bool last_was_new_ = false;
+};
+
+template <typename Item>
+class Turns {
+ public:
+  void add(const CallerId& id, Item item) { ring_.add(id.share, id.uid, std::move(item)); }
+  // The next caller's first item. Nothing: nobody waits.
+  [[nodiscard]] std::optional<Item> next() { return ring_.next(); }
+  [[nodiscard]] bool empty() const { return ring_.empty(); }
+
+ private:
+  Ring<Share, Ring<uid_t, Queue<Item>>> ring_;
+};
+
+}  // namespace latchkey

@@ -1,0 +1,267 @@
+#include "daemon/unix/connection.h"
+
+#include <openssl/crypto.h>
+
+#include <array>
+#include <boost/asio/buffer.hpp>
+#include <limits>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/wire_names.h"
+
+namespace latchkey {
+namespace asio = boost::asio;
+namespace {
+
+constexpr std::int64_t kLingerNs = 1'000'000'000;
+constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
+
+}  // namespace
+
+UnixConnection::UnixConnection(Socket socket, ConnectionHost& host, BatchScratch& scratch,
+                               const Peer& peer, const CallerId& id, const Rights& rights)
+    : socket_(std::move(socket)),
+      host_(host),
+      scratch_(scratch),
+      peer_(peer),
+      id_(id),
+      conversation_(rights) {}
+
+std::shared_ptr<UnixConnection> UnixConnection::self() {
+  return std::static_pointer_cast<UnixConnection>(shared_from_this());
+}
+
+void UnixConnection::apply(const CallerRules& rules) {
+  const auto rights = rules.rights_of(peer_);
+  if (!rights) return close();
+  conversation_.set_rights(*rights);
+}
+
+void UnixConnection::start() {
+  boost::system::error_code ignored;
+  socket_.non_blocking(true, ignored);  // for the writes that are tried at once
+  enter(State::kReading);
+  read();
+}
+
+void UnixConnection::refuse(latchkey_error code) {
+  encode_error(out_, 0, code, error_sentence(code));
+  write(Conversation::Next::kClose);
+}
+
+// What has come is read when it is its caller's turn: to read what a thousand connections have sent
+// would make everybody else wait.
+void UnixConnection::read() {
+  socket_.async_wait(Socket::wait_read,
+                     [self = this->self()](const boost::system::error_code& error) {
+                       if (self->state_ == State::kClosed) return;
+                       if (error && !self->draining_) return self->close();
+                       self->received_ns_ = boot_ns();
+                       self->unread_ = true;
+                       self->wait_turn(false);
+                     });
+}
+
+// Whether there is anything to answer.
+bool UnixConnection::receive() {
+  unread_ = false;
+  boost::system::error_code error;
+  const auto room = in_.writable();
+  const std::size_t count = socket_.read_some(asio::buffer(room.data(), room.size()), error);
+  if (error == asio::error::would_block && !draining_) {
+    received_ns_ = 0;
+    enter(State::kReading);
+    read();
+    return false;
+  }
+  if (error || count == 0) {
+    close();  // gone, or half-closed: everything it asked for has been answered
+    return false;
+  }
+  in_.commit(count);
+  return true;
+}
+
+void UnixConnection::wait_turn(bool again) {
+  enter(State::kReady);
+  host_.ready(*this, again);
+}
+
+void UnixConnection::turn() {
+  if (state_ == State::kClosed) return;
+  if (state_ == State::kLingering) return throw_away();
+  if (held_bytes_ > 0) return write_on();  // what the socket did not take at once
+  if (unread_ && !receive()) return;
+  const auto next = conversation_.answer(in_, out_, host_.context(), scratch_);
+  if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(id_, keys);
+  if (out_.size() == 0) return written(next);
+  frame_deadline_ns_ = 0;  // what has begun now is another frame
+  write(next);
+}
+
+void UnixConnection::write(Conversation::Next then) {
+  then_ = then;
+  sent_ = 0;
+  write_on();
+}
+
+// Most replies fit the socket's buffer at once. What does not is written when it is its caller's
+// turn again and there is room: to copy for one who has asked for much takes time, too.
+void UnixConnection::write_on() {
+  boost::system::error_code error;
+  sent_ += socket_.write_some(asio::buffer(out_.data() + sent_, out_.size() - sent_), error);
+  if (error && error != asio::error::would_block) return close();
+  if (sent_ == out_.size()) {
+    release_held();
+    out_.clear();
+    write_deadline_ns_ = 0;
+    return written(then_);
+  }
+  if (held_bytes_ == 0) {
+    held_bytes_ = out_.capacity();
+    if (!host_.admission().hold(id_, held_bytes_)) {
+      held_bytes_ = 0;
+      host_.context().stats->closed_hoarding.add();
+      return close();
+    }
+  }
+  enter(State::kWriting);
+  socket_.async_wait(Socket::wait_write,
+                     [self = this->self()](const boost::system::error_code& failed) {
+                       if (self->state_ == State::kClosed) return;
+                       if (failed) return self->close();
+                       self->wait_turn(false);
+                     });
+}
+
+void UnixConnection::release_held() {
+  if (held_bytes_ > 0) host_.admission().free(id_, std::exchange(held_bytes_, 0));
+}
+
+void UnixConnection::written(Conversation::Next then) {
+  switch (then) {
+    case Conversation::Next::kRead:
+      if (draining_) {
+        unread_ = true;
+        return wait_turn(true);  // a caller who goes on asking must not keep us here
+      }
+      enter(State::kReading);
+      return read();
+    case Conversation::Next::kWrite: return wait_turn(true);
+    case Conversation::Next::kSync: return sync();
+    case Conversation::Next::kClose: return linger();
+  }
+}
+
+void UnixConnection::sync() {
+  enter(State::kSyncing);
+  received_ns_ = 0;  // how long that takes says nothing of us
+  const std::int64_t since_ns = boot_ns();
+  const Conversation::Sync& wanted = conversation_.sync();
+  host_.sync(
+      wanted.sources, std::chrono::milliseconds(wanted.timeout_ms),
+      [self = this->self(), since_ns](bool in_force) {
+        if (self->state_ == State::kClosed) return;
+        const std::uint64_t id = self->conversation_.sync().request_id;
+        if (in_force) {
+          encode_synced(self->out_, id, static_cast<std::uint64_t>((boot_ns() - since_ns) / 1000));
+        } else {
+          encode_error(self->out_, id, LATCHKEY_TIMED_OUT, error_sentence(LATCHKEY_TIMED_OUT));
+        }
+        self->wait_turn(false);
+      });
+}
+
+// ---- the end
+
+// Closing with unread bytes would make the kernel throw away what the caller has not read yet: the
+// very message that says why. So: end our half, let it talk into the void for a moment, then close.
+void UnixConnection::linger() {
+  if (state_ != State::kLingering) {
+    enter(State::kLingering);
+    boost::system::error_code ignored;
+    socket_.non_blocking(true, ignored);  // of those that were refused it is not
+    socket_.shutdown(Socket::shutdown_send, ignored);
+  }
+  socket_.async_wait(Socket::wait_read,
+                     [self = this->self()](const boost::system::error_code& error) {
+                       if (self->state_ == State::kClosed) return;
+                       if (error) return self->close();
+                       self->host_.ready(*self, true);
+                     });
+}
+
+// In its turn, as everything that is read: those who are allowed nothing may send as fast as
+// others.
+void UnixConnection::throw_away() {
+  std::array<char, 4096> trash;
+  boost::system::error_code error;
+  const std::size_t count = socket_.read_some(asio::buffer(trash), error);
+  OPENSSL_cleanse(trash.data(), count);
+  if (error && error != asio::error::would_block) return close();
+  linger();
+}
+
+void UnixConnection::drain() {
+  draining_ = true;
+  if (state_ == State::kReading) {
+    boost::system::error_code ignored;
+    socket_.cancel(ignored);  // so read() takes what the kernel holds for us, and no more
+  }
+}
+
+void UnixConnection::close() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  release_held();
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+  host_.closed(*this);
+}
+
+// ---- deadlines
+
+void UnixConnection::enter(State state) {
+  const std::int64_t stall_ns = host_.limits().stall_timeout.count();
+  switch (state) {
+    case State::kReading:
+      if (!in_.mid_frame()) {
+        frame_deadline_ns_ = 0;
+        idle_since_ns_ = boot_ns();
+        if (received_ns_ != 0) {
+          host_.context().stats->answered_in.add(idle_since_ns_ - std::exchange(received_ns_, 0));
+        }
+      } else if (frame_deadline_ns_ == 0) {
+        // A frame has its time from its first byte on: one byte a second does not buy more.
+        frame_deadline_ns_ = boot_ns() + stall_ns;
+      }
+      deadline_ns_ = frame_deadline_ns_;
+      break;
+    case State::kReady: deadline_ns_ = kNoDeadline; break;  // it is we who make it wait
+    case State::kWriting:
+      // Likewise: to take a little now and then does not buy more.
+      if (write_deadline_ns_ == 0) write_deadline_ns_ = boot_ns() + stall_ns;
+      deadline_ns_ = write_deadline_ns_;
+      break;
+    case State::kLingering:
+      if (state_ != State::kLingering) deadline_ns_ = boot_ns() + kLingerNs;
+      break;
+    case State::kSyncing:
+      // Has its own: the request's timeout.
+      deadline_ns_ = boot_ns() + std::int64_t{2} * LATCHKEY_SYNC_TIMEOUT_MS_MAX * 1'000'000;
+      break;
+    case State::kClosed: break;
+  }
+  state_ = state;
+}
+
+void UnixConnection::check_deadline(std::int64_t now_ns, std::int64_t idle_ns) {
+  if (state_ == State::kClosed) return;
+  const bool idle = state_ == State::kReading && frame_deadline_ns_ == 0;
+  if (now_ns < (idle ? idle_since_ns_ + idle_ns : deadline_ns_)) return;
+  (idle ? host_.context().stats->closed_idle : host_.context().stats->closed_stalled).add();
+  close();
+}
+
+}  // namespace latchkey

@@ -1,0 +1,109 @@
+// What a connection says, from bytes to bytes: frames in, verdicts, frames out. No socket, no
+// clock, no database: a session feeds it, and tests can.
+//
+// One call takes all that has arrived. Verify requests that stand next to each other are answered
+// as one batch, whatever connection-level framing cut them into: one read section, one clock
+// reading, look-ups interleaved. Replies leave in the order of the requests.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "daemon/server/context.h"
+#include "protocol/codec.h"
+#include "protocol/frame_buffer.h"
+
+namespace latchkey {
+
+// Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
+class BatchScratch {
+ public:
+  BatchScratch();
+
+ private:
+  friend class Conversation;
+  struct Request {
+    std::uint64_t id;
+    std::uint16_t flags;
+    std::size_t keys;
+  };
+  // Beyond these a batch is answered before more is taken in; reserve() keeps pointers stable.
+  static constexpr std::size_t kRequests = 256;
+  static constexpr std::size_t kQuestions = std::size_t{2} * LATCHKEY_BATCH_KEYS_MAX;
+  static constexpr std::size_t kScopes = std::size_t{64} * LATCHKEY_SCOPES_MAX;
+
+  std::vector<Request> requests;
+  std::vector<Terms> terms;
+  std::vector<Question> questions;
+  std::vector<std::string_view> scopes;
+  std::vector<Finding> findings;
+};
+
+class Conversation {
+ public:
+  enum class Next {
+    kRead,   // everything received is answered: send `out`, then read on
+    kWrite,  // send `out`, then call answer() again: frames may be left
+    kSync,   // send `out`, then carry out sync(), append its reply, call answer() again
+    kClose,  // send `out`, then close
+  };
+  struct Sync {
+    std::uint64_t request_id = 0;
+    std::uint32_t timeout_ms = 0;
+    SourceMask sources = 0;
+  };
+
+  explicit Conversation(Rights rights) : rights_(rights) {}
+
+  [[nodiscard]] Next answer(FrameBuffer& in, OutBuffer& out, const WorkerContext& context,
+                            BatchScratch& scratch);
+  // A reload may have changed them.
+  void set_rights(const Rights& rights) { rights_ = rights; }
+  // The sync that answer() stopped at.
+  [[nodiscard]] const Sync& sync() const { return sync_; }
+  // How many keys the caller was told to be unknown since the last call.
+  [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
+
+  // Beyond it, and beyond the context's `turn_work`, replies are sent before more is answered.
+  static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
+  // What requests cost beside their keys, measured. A `why` looks each source up and writes JSON of
+  // everything that it finds; a `status` is made now and then, but copied each time.
+  static constexpr std::size_t kWorkOfRequest = 1, kWorkOfWhy = 512, kWorkOfStatus = 64;
+  static constexpr std::size_t kKeyBytesOfWork = 128;     // digested once
+  static constexpr std::size_t kStatusBytesOfWork = 512;  // copied
+  static constexpr std::size_t kScopesOfWork = 8;         // compared with one key's
+
+ private:
+  [[nodiscard]] bool may_ask(std::uint8_t type) const;
+  [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const WorkerContext& context,
+                          BatchScratch& scratch);
+  [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out, const WorkerContext& context,
+                                 BatchScratch& scratch);
+  [[nodiscard]] Next answer_status(const Frame& frame, OutBuffer& out,
+                                   const WorkerContext& context);
+  [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out, const WorkerContext& context);
+  [[nodiscard]] std::optional<SourceMask> sources_of(const VerifyRequest& request,
+                                                     const Verifier& verifier) const;
+  void flush(OutBuffer& out, const WorkerContext& context, BatchScratch& scratch);
+  void write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
+                    const WorkerContext& context);
+  // Another request of this turn, if it may have one.
+  [[nodiscard]] Next go_on(const OutBuffer& out, const WorkerContext& context) const {
+    return out.size() < kOutBytesMax && work_ < context.turn_work ? Next::kRead : Next::kWrite;
+  }
+  Next refuse(const Frame& frame, latchkey_error code, OutBuffer& out,
+              const WorkerContext& context);
+
+  Rights rights_;
+  Sync sync_;
+  std::size_t work_ = 0;       // done by this call of answer()
+  std::uint64_t unknown_ = 0;  // see take_unknown()
+};
+
+}  // namespace latchkey

@@ -1,0 +1,91 @@
+// What PostgreSQL's catalogue says of a source's table, of its triggers and of the reading role.
+//
+// Read before each load, and (as a version: text that changes with any of it) by each heartbeat.
+// Nothing here runs code of the table's owner: only catalogues are read, and only functions and
+// operators of pg_catalog are called.
+#pragma once
+
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/source.h"
+#include "loader/postgres/triggers.h"
+
+namespace latchkey {
+
+// How the values of a column become text without a cast that somebody else has defined.
+enum class Output : char {
+  kBuiltIn = 'b',    // a type of PostgreSQL's own, or an array of one: its casts are built in, too
+  kEnum = 'e',       // an enum, or an array of one: concat() or array_out()
+  kExtension = 'o',  // a base type that a superuser owns (citext, say): its output function
+  kForeign = 'f',    // anything else may run code of its owner: not read
+  // Shown as the name of something in the catalogue, which may be renamed: not read.
+  kNamed = 'n',
+};
+
+// The server's answer is not what its question asks for. what() names no part of the answer.
+class CatalogueError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct TableFacts {
+  bool exists = false;
+  bool is_table = false;           // ordinary or partitioned
+  bool schema_usable = true;       // this role has USAGE
+  bool by_policy = false;          // row level security applies to this role
+  bool rows_hidden = false;        // and no policy shows it all rows
+  bool rows_write_hidden = false;  // and no policy lets it update all rows
+  bool superuser = false;          // this role is one
+  bool bypasses_rls = false;       // this role is none, but sees rows that policies hide
+  bool has_parts = false;          // other tables inherit from it: partitions mostly
+  bool is_part = false;            // it inherits from another table
+  bool subscribed = false;         // logical replication writes to it
+  // Name -> type, as format_type() spells it. Of a domain: the type beneath it.
+  std::map<std::string, std::string> columns;
+  std::map<std::string, Output> outputs;  // of those that are not Output::kBuiltIn
+  std::set<std::string> unreadable;       // columns that this role may not select
+  std::set<std::string> unwritable;       // columns that this role may not update
+  std::set<std::string> unique;           // columns with a unique index of their own
+  std::set<std::string> not_null;
+  std::set<std::string> with_default;     // what is not said in an INSERT is not NULL, perhaps
+  std::set<std::string> virtual_columns;  // computed when read (PostgreSQL 18): triggers see none
+  struct Trigger {
+    char enabled = 'D';  // pg_trigger.tgenabled: A = ALWAYS
+    TriggerDefinition definition;
+    std::string foreign_owner;  // of the function: a role that is not the table owner's; or empty
+  };
+  std::map<std::string, Trigger> triggers;
+  std::string foreign_schema_owner;       // of schema latchkey; likewise
+  std::vector<std::string> foreign_code;  // see catalogue::strangers()
+  std::string owners;                     // of the table and its parts, as text
+  double rows_estimated = -1;             // PostgreSQL's own guess; negative: it has none
+  bool prepared_transactions = false;     // the server allows them
+  bool files_tell = false;                // all its parts keep their rows in files of this server
+  std::string encoding = "UTF8";          // of the database
+  std::string layout;                     // see catalogue::layout()
+  std::string version;                    // see version_sql()
+
+  [[nodiscard]] Output output(const std::string& column) const {
+    const auto found = outputs.find(column);
+    return found == outputs.end() ? Output::kBuiltIn : found->second;
+  }
+
+  // From the JSON that inspect_sql() selects. Throws CatalogueError.
+  [[nodiscard]] static TableFacts from_json(std::string_view json);
+};
+
+// Fails if PostgreSQL does not know the source's time zone.
+[[nodiscard]] std::string time_zone_sql(const SourceConfig& source);
+// Statements, with one result: one row, one column of JSON text. `read` are all sources that the
+// role reads for us. `subscriptions`: it may read pg_subscription_rel. `as_stored`: the JSON as
+// bytes in the database's encoding, which take any name there may be.
+[[nodiscard]] std::string inspect_sql(const SourceConfig& source,
+                                      const std::vector<const SourceConfig*>& read,
+                                      bool subscriptions, bool as_stored);
+
+}  // namespace latchkey

@@ -1,0 +1,401 @@
+// What the writer makes of rows: one row, several rows of one key, whole tables, scope sets.
+#include "keymap/key_set.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/unit/support/helpers.h"
+
+namespace latchkey {
+namespace {
+
+using test::claim_of;
+using test::Random;
+using test::row;
+
+constexpr RowState kActive = RowState::kActive;
+constexpr RowState kRevoked = RowState::kRevoked;
+constexpr RowState kDisabled = RowState::kDisabled;
+constexpr RowState kDeleted = RowState::kDeleted;
+
+class KeySetTest : public testing::Test {
+ protected:
+  // "STATE ID" of the record that speaks for a key.
+  [[nodiscard]] std::string says(std::string_view key) const {
+    const Record* record = keys_.map.find(sha256(key));
+    if (record == nullptr) return "unknown";
+    const char* states[] = {"active ", "revoked ", "disabled ", "deleted "};
+    return states[static_cast<std::size_t>(record->state())] + std::string(record->key_id());
+  }
+  template <typename... Rows>
+  LoadReport load_all(Rows... rows) {
+    writer_.begin_load();
+    (writer_.load(std::move(rows)), ...);
+    return writer_.finish_load();
+  }
+
+  Quiescence quiescence_;
+  KeySet keys_{"api_keys", quiescence_};
+  KeySetWriter writer_{keys_, quiescence_};
+};
+
+std::vector<std::size_t> counts(const LoadReport& report) {
+  return {report.rows, report.added, report.changed, report.removed};
+}
+using Counts = std::vector<std::size_t>;
+
+// ---- one changed row
+
+TEST_F(KeySetTest, FollowsARowFromItsFirstDayToItsLast) {
+  EXPECT_EQ(says("k"), "unknown");
+  writer_.upsert(row("1", "k"));
+  EXPECT_EQ(says("k"), "active 1");
+  writer_.upsert(row("1", "k", kRevoked));
+  EXPECT_EQ(says("k"), "revoked 1");
+  writer_.upsert(row("1", "k"));
+  EXPECT_EQ(says("k"), "active 1");
+  writer_.remove("1");
+  EXPECT_EQ(says("k"), "unknown");
+  writer_.remove("1");
+  writer_.remove("never seen");
+  EXPECT_EQ(writer_.rows(), 0U);
+}
+
+TEST_F(KeySetTest, CarriesItsNameAsAnEncodedClaim) {
+  EXPECT_EQ(claim_of(keys_.name_claim, LATCHKEY_CLAIM_SOURCE), "api_keys");
+}
+
+TEST_F(KeySetTest, MovesARowToItsNewKey) {
+  writer_.upsert(row("1", "old"));
+  writer_.upsert(row("1", "new"));
+  EXPECT_EQ(says("old"), "unknown");
+  EXPECT_EQ(says("new"), "active 1");
+  EXPECT_EQ(writer_.rows(), 1U);
+}
+
+TEST_F(KeySetTest, LetsTwoRowsSwapTheirKeys) {
+  writer_.upsert(row("1", "a"));
+  writer_.upsert(row("2", "b"));
+  writer_.upsert(row("1", "b"));
+  EXPECT_EQ(says("a"), "unknown");
+  EXPECT_EQ(says("b"), "disabled 1") << "two rows hold it";
+  writer_.upsert(row("2", "a"));
+  EXPECT_EQ(says("a"), "active 2");
+  EXPECT_EQ(says("b"), "active 1");
+  EXPECT_EQ(writer_.ambiguous_digests(), 0U);
+}
+
+TEST_F(KeySetTest, TakesNoMemoryForARowThatSaysTheSame) {
+  writer_.upsert(row("1", "k"));
+  const Record* before = keys_.map.find(sha256("k"));
+  writer_.upsert(row("1", "k"));
+  EXPECT_EQ(keys_.map.find(sha256("k")), before);
+  EXPECT_EQ(writer_.retired(), 0U);
+}
+
+// ---- several rows with one key
+
+// Expected: the refusing row (deleted, disabled, revoked), in doubt the smallest id; among active
+// ones nobody.
+std::string speaker(const std::map<std::string, std::pair<std::string, RowState>>& rows,
+                    const std::string& key) {
+  const char* names[] = {"active ", "revoked ", "disabled ", "deleted "};
+  std::size_t count = 0;
+  const std::string* id = nullptr;
+  RowState state = kActive;
+  for (const auto& [row_id, facts] : rows) {
+    if (facts.first != key) continue;
+    ++count;
+    if (id != nullptr && facts.second <= state) continue;
+    id = &row_id;
+    state = facts.second;
+  }
+  if (id == nullptr) return "unknown";
+  if (count > 1 && state == kActive) state = kDisabled;
+  return names[static_cast<std::size_t>(state)] + *id;
+}
+
+TEST_F(KeySetTest, LetsARefusingRowSpeakInWhateverOrderRowsCome) {
+  const std::map<std::string, std::pair<std::string, RowState>> rows = {
+      {"1", {"k", kActive}}, {"2", {"k", kRevoked}}, {"3", {"k", kDeleted}}, {"4", {"k", kActive}}};
+  std::vector<std::string> order = {"1", "2", "3", "4"};
+  do {
+    for (const std::string& id : order) writer_.upsert(row(id, "k", rows.at(id).second));
+    ASSERT_EQ(says("k"), "deleted 3");
+    ASSERT_EQ(writer_.ambiguous_digests(), 1U);
+    auto left = rows;
+    for (const std::string& id : order) {
+      writer_.remove(id);
+      left.erase(id);
+      ASSERT_EQ(says("k"), speaker(left, "k"));
+    }
+    ASSERT_EQ(writer_.ambiguous_digests(), 0U);
+  } while (std::ranges::next_permutation(order).found);
+}
+
+TEST_F(KeySetTest, DisablesAKeyThatTwoActiveRowsHoldUntilOneIsLeft) {
+  RecordFacts f = row("1", "k");
+  f.subject = "42";
+  writer_.upsert(f);
+  writer_.upsert(row("2", "k"));
+  EXPECT_EQ(says("k"), "disabled 1");
+  EXPECT_EQ(claim_of(*keys_.map.find(sha256("k")), LATCHKEY_CLAIM_SUBJECT), "(none)")
+      << "nobody's key has nobody's subject";
+  writer_.upsert(row("2", "elsewhere"));
+  EXPECT_EQ(says("k"), "active 1");
+  EXPECT_EQ(claim_of(*keys_.map.find(sha256("k")), LATCHKEY_CLAIM_SUBJECT), "42");
+  writer_.upsert(row("2", "k"));
+  writer_.remove("1");
+  EXPECT_EQ(says("k"), "active 2");
+}
+
+TEST_F(KeySetTest, AgreesWithAModelUnderRandomChanges) {
+  Random random;
+  std::map<std::string, std::pair<std::string, RowState>> model;
+  const auto key = [&] { return std::to_string(random.below(12)); };
+  const auto state = [&] { return random.below(2) == 0 ? kActive : RowState(random.below(4)); };
+  for (int step = 0; step < 5000; ++step) {
+    const std::string id = std::to_string(random.below(20));
+    if (random.below(3) == 0) {
+      writer_.remove(id);
+      model.erase(id);
+    } else {
+      model[id] = {key(), state()};
+      writer_.upsert(row(id, model[id].first, model[id].second));
+    }
+    if (random.below(50) == 0) {  // and now and then all of it at once, with more changes
+      for (auto& [row_id, facts] : model) facts = {key(), state()};
+      writer_.begin_load();
+      for (const auto& [row_id, facts] : model) {
+        writer_.load(row(row_id, facts.first, facts.second));
+      }
+      writer_.finish_load();
+    }
+    for (int k = 0; k < 12; ++k) {
+      ASSERT_EQ(says(std::to_string(k)), speaker(model, std::to_string(k))) << "step " << step;
+    }
+    ASSERT_EQ(writer_.rows(), model.size());
+  }
+}
+
+// ---- the whole table
+
+TEST_F(KeySetTest, CountsWhatALoadChanges) {
+  EXPECT_EQ(counts(load_all(row("1", "a"), row("2", "b"), row("3", "c"))), (Counts{3, 3, 0, 0}));
+  EXPECT_EQ(counts(load_all(row("1", "a"), row("2", "b"), row("3", "c"))), (Counts{3, 0, 0, 0}));
+  EXPECT_EQ(writer_.retired(), 0U) << "rows that stay take no memory";
+  EXPECT_EQ(counts(load_all(row("1", "a"), row("2", "b", kRevoked), row("4", "d"))),
+            (Counts{3, 1, 1, 1}));
+  EXPECT_EQ(says("a") + ", " + says("b") + ", " + says("c") + ", " + says("d"),
+            "active 1, revoked 2, unknown, active 4");
+  EXPECT_EQ(counts(load_all()), (Counts{0, 0, 0, 3}));
+  EXPECT_EQ(says("a"), "unknown");
+}
+
+TEST_F(KeySetTest, ShowsNothingOfALoadBeforeItsEnd) {
+  load_all(row("1", "a"));
+  writer_.begin_load();
+  writer_.load(row("1", "a", kRevoked));
+  writer_.load(row("2", "b"));
+  EXPECT_EQ(says("a"), "active 1");
+  EXPECT_EQ(says("b"), "unknown");
+  writer_.finish_load();
+  EXPECT_EQ(says("a"), "revoked 1");
+  EXPECT_EQ(says("b"), "active 2");
+}
+
+TEST_F(KeySetTest, ForgetsAnAbandonedLoad) {
+  load_all(row("1", "a"), row("2", "b"));
+  writer_.begin_load();
+  writer_.load(row("1", "a", kRevoked));
+  writer_.load(row("3", "c"));
+  writer_.abandon_load();
+  EXPECT_EQ(says("a"), "active 1");
+  EXPECT_EQ(says("c"), "unknown");
+  EXPECT_EQ(writer_.rows(), 2U);
+  // What it had seen counts for nothing in the next one.
+  EXPECT_EQ(counts(load_all(row("2", "b"))), (Counts{1, 0, 0, 1}));
+  EXPECT_EQ(says("a"), "unknown");
+}
+
+TEST_F(KeySetTest, StartsALoadAfresh) {
+  writer_.begin_load();
+  writer_.load(row("1", "a"));
+  EXPECT_EQ(counts(load_all(row("2", "b"))), (Counts{1, 1, 0, 0}));
+  EXPECT_EQ(says("a"), "unknown");
+}
+
+// Nobody asks before freshness is proven, so the map may fill while the table is being read.
+TEST_F(KeySetTest, InstallsAFirstLoadAsItComes) {
+  writer_.begin_first_load(500);  // half of what comes
+  std::size_t seen = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string id = std::to_string(i);
+    writer_.load(row(id, "key " + id, i % 3 == 0 ? kRevoked : kActive));
+    EXPECT_GE(keys_.map.size(), seen);
+    seen = keys_.map.size();
+  }
+  EXPECT_GE(seen, 900U);
+  EXPECT_EQ(counts(writer_.finish_load()), (Counts{1000, 1000, 0, 0}));
+  EXPECT_EQ(keys_.map.size(), 1000U);
+  EXPECT_EQ(says("key 999") + ", " + says("key 998"), "revoked 999, active 998");
+  EXPECT_EQ(counts(load_all(row("0", "key 0", kRevoked))), (Counts{1, 0, 0, 999}));
+}
+
+TEST_F(KeySetTest, ComparesWithWhatAnAbandonedFirstLoadHasLeft) {
+  const auto load_first = [&](int from, int to, RowState state) {
+    writer_.begin_first_load();
+    for (int i = from; i < to; ++i) {
+      const std::string id = std::to_string(i);
+      writer_.load(row(id, id, state));
+    }
+  };
+  load_first(0, 300, kActive);
+  writer_.abandon_load();
+  const std::size_t left = writer_.rows();
+  EXPECT_GE(left, 200U);
+  EXPECT_EQ(keys_.map.size(), left);
+  load_first(100, 400, kRevoked);
+  const LoadReport report = writer_.finish_load();
+  EXPECT_EQ(report.rows, 300U);
+  EXPECT_EQ(report.changed, left - 100) << "those that the first one had brought";
+  EXPECT_EQ(report.added, 300 - (left - 100));
+  EXPECT_EQ(report.removed, 100U);
+  EXPECT_EQ(keys_.map.size(), 300U);
+  EXPECT_EQ(says("99") + ", " + says("100") + ", " + says("399"),
+            "unknown, revoked 100, revoked 399");
+}
+
+// The database says that ids are unique. Should it lie, no row may come to stand in the map alone.
+TEST_F(KeySetTest, TakesARowThatComesTwiceInALoadOnce) {
+  for (const bool first : {true, false}) {
+    first ? writer_.begin_first_load() : writer_.begin_load();
+    for (int i = 0; i < 200; ++i) {
+      const std::string id = std::to_string(i % 100);
+      writer_.load(row(id, id + (i < 100 ? " old" : first ? " new" : " newer")));
+    }
+    const LoadReport report = writer_.finish_load();
+    EXPECT_EQ(report.rows, 200U);
+    EXPECT_EQ(writer_.rows(), 100U);
+    EXPECT_EQ(keys_.map.size(), 100U);
+    EXPECT_EQ(says("7 old"), "unknown");
+    EXPECT_EQ(says(first ? "7 new" : "7 newer"), "active 7");
+  }
+}
+
+TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
+  load_all(row("1", "a"));
+  writer_.begin_load();  // its snapshot knows neither the new row nor the change
+  writer_.upsert(row("1", "a", kRevoked));
+  writer_.upsert(row("2", "b"));
+  writer_.finish_load();
+  EXPECT_EQ(says("a"), "revoked 1");
+  EXPECT_EQ(says("b"), "active 2");
+}
+
+// What a slab has mapped is the peak of what it held.
+TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
+  const auto load_version = [&](const std::string& version) {
+    writer_.begin_load();
+    for (int i = 0; i < 20'000; ++i) {
+      const std::string id = std::to_string(i);
+      RecordFacts facts = row(id, id);
+      facts.subject = version;
+      facts.tenant = version;
+      writer_.load(facts);
+    }
+    const LoadReport report = writer_.finish_load();
+    const KeySetMemory memory = writer_.memory();
+    return std::pair(report.changed, memory.records + memory.map + memory.index);
+  };
+  const std::size_t first = load_version("v0").second;
+  const auto [changed, second] = load_version("v1");
+  EXPECT_EQ(changed, 20'000U);
+  EXPECT_LE(second, 2 * first + first / 4) << "slabs grow in chunks";
+  for (const char* version : {"v2", "v3", "v4"}) {
+    EXPECT_EQ(load_version(version).second, second) << "what was freed is used again";
+  }
+  EXPECT_EQ(writer_.tenants(), 1U);
+}
+
+// However many loads were begun and abandoned in between, and whatever that makes of the numbers
+// that records are marked with.
+TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
+  load_all(row("1", "k"), row("2", "gone"));
+  std::size_t abandoned = 0;
+  for (const std::size_t more : {253U, 1U, 1U, 1U, 1U, 254U, 255U, 256U, 257U}) {
+    writer_.upsert(row("2", "gone"));
+    for (std::size_t i = 0; i < more; ++i, ++abandoned) {
+      writer_.begin_load();
+      writer_.load(row("1", "k"));
+    }
+    writer_.abandon_load();
+    EXPECT_EQ(counts(load_all(row("1", "k"))), (Counts{1, 0, 0, 1})) << abandoned;
+    EXPECT_EQ(says("k"), "active 1");
+    EXPECT_EQ(says("gone"), "unknown");
+  }
+}
+
+// ---- scope sets
+
+TEST_F(KeySetTest, SharesScopeSetsAndKeepsTheirSpellings) {
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), nullptr);
+  const ScopeSet* set = writer_.scopes().intern({"b", "a"});
+  writer_.scopes().remember(R"(["b", "a"])", set);
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), set);
+  EXPECT_EQ(writer_.scopes().intern({"b", "a"}), set);
+  EXPECT_EQ(writer_.scopes().find(R"(["b","a"])"), nullptr);
+  EXPECT_EQ(claim_of(set->claim, LATCHKEY_CLAIM_SCOPE), "b a") << "as the row lists them";
+  EXPECT_TRUE(set->holds("a") && set->holds("b"));
+  EXPECT_FALSE(set->holds("b a") || set->holds("") || set->holds("ab"));
+
+  const ScopeSet* none = writer_.scopes().intern({});
+  EXPECT_EQ(claim_of(none->claim, LATCHKEY_CLAIM_SCOPE), "");
+  EXPECT_EQ(writer_.scopes().size(), 2U);
+  writer_.scopes().forget_texts();
+  EXPECT_EQ(writer_.scopes().find(R"(["b", "a"])"), nullptr);
+  EXPECT_EQ(writer_.scopes().size(), 2U);
+}
+
+TEST_F(KeySetTest, SweepsScopeSetsThatNoRecordHolds) {
+  RecordFacts f = row("1", "k");
+  f.scopes = writer_.scopes().intern({"held"});
+  writer_.upsert(f);
+  for (int i = 0; i < 3000; ++i) {
+    const std::string name = "scope" + std::to_string(i);
+    writer_.scopes().remember(name, writer_.scopes().intern({name}));
+  }
+  writer_.collect();
+  EXPECT_EQ(writer_.scopes().size(), 1U);
+  EXPECT_EQ(writer_.scopes().find("scope1"), nullptr);
+  EXPECT_TRUE(keys_.map.find(sha256("k"))->scopes()->holds("held"));
+}
+
+TEST_F(KeySetTest, KeepsRecordsAndTheirScopesWhileASectionMayHoldThem) {
+  Quiescence::Reader reader(quiescence_);
+  RecordFacts f = row("1", "k");
+  f.scopes = writer_.scopes().intern({"held"});
+  writer_.upsert(f);
+  {
+    const ReadSection section(reader);
+    const Record* record = keys_.map.find(sha256("k"));
+    writer_.remove("1");
+    for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern({std::to_string(i)});
+    writer_.collect();
+    EXPECT_EQ(writer_.retired(), 1U);
+    EXPECT_EQ(record->key_id(), "1");
+    EXPECT_TRUE(record->scopes()->holds("held"));
+  }
+  for (int i = 0; i < 3000; ++i) (void)writer_.scopes().intern({std::to_string(i)});
+  writer_.collect();
+  EXPECT_EQ(writer_.retired(), 0U);
+  EXPECT_EQ(writer_.scopes().size(), 0U) << "the set went with its last record";
+}
+
+}  // namespace
+}  // namespace latchkey

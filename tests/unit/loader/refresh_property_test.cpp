@@ -1,0 +1,567 @@
+// The refresh policy under random conversations: whatever happens, in whatever order, it never
+// claims more than has been shown.
+//
+// A model beside the policy keeps what it must not know better: which notifications have come,
+// which of them have been read by something that finished, which barrier returned when. It stands
+// for the whole of the loader, the database, and everybody who notifies.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "loader/refresh.h"
+#include "tests/unit/support/helpers.h"
+#include "tests/unit/support/refresh_script.h"
+
+namespace latchkey {
+namespace {
+
+using test::describe;
+using test::kScriptMs;
+
+// Rule -> how it was broken first.
+using Breaches = std::map<std::string, std::string>;
+
+class World {
+ public:
+  World(std::uint64_t seed, Breaches& breaches)
+      : random_(seed),
+        seed_(seed),
+        breaches_(breaches),
+        settings_(random_settings()),
+        sources_(1 + random_() % 3),
+        refresh_(sources_.size(), settings_, seed) {}
+
+  void run(int events) {
+    for (int i = 0; i < events; ++i) {
+      random_event();
+      obey();
+    }
+    settle();
+  }
+
+ private:
+  // Numbers of events, counted up by whatever happens: "before" and "after" without a clock.
+  using Moment = std::uint64_t;
+  static constexpr Moment kNothing = std::numeric_limits<Moment>::max();
+  struct Source {
+    std::map<std::string, Moment> ids;  // notified and not yet read by anything
+    std::multiset<std::string> named;   // notified and not yet asked for by name
+    std::optional<Moment> all;          // like `ids`, of the whole table: the first such moment
+    std::optional<std::int64_t> no_load_before_ns;  // unless for a reason of our own
+    std::int64_t retry_ns = 0;                      // if suspended
+    int own_loads = 0;  // that may come for a reason of our own; one more may be on its way
+    bool suspended = false;
+    bool perhaps_too_many = false;  // ids, since the last load: another may be wanted instead
+    Moment refused_at = 0;
+    std::optional<std::int64_t> proven_ns;  // on this connection
+    Moment proven_by = 0;                   // when that barrier was sent
+    std::map<std::size_t, int> passed_by;   // queries of others since it has something to re-read
+  };
+  struct AuditUnderWay {
+    std::size_t source;
+    std::optional<Moment> returned_at;
+    bool comparing = false;
+  };
+  struct Barrier {
+    std::uint64_t number;
+    std::int64_t sent_ns;
+    Moment sent_at;
+    Moment returned_at = 0;
+    std::vector<bool> nothing_unread = {};  // of a source, when it returned
+  };
+
+  RefreshSettings random_settings() {
+    RefreshSettings settings;
+    settings.heartbeat_ns = static_cast<std::int64_t>(10 + random_() % 2000) * kScriptMs;
+    settings.audit_ns =
+        random_() % 2 == 0 ? 0 : static_cast<std::int64_t>(50 + random_() % 60'000) * kScriptMs;
+    settings.reread_ids_max = 1 + random_() % 4;
+    settings.pending_ids_max = 1 + random_() % 12;
+    return settings;
+  }
+
+  void expect(bool true_of_it, const std::string& rule, const std::string& what) {
+    if (true_of_it || breaches_.contains(rule)) return;
+    std::string past;
+    for (std::size_t i = log_.size() < 30 ? 0 : log_.size() - 30; i < log_.size(); ++i) {
+      past += "\n    " + log_[i];
+    }
+    breaches_[rule] = what + "; seed " + std::to_string(seed_) + ", after" + past;
+  }
+  void log(std::string line) { log_.push_back(test::script_time(now_) + ": " + std::move(line)); }
+  bool one_in(std::uint64_t n) { return random_() % n == 0; }
+
+  // ---- what happens
+
+  void random_event() {
+    if (one_in(15)) return audit_event();
+    switch (random_() % 10) {
+      case 0:
+      case 1: return notify();
+      case 2: return one_in(8) ? notify_all() : notify();
+      case 3:
+      case 4: return one_in(10) ? (one_in(2) ? refuse_task() : overtake_task()) : finish_task();
+      case 5:
+      case 6: return return_barrier();
+      case 7: return sync();
+      case 8: return come_up();
+      default: return one_in(12) ? fail() : pass();
+    }
+  }
+  void pass() {
+    constexpr std::int64_t kSteps[] = {0, 1, 20, 300, 1'500, 7'000};
+    now_ += kSteps[random_() % std::size(kSteps)] * kScriptMs;
+    log("time passes");
+  }
+  void notify() {
+    if (!listening_) return;
+    const std::size_t source = random_() % sources_.size();
+    std::vector<std::string> ids;
+    for (std::size_t i = random_() % 4; i > 0; --i) ids.push_back(std::to_string(random_() % 20));
+    ++moment_;
+    const bool load_under_way =
+        task_ && task_index() == source && std::holds_alternative<Refresh::Load>(*task_);
+    if (sources_[source].suspended && !load_under_way) {
+      // What is read next of it is the whole table.
+      if (!ids.empty() && !sources_[source].all) sources_[source].all = moment_;
+    } else {
+      for (const std::string& id : ids) sources_[source].ids.try_emplace(id, moment_);
+      sources_[source].named.insert(ids.begin(), ids.end());
+    }
+    const std::multiset<std::string>& named = sources_[source].named;
+    if (std::set(named.begin(), named.end()).size() > settings_.pending_ids_max) {
+      sources_[source].perhaps_too_many = many_ids_ = true;
+    }
+    log("notified " + std::to_string(source) + " of " + std::to_string(ids.size()));
+    refresh_.notified(source, ids);
+  }
+  void notify_all() {
+    if (!listening_) return;
+    if (one_in(4)) {
+      log("doubts");
+      return refresh_.doubted();
+    }
+    const std::size_t source = random_() % sources_.size();
+    const bool ours = one_in(4);
+    mark_all(sources_[source]);
+    if (ours) sources_[source].own_loads = 2;
+    log((ours ? "reload " : "notified of all ") + std::to_string(source));
+    if (ours) return refresh_.reload(source, LoadReason::kAuditFound);
+    // Three ways in which others can have a table read as a whole.
+    switch (random_() % 3) {
+      case 0: return refresh_.notified_all(source);
+      case 1: return refresh_.notified_many(source);
+      default: return refresh_.reload(source, LoadReason::kTableChanged);
+    }
+  }
+  void mark_all(Source& source) {
+    ++moment_;
+    if (!source.all) source.all = moment_;
+  }
+  void sync() {
+    if (!syncs_.empty() && one_in(4)) {
+      const auto it = std::next(syncs_.begin(), static_cast<long>(random_() % syncs_.size()));
+      log("abandons sync " + std::to_string(it->first));
+      unproven_sync_abandoned_ = true;
+      refresh_.sync_abandoned(it->first);
+      syncs_.erase(it);
+      return;
+    }
+    syncs_[++last_sync_] = ++moment_;
+    log("sync " + std::to_string(last_sync_));
+    refresh_.sync_wanted(last_sync_);
+  }
+  void come_up() {
+    if (!connecting_) return;
+    if (!listening_ && (working_ || one_in(2))) {
+      listening_ = true;
+      heard_ = false;
+      for (Source& source : sources_) {
+        mark_all(source);
+        source.own_loads = 1;
+      }
+      log("listens");
+      refresh_.listen_ready(now_);
+    } else if (!working_) {
+      working_ = true;
+      log("can work");
+      refresh_.work_ready(now_);
+    }
+  }
+  void fail() {
+    if (!connecting_) return;
+    log("fails");
+    connecting_ = listening_ = working_ = heard_ = false;
+    barrier_.reset();
+    audit_.reset();
+    returned_.clear();
+    task_.reset();
+    reading_.clear();
+    last_barrier_ns_.reset();
+    for (Source& source : sources_) {
+      source.proven_ns.reset();
+      source.proven_by = 0;
+      source.passed_by.clear();
+    }
+    refresh_.failed(now_);
+  }
+  void return_barrier() {
+    if (one_in(4))
+      refresh_.barrier_returned(random_() % 50 + (one_in(2) ? 1'000'000 : 0) +
+                                (barrier_ ? barrier_->number + 1 : 0));
+    if (!barrier_) return;
+    log("barrier returns");
+    heard_ = true;
+    barrier_->returned_at = ++moment_;
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      barrier_->nothing_unread.push_back(nothing_unread(i));
+    }
+    returned_.push_back(*barrier_);
+    const auto number = std::exchange(barrier_, std::nullopt)->number;
+    refresh_.barrier_returned(number);
+  }
+  void finish_task() {
+    if (!task_) return;
+    log("done");
+    keep_gap();
+    if (std::holds_alternative<Refresh::Load>(*task_)) task_source().suspended = false;
+    task_.reset();
+    reading_.clear();
+    refresh_.work_done(now_);
+  }
+  void keep_gap() {
+    if (!std::holds_alternative<Refresh::Load>(*task_) || load_is_ours_) return;
+    task_source().no_load_before_ns =
+        now_ + std::max(settings_.reload_gap_ns, 2 * (now_ - task_since_ns_));
+  }
+  void refuse_task() {
+    if (!task_) return;
+    log("refused");
+    give_up_task();
+    task_source().suspended = true;
+    task_.reset();
+    refresh_.work_refused(now_);
+  }
+  void overtake_task() {
+    if (!task_) return;
+    log("overtaken");
+    give_up_task();
+    mark_all(task_source());
+    task_.reset();
+    refresh_.work_overtaken(now_);
+  }
+  void give_up_task() {
+    keep_gap();
+    Source& source = task_source();
+    source.refused_at = ++moment_;
+    source.retry_ns = now_ + std::max(settings_.suspended_retry_ns, 4 * (now_ - task_since_ns_));
+    source.passed_by.clear();
+    // Whatever was asked of it is left to the next load of the whole table.
+    for (const auto& [id, moment] : source.ids) reading_.insert(moment);
+    if (!reading_.empty())
+      source.all = std::min(source.all.value_or(*reading_.begin()), *reading_.begin());
+    source.ids.clear();
+    source.named.clear();
+    reading_.clear();
+  }
+  std::size_t task_index() const {
+    return std::visit([](const auto& task) { return task.source; }, *task_);
+  }
+  Source& task_source() { return sources_[task_index()]; }
+  void audit_event() {
+    if (!audit_) return;
+    if (one_in(6)) {
+      log("audit fails");
+      audit_.reset();
+      return refresh_.audit_failed();
+    }
+    if (!audit_->returned_at) {
+      log("audit returns");
+      audit_->returned_at = ++moment_;
+      refresh_.audit_returned();
+    } else if (audit_->comparing) {
+      const bool again = one_in(2);
+      log(again ? "audit looks closer" : "audit is done");
+      audit_.reset();
+      again ? refresh_.audit_again() : refresh_.audit_done();
+    }
+  }
+
+  // ---- what is asked for
+
+  void obey() {
+    for (int actions = 0;; ++actions) {
+      if (actions > 1000) return expect(false, "comes to rest", "1000 actions without a wait");
+      const Refresh::Action action = refresh_.next(now_);
+      if (const auto* wait = std::get_if<Refresh::Wait>(&action)) {
+        expect(wait->until_ns > now_, "waits for the future", describe(action));
+        return expect_all_proven();
+      }
+      log(describe(action));
+      std::visit([this](const auto& a) { obey(a); }, action);
+    }
+  }
+  // Whatever is notified of one source, or under way for it, delays no other's proof.
+  void expect_all_proven() {
+    if (!working_ || !heard_ || returned_.empty()) return;
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      const Source& source = sources_[i];
+      if (source.suspended || source.perhaps_too_many) continue;
+      for (const Barrier& barrier : returned_) {
+        if (barrier.returned_at < source.refused_at) continue;
+        if (!barrier.nothing_unread[i] && !nothing_unread(i)) continue;
+        expect(source.proven_ns && *source.proven_ns >= barrier.sent_ns,
+               "delays no source's proof for another's sake",
+               "source " + std::to_string(i) + " by barrier " + std::to_string(barrier.number));
+      }
+    }
+  }
+  void obey(const Refresh::Wait&) {}
+  void obey(const Refresh::Connect&) {
+    expect(!connecting_, "connects only when down", "connects");
+    connecting_ = true;
+  }
+  void obey(const Refresh::SendBarrier& action) {
+    expect(listening_ && !barrier_, "has one barrier in flight", describe(action));
+    expect(action.number > last_barrier_, "numbers barriers upwards", describe(action));
+    const bool due = !last_barrier_ns_ || now_ - *last_barrier_ns_ >= settings_.heartbeat_ns / 10;
+    const bool load_waits = std::ranges::any_of(sources_, [](const Source& s) { return !!s.all; });
+    expect(due || load_waits || many_ids_ || !syncs_.empty() || unproven_sync_abandoned_,
+           "looks only so often for others' sake", describe(action));
+    many_ids_ = unproven_sync_abandoned_ = false;
+    last_barrier_ns_ = now_;
+    last_barrier_ = action.number;
+    barrier_ = Barrier{action.number, now_, ++moment_};
+  }
+  void obey(const Refresh::Load& action) {
+    begin(action);
+    Source& source = sources_[action.source];
+    const bool in_time = !source.no_load_before_ns || now_ >= *source.no_load_before_ns;
+    const bool retried = source.suspended && now_ >= source.retry_ns;
+    expect(in_time || source.own_loads > 0 || retried, "limits the rate of reloads",
+           describe(action));
+    load_is_ours_ = source.own_loads > 0 || retried;
+    if (source.own_loads > 0) --source.own_loads;
+    take_all(source);
+  }
+  void obey(const Refresh::Reread& action) {
+    begin(action);
+    expect(!action.ids.empty() && action.ids.size() <= settings_.reread_ids_max, "cuts re-reads",
+           describe(action));
+    Source& source = sources_[action.source];
+    for (const std::string& id : action.ids) {
+      const auto named = source.named.find(id);
+      expect(named != source.named.end(), "re-reads what was notified, once", describe(action));
+      if (named != source.named.end()) source.named.erase(named);
+      const auto found = source.ids.find(id);
+      if (found == source.ids.end()) continue;  // a load that began meanwhile has read it, too
+      reading_.insert(found->second);
+      source.ids.erase(found);
+    }
+  }
+  template <typename Task>
+  void begin(const Task& task) {
+    expect(!task_, "has one task under way", describe(task));
+    expect(working_ && listening_ && heard_, "reads only once it is proven to hear",
+           describe(task));
+    task_ = task;
+    task_since_ns_ = now_;
+    sources_[task.source].passed_by.clear();
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      Source& waiting = sources_[i];
+      const bool rereads = !waiting.suspended && !waiting.all && !waiting.perhaps_too_many;
+      if (i == task.source || !rereads || waiting.ids.empty()) continue;
+      expect(++waiting.passed_by[task.source] <= 1, "takes turns", describe(task));
+    }
+  }
+  void take_all(Source& source) {
+    for (const auto& [id, moment] : source.ids) reading_.insert(moment);
+    source.ids.clear();
+    source.named.clear();
+    source.perhaps_too_many = false;
+    if (source.all) reading_.insert(*source.all);
+    source.all.reset();
+  }
+  void obey(const Refresh::Prove& prove) {
+    const auto barrier = std::ranges::find(returned_, prove.boot_ns, &Barrier::sent_ns);
+    const bool shown = std::ranges::any_of(
+        returned_, [&](const Barrier& b) { return b.sent_ns >= prove.boot_ns; });
+    expect(shown, "proves nothing newer than a returned barrier", describe(prove));
+    if (barrier == returned_.end()) {
+      return expect(false, "proves the instants of barriers", describe(prove));
+    }
+    Moment sent_at = 0;  // several may have been sent in the same instant
+    for (const Barrier& b : returned_) {
+      if (b.sent_ns == prove.boot_ns) sent_at = std::max(sent_at, b.sent_at);
+    }
+    for (const std::size_t index : prove.sources) {
+      Source& source = sources_[index];
+      expect(!source.suspended, "proves no suspended source", describe(prove));
+      expect(!source.proven_ns || prove.boot_ns >= *source.proven_ns, "never proves backwards",
+             describe(prove));
+      source.proven_ns = prove.boot_ns;
+      source.proven_by = sent_at;
+      expect(oldest_unread(index) > barrier->returned_at, "has applied all that came before",
+             describe(prove) + ", something notified at moment " +
+                 std::to_string(oldest_unread(index)) + " is unread; the barrier returned at " +
+                 std::to_string(barrier->returned_at));
+    }
+    for (const std::uint64_t sync : prove.syncs) {
+      const auto asked = syncs_.find(sync);
+      expect(asked != syncs_.end(), "completes a sync once, and no abandoned one", describe(prove));
+      if (asked == syncs_.end()) continue;
+      for (const Source& source : sources_) {
+        expect(!source.suspended, "completes no sync while one is suspended", describe(prove));
+        expect(asked->second < source.proven_by,
+               "completes a sync when a later barrier has proven all", describe(prove));
+      }
+      syncs_.erase(asked);
+    }
+  }
+  void obey(const Refresh::Audit& action) {
+    expect(!audit_, "has one audit under way", describe(action));
+    expect(settings_.audit_ns > 0, "audits only where it is wanted", describe(action));
+    expect(!sources_[action.source].suspended, "audits only where it is wanted", describe(action));
+    audit_ = AuditUnderWay{action.source, {}};
+  }
+  void obey(const Refresh::Compare& action) {
+    const bool ready = audit_ && audit_->returned_at && !audit_->comparing;
+    expect(ready && audit_->source == action.source, "compares what has returned, once",
+           describe(action));
+    if (!ready) return;
+    const bool applied =
+        sources_[action.source].suspended || oldest_unread(action.source) > *audit_->returned_at;
+    expect(applied, "compares when all that came before is applied", describe(action));
+    audit_->comparing = true;
+  }
+  [[nodiscard]] Moment oldest_unread(std::size_t index) const {
+    const Source& source = sources_[index];
+    Moment oldest = kNothing;
+    if (task_ && task_index() == index && !reading_.empty()) oldest = *reading_.begin();
+    if (source.all) oldest = std::min(oldest, *source.all);
+    for (const auto& [id, moment] : source.ids) oldest = std::min(oldest, moment);
+    return oldest;
+  }
+  // Nor to be asked for a second time, though it has been read.
+  [[nodiscard]] bool nothing_unread(std::size_t index) const {
+    const bool task_under_way = task_ && task_index() == index;
+    return !task_under_way && oldest_unread(index) == kNothing && sources_[index].named.empty();
+  }
+  [[nodiscard]] Moment oldest_unread() const {
+    Moment oldest = kNothing;
+    for (std::size_t i = 0; i < sources_.size(); ++i) oldest = std::min(oldest, oldest_unread(i));
+    return oldest;
+  }
+  void obey(const Refresh::Disconnect& action) {
+    const bool late = barrier_ && now_ >= barrier_->sent_ns + settings_.barrier_deadline_ns;
+    expect(late, "disconnects only for a lost barrier", describe(action));
+    fail();
+  }
+
+  // From here on everything goes well: what was asked for must come true.
+  void settle() {
+    const Moment until = moment_;
+    for (int i = 0; i < 100'000; ++i) {
+      if (syncs_.empty() && listening_ && oldest_unread() > until) return;
+      come_up();
+      finish_task();
+      if (barrier_) return_barrier();
+      now_ += 5 * kScriptMs;
+      obey();
+    }
+    expect(false, "settles", std::to_string(syncs_.size()) + " syncs are left");
+  }
+
+  std::mt19937_64 random_;
+  std::uint64_t seed_;
+  Breaches& breaches_;
+  RefreshSettings settings_;
+  std::vector<Source> sources_;
+  Refresh refresh_;
+  std::vector<std::string> log_;
+
+  std::int64_t now_ = test::kScriptStart;
+  Moment moment_ = 0;
+  bool connecting_ = false, listening_ = false, working_ = false, heard_ = false;
+  std::optional<Barrier> barrier_;
+  std::uint64_t last_barrier_ = 0;
+  bool many_ids_ = false;  // so many that a load may be wanted instead
+  bool unproven_sync_abandoned_ = false;
+  std::vector<Barrier> returned_;  // on this connection
+  std::optional<std::variant<Refresh::Load, Refresh::Reread>> task_;
+  std::int64_t task_since_ns_ = 0;
+  bool load_is_ours_ = false;
+  std::optional<AuditUnderWay> audit_;
+  std::multiset<Moment> reading_;  // what the task under way will have read
+  std::optional<std::int64_t> last_barrier_ns_;
+  std::map<std::uint64_t, Moment> syncs_;  // asked for, not yet completed
+  std::uint64_t last_sync_ = 0;
+};
+
+class RefreshProperty : public testing::TestWithParam<const char*> {
+ protected:
+  static const Breaches& breaches() {
+    static const Breaches found = [] {
+      Breaches broken;
+      for (std::uint64_t i = 0; i < 400; ++i) World(test::seed() + i, broken).run(600);
+      return broken;
+    }();
+    return found;
+  }
+};
+
+constexpr const char* kRules[] = {
+    "comes to rest",
+    "waits for the future",
+    "connects only when down",
+    "has one barrier in flight",
+    "numbers barriers upwards",
+    "limits the rate of reloads",
+    "cuts re-reads",
+    "re-reads what was notified, once",
+    "has one task under way",
+    "reads only once it is proven to hear",
+    "proves nothing newer than a returned barrier",
+    "never proves backwards",
+    "proves the instants of barriers",
+    "has applied all that came before",
+    "completes a sync once, and no abandoned one",
+    "completes a sync when a later barrier has proven all",
+    "completes no sync while one is suspended",
+    "disconnects only for a lost barrier",
+    "proves no suspended source",
+    "delays no source's proof for another's sake",
+    "looks only so often for others' sake",
+    "takes turns",
+    "has one audit under way",
+    "audits only where it is wanted",
+    "compares what has returned, once",
+    "compares when all that came before is applied",
+    "settles",
+};
+
+TEST_P(RefreshProperty, Holds) {
+  const auto broken = breaches().find(GetParam());
+  if (broken != breaches().end()) ADD_FAILURE() << broken->second;
+}
+
+INSTANTIATE_TEST_SUITE_P(Random, RefreshProperty, testing::ValuesIn(kRules), [](const auto& param) {
+  std::string name = param.param;
+  std::erase_if(name, [](char c) { return c == ',' || c == '-' || c == '\''; });
+  std::ranges::replace(name, ' ', '_');
+  return name;
+});
+
+TEST(RefreshRules, KnowsAllItsRules) {
+  Breaches broken;
+  World(test::seed(), broken).run(100);
+  for (const auto& [rule, what] : broken) {
+    EXPECT_NE(std::ranges::find(kRules, rule), std::end(kRules)) << rule << " is in no list";
+  }
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,372 @@
+// Readers verify while the writer changes everything under them. Made for ThreadSanitizer and
+// AddressSanitizer, and useful without: each record carries a checksum of what it says, and each
+// version of a row is greater than the one before.
+//
+// Bounded by a number of changes (a second or so in a release build); LATCHKEY_STRESS_SECONDS makes
+// it go on for that long.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <latch>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/unit/support/helpers.h"
+#include "verify/verifier.h"
+
+namespace latchkey {
+namespace {
+
+using test::Random;
+
+constexpr std::size_t kReaders = 3;
+constexpr std::size_t kKeys = 600;
+constexpr std::int64_t kNow = 1'000'000'000;
+
+std::string key_text(std::size_t key) { return "key " + std::to_string(key); }
+
+// Subject: version and, so that a record made of two shows, a checksum over id, digest and version.
+std::string subject_of(std::string_view id, const Digest& digest, std::uint64_t version) {
+  std::string seal(id);
+  seal.append(as_text(digest.bytes)).append(std::to_string(version));
+  return std::to_string(version) + ":" + std::to_string(slot_hash(sha256(seal)));
+}
+
+// Runs `change(step)` on this thread, and `read(reader number)` on others until the changes end.
+class Stress {
+ public:
+  void run(std::size_t steps, const std::function<void(std::size_t)>& change,
+           const std::function<void(std::size_t, Quiescence::Reader&)>& read) {
+    std::latch start(kReaders + 1);
+    std::atomic<bool> done{false};
+    std::vector<std::thread> readers;
+    for (std::size_t number = 0; number < kReaders; ++number) {
+      readers.emplace_back([&, number] {
+        Quiescence::Reader reader(quiescence);
+        start.arrive_and_wait();
+        while (!done.load(std::memory_order_relaxed) && !testing::Test::HasFailure()) {
+          read(number, reader);
+        }
+      });
+    }
+    start.arrive_and_wait();
+    const auto deadline = std::chrono::steady_clock::now() + seconds();
+    for (std::size_t step = 0; step < steps || std::chrono::steady_clock::now() < deadline;
+         ++step) {
+      if (testing::Test::HasFailure()) break;
+      change(step);
+      if (step % 16 == 0) writer.collect();
+    }
+    done = true;
+    for (std::thread& reader : readers) reader.join();
+    writer.collect();
+    EXPECT_EQ(writer.retired(), 0U) << "with the readers gone, nothing may be left to free";
+    EXPECT_EQ(keys.map.retired(), 0U);
+  }
+
+  Quiescence quiescence;
+  KeySet keys{"source", quiescence};
+  KeySetWriter writer{keys, quiescence};
+  Verifier verifier{{Digester()}, {{&keys, {0}}}, FreshnessLimits{}};
+
+ private:
+  static std::chrono::seconds seconds() {
+    const char* text = std::getenv("LATCHKEY_STRESS_SECONDS");
+    return std::chrono::seconds(text != nullptr ? std::atoi(text) : 0);
+  }
+};
+
+// A table of kKeys rows, of which the writer changes one after the other.
+class Rows {
+ public:
+  Rows() {
+    for (std::size_t key = 0; key < kKeys; ++key) digests.push_back(sha256(key_text(key)));
+  }
+  struct Row {
+    std::string id;
+    std::string subject;
+    std::string tenant;
+    Digest digest;
+    RowState state;
+    [[nodiscard]] RecordFacts facts() const {
+      RecordFacts facts;
+      facts.digest = digest;
+      facts.state = state;
+      facts.key_id = id;
+      facts.subject = subject;
+      facts.tenant = tenant;
+      return facts;
+    }
+  };
+  // Tenants come and go with their last record, so each version has one of few.
+  [[nodiscard]] Row make(std::size_t key, std::uint64_t version, RowState state) const {
+    const std::string id = std::to_string(key);
+    return {id, subject_of(id, digests[key], version), tenant_of(version), digests[key], state};
+  }
+  // The version of a record, whose checksum has to be right.
+  std::uint64_t check(const Record& record, std::size_t key) const {
+    const std::string subject = test::claim_of(record.claims(), LATCHKEY_CLAIM_SUBJECT);
+    const std::uint64_t version = std::stoull(subject);
+    EXPECT_EQ(record.digest(), digests[key]);
+    EXPECT_EQ(subject, subject_of(std::to_string(key), digests[key], version));
+    if (record.tenant() != nullptr) {  // a refusal made up for several rows has none
+      EXPECT_EQ(record.tenant()->value(), tenant_of(version));
+    }
+    return version;
+  }
+  static std::string tenant_of(std::uint64_t version) { return std::to_string(version % 7 * 1000); }
+  std::vector<Digest> digests;
+};
+
+// Asks for a batch of random keys and hands each finding to `see`.
+template <typename See>
+void verify_batch(const Stress& stress, Random& random, Quiescence::Reader& reader, See see) {
+  std::size_t numbers[Verifier::kBatchMax];
+  std::string texts[Verifier::kBatchMax];
+  Question questions[Verifier::kBatchMax];
+  Finding findings[Verifier::kBatchMax];
+  const Terms terms;
+  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) {
+    numbers[i] = random.below(kKeys);
+    texts[i] = key_text(numbers[i]);
+    questions[i] = {texts[i], &terms};
+  }
+  const ReadSection section(reader);
+  stress.verifier.verify(questions, {kNow, kNow}, findings);
+  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) see(numbers[i], findings[i]);
+}
+
+std::vector<Random> randoms() {
+  std::vector<Random> each;
+  for (std::size_t number = 0; number < kReaders; ++number) each.emplace_back(number + 1);
+  return each;
+}
+
+TEST(Concurrency, ReadersSeeWholeRecordsWhileRowsComeAndGo) {
+  Stress stress;
+  const Rows rows;
+  stress.keys.freshness.prove(kNow);
+  Random random;
+  std::vector<Random> reader_random = randoms();
+  std::uint64_t version = 0;
+  const auto random_row = [&](std::size_t key) {
+    return rows.make(key, ++version, static_cast<RowState>(random.below(4)));
+  };
+  const auto load = [&](bool finish) {  // of any half of the table
+    stress.writer.begin_load();
+    for (std::size_t key = 0; key < kKeys; ++key) {
+      if (random.below(2) == 0) stress.writer.load(random_row(key).facts());
+    }
+    finish ? (void)stress.writer.finish_load() : stress.writer.abandon_load();
+  };
+  stress.run(
+      60'000,
+      [&](std::size_t step) {
+        if (step % 1000 == 0) return load(step % 3000 != 0);
+        const std::size_t key = random.below(kKeys);
+        if (random.below(3) == 0) return stress.writer.remove(std::to_string(key));
+        stress.writer.upsert(random_row(key).facts());
+      },
+      [&](std::size_t number, Quiescence::Reader& reader) {
+        verify_batch(stress, reader_random[number], reader,
+                     [&](std::size_t key, const Finding& finding) {
+                       ASSERT_NE(finding.verdict, LATCHKEY_UNAVAILABLE);
+                       if (finding.record != nullptr) rows.check(*finding.record, key);
+                     });
+      });
+}
+
+// Linearizable: a reader sees nothing older than what was in force before it asked, than what it
+// has seen itself, or than what another reader has told it of. This is what `sync` promises. Each
+// change of a key, its removal included, has a greater version than the one before.
+TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
+  using Versions = std::vector<std::atomic<std::uint64_t>>;
+  Stress stress;
+  const Rows rows;
+  stress.keys.freshness.prove(kNow);
+  Random random;
+  std::vector<Random> reader_random = randoms();
+  Versions in_force(kKeys);  // the change that was completed last
+  Versions removing(kKeys);  // the removal that was begun last
+  Versions told(kKeys);      // the newest that any reader has seen
+  std::uint64_t version = 0;
+  const auto remove = [&](std::size_t key) {
+    removing[key].store(++version);
+    stress.writer.remove(std::to_string(key));
+    in_force[key].store(version);
+  };
+  stress.run(
+      100'000,
+      [&](std::size_t) {
+        const std::size_t key = random.below(kKeys);
+        if (random.below(4) == 0) {  // away for a moment: tombstones, then another slot
+          remove(key);
+          remove(random.below(kKeys));
+        }
+        stress.writer.upsert(rows.make(key, ++version, RowState::kActive).facts());
+        in_force[key].store(version);
+      },
+      [&](std::size_t number, Quiescence::Reader& reader) {
+        std::vector<std::uint64_t> floor(kKeys);
+        for (std::size_t key = 0; key < kKeys; ++key) {
+          floor[key] = std::max(told[key].load(), in_force[key].load());
+        }
+        verify_batch(stress, reader_random[number], reader,
+                     [&](std::size_t key, const Finding& finding) {
+                       if (finding.record == nullptr) {
+                         ASSERT_GE(removing[key].load(), floor[key]) << "nobody has removed it";
+                         return;
+                       }
+                       const std::uint64_t found = rows.check(*finding.record, key);
+                       ASSERT_GE(found, floor[key]);
+                       std::uint64_t known = told[key].load();
+                       while (known < found && !told[key].compare_exchange_weak(known, found)) {
+                       }
+                     });
+      });
+}
+
+bool accepts_k(const Stress& stress, Quiescence::Reader& reader) {
+  const ReadSection section(reader);
+  const Terms terms;
+  const Question question{"k", &terms};
+  Finding finding;
+  stress.verifier.verify({&question, 1}, {kNow, kNow}, {&finding, 1});
+  return finding.verdict == LATCHKEY_VALID;
+}
+
+// A first load lays the map out anew and fills it while readers look: a key that one of them has
+// found stays found.
+TEST(Concurrency, AKeyOfAFirstLoadIsNotLostWhileItComes) {
+  constexpr std::size_t kRounds = 30;
+  constexpr std::size_t kRows = 3000;
+  for (std::size_t round = 0; round < kRounds && !testing::Test::HasFailure(); ++round) {
+    Stress stress;
+    std::array<Digest, kReaders> asked;
+    for (std::size_t i = 0; i < kReaders; ++i) asked[i] = sha256(key_text(i * kRows / kReaders));
+    std::array<bool, kReaders> seen{};
+    stress.run(
+        kRows,
+        [&](std::size_t step) {
+          if (step >= kRows) return;
+          if (step == 0) stress.writer.begin_first_load(round * 500);
+          const std::string id = std::to_string(step);
+          stress.writer.load(test::row(id, key_text(step)));
+          if (step + 1 == kRows) stress.writer.finish_load();
+        },
+        [&](std::size_t number, Quiescence::Reader& reader) {
+          const ReadSection section(reader);
+          const Record* found = stress.keys.map.find(asked[number]);
+          EXPECT_TRUE(found != nullptr ? found->digest() == asked[number] : !seen[number]);
+          seen[number] = found != nullptr;
+        });
+    EXPECT_EQ(stress.keys.map.size(), kRows);
+  }
+}
+
+// One key, two rows, and at every instant a reason to refuse it: row 1 is revoked while row 2 is
+// active; then, in one load, row 1 goes and row 2 is revoked; then back. Later both are active,
+// which makes the key nobody's. A change made in two steps would let the key in between them.
+TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
+  Stress stress;
+  stress.keys.freshness.prove(kNow);
+  std::string subject;
+  const auto first_row = [&](std::size_t step) {
+    subject = std::to_string(step);
+    RecordFacts facts = test::row("1", "k");
+    facts.subject = subject;  // each time another row
+    facts.state = step % 1000 < 500 ? RowState::kRevoked : RowState::kActive;
+    return facts;
+  };
+  stress.writer.upsert(first_row(0));
+  stress.writer.upsert(test::row("2", "k"));
+  std::atomic<std::uint64_t> valid{0};
+  stress.run(
+      60'000,
+      [&](std::size_t step) {
+        if (step % 4 != 0) return stress.writer.upsert(first_row(step));
+        stress.writer.begin_load();
+        stress.writer.load(test::row("2", "k", RowState::kRevoked));
+        stress.writer.finish_load();
+        stress.writer.begin_load();
+        stress.writer.load(first_row(step));
+        stress.writer.load(test::row("2", "k"));
+        stress.writer.finish_load();
+      },
+      [&](std::size_t, Quiescence::Reader& reader) {
+        if (accepts_k(stress, reader)) ++valid;
+      });
+  EXPECT_EQ(valid, 0U);
+}
+
+// A key of two rows that is refused before a batch and after it is refused all the while, in
+// whatever order the batch deals with the rows: both go, both move to other keys, or the one that
+// refused it moves away while the other is revoked. Loads and single rows alike.
+TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
+  Stress stress;
+  stress.keys.freshness.prove(kNow);
+  using Table = std::vector<RecordFacts>;
+  constexpr RowState kRevoked = RowState::kRevoked;
+  const struct {
+    Table before, after;
+  } changes[] = {
+      {{test::row("1", "k", kRevoked), test::row("2", "k")}, {}},
+      {{test::row("1", "k"), test::row("2", "k")}, {}},
+      {{test::row("1", "k"), test::row("2", "k")}, {test::row("1", "a"), test::row("2", "b")}},
+      {{test::row("1", "k", kRevoked), test::row("2", "k")},
+       {test::row("1", "a"), test::row("2", "b")}},
+      {{test::row("1", "k", kRevoked), test::row("2", "k")},
+       {test::row("1", "a", kRevoked), test::row("2", "k", kRevoked)}},
+      {{test::row("2", "k", kRevoked), test::row("1", "k")},
+       {test::row("2", "a", kRevoked), test::row("1", "k", kRevoked)}},
+  };
+  // Others, so that a batch takes its time.
+  std::vector<std::string> ids;
+  for (int i = 100; i < 150; ++i) ids.push_back(std::to_string(i));
+  const auto load = [&](const Table& rows, bool others) {
+    stress.writer.begin_load();
+    for (const RecordFacts& row : rows) stress.writer.load(row);
+    for (const std::string& id : ids) {
+      if (others) stress.writer.load(test::row(id, id));
+    }
+    stress.writer.finish_load();
+  };
+  const auto reread = [&](const Table& rows) {
+    const KeySetWriter::Batch batch(stress.writer);
+    for (const char* id : {"1", "2"}) {
+      const auto found = std::ranges::find(rows, id, &RecordFacts::key_id);
+      found == rows.end() ? stress.writer.remove(id) : stress.writer.upsert(*found);
+    }
+  };
+  std::atomic<std::uint64_t> valid{0};
+  stress.run(
+      20'000,
+      [&](std::size_t step) {
+        const auto& change = changes[step / 2 % std::size(changes)];
+        load({}, true);
+        {  // the batch that makes the key refused, in which nothing was accepted before either
+          const KeySetWriter::Batch batch(stress.writer);
+          for (const RecordFacts& row : change.before) {
+            if (row.state == kRevoked) stress.writer.upsert(row);
+          }
+          if (change.before[0].state != kRevoked)
+            stress.writer.upsert(test::row("3", "k", kRevoked));
+          for (const RecordFacts& row : change.before) stress.writer.upsert(row);
+        }
+        stress.writer.remove("3");
+        step % 2 == 0 ? load(change.after, false) : reread(change.after);
+      },
+      [&](std::size_t, Quiescence::Reader& reader) {
+        if (accepts_k(stress, reader)) ++valid;
+      });
+  EXPECT_EQ(valid, 0U);
+}
+
+}  // namespace
+}  // namespace latchkey

@@ -1,0 +1,358 @@
+#include "verify/verifier.h"
+
+#include <algorithm>
+#include <cassert>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+namespace latchkey {
+namespace {
+
+constexpr std::int64_t kNsPerMs = 1'000'000;
+
+bool is_well_formed(std::string_view key) {
+  return !key.empty() && key.size() <= LATCHKEY_KEY_BYTES_MAX &&
+         key.find('\0') == std::string_view::npos;
+}
+
+bool scopes_suffice(const ScopeSet* held, const Terms& terms) {
+  if (terms.all_scopes.empty() && terms.any_scopes.empty()) return true;
+  if (held == nullptr) return false;
+  const auto holds = [held](std::string_view scope) { return held->holds(scope); };
+  return std::ranges::all_of(terms.all_scopes, holds) &&
+         (terms.any_scopes.empty() || std::ranges::any_of(terms.any_scopes, holds));
+}
+
+std::uint32_t saturated_ms(std::int64_t ns) {
+  if (ns == std::numeric_limits<std::int64_t>::max()) return LATCHKEY_AGE_UNKNOWN;
+  return static_cast<std::uint32_t>(
+      std::min<std::int64_t>(ns / kNsPerMs, LATCHKEY_AGE_UNKNOWN - 1));
+}
+
+}  // namespace
+
+latchkey_verdict judge(const Record& record, std::int64_t real_us) {
+  switch (record.state()) {
+    case RowState::kDeleted: return LATCHKEY_DELETED;
+    case RowState::kRevoked: return LATCHKEY_REVOKED;
+    case RowState::kDisabled: return LATCHKEY_DISABLED;
+    case RowState::kActive: break;
+  }
+  if (record.expires_us() <= real_us && record.expires_us() != kNeverExpires) {
+    return LATCHKEY_EXPIRED;
+  }
+  if (record.not_before_us() > real_us) return LATCHKEY_NOT_YET_VALID;
+  return LATCHKEY_VALID;
+}
+
+latchkey_verdict judge(const Record& record, const JwtTimes& token, std::int64_t real_us) {
+  const latchkey_verdict row = judge(record, real_us);
+  if (row != LATCHKEY_VALID && row != LATCHKEY_NOT_YET_VALID) return row;
+  if (token.expires_us <= real_us && token.expires_us != kNeverExpires) return LATCHKEY_EXPIRED;
+  return token.not_before_us > real_us ? LATCHKEY_NOT_YET_VALID : row;
+}
+
+Digester::Digester(std::string pepper_version, std::span<const std::uint8_t> secret,
+                   std::size_t counter)
+    : pepper_version_(std::move(pepper_version)),
+      hmac_(std::make_shared<HmacKey>(secret)),
+      counter_(counter) {}
+
+std::string Digester::label() const {
+  if (jwt_key_ != nullptr) return "jti of a token signed with " + pepper_version_;
+  return pepper_version_.empty() ? "SHA-256" : "HMAC-SHA-256 under pepper " + pepper_version_;
+}
+
+Digester Digester::of_jwts(std::string secret_name, std::span<const std::uint8_t> secret,
+                           std::size_t counter) {
+  Digester digester;
+  digester.pepper_version_ = std::move(secret_name);
+  digester.jwt_key_ = std::make_shared<Hs256Key>(secret);
+  digester.counter_ = counter;
+  return digester;
+}
+
+Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
+                   FreshnessLimits limits)
+    : digesters_(std::move(digesters)), routes_(std::move(routes)), limits_(limits) {
+  if (routes_.size() > kSourcesMax) throw std::length_error("more sources than kSourcesMax");
+  if (digesters_.size() > kDigestersMax) {
+    throw std::length_error("more pepper versions than kDigestersMax");
+  }
+  routes_of_digester_.resize(digesters_.size());
+  for (std::size_t route = 0; route < routes_.size(); ++route) {
+    for (const std::size_t digester : routes_[route].digesters) {
+      routes_of_digester_.at(digester).push_back(route);
+    }
+  }
+}
+
+// Ages of all sources, read before any look-up of the batch (see FreshnessStamp::age_ns).
+struct Verifier::Ages {
+  std::array<std::int64_t, kSourcesMax> ns;
+
+  Ages(const std::vector<Route>& routes, std::int64_t boot_ns) {
+    for (std::size_t i = 0; i < routes.size(); ++i) {
+      ns[i] = routes[i].keys->freshness.age_ns(boot_ns);
+    }
+  }
+};
+
+void Verifier::verify(std::span<const Question> questions, const Now& now,
+                      std::span<Finding> findings) const {
+  find_all(questions, now, findings, [](const Finding&, const JwtTimes&) {});
+}
+
+Finding Verifier::verify(const Question& question, const Now& now,
+                         std::vector<Sighting>& seen) const {
+  Finding finding;
+  find_all({&question, 1}, now, {&finding, 1},
+           [&seen](const Finding& candidate, const JwtTimes& token) {
+             seen.push_back(
+                 {candidate.route, candidate.digester, candidate.record, candidate.verdict, token});
+           });
+  return finding;
+}
+
+// `observe` is told of every row that holds a key, before it is weighed, and of what the presented
+// token says itself.
+template <typename Observer>
+void Verifier::find_all(std::span<const Question> questions, const Now& now,
+                        std::span<Finding> findings, const Observer& observe) const {
+  assert(questions.size() <= kBatchMax && findings.size() >= questions.size());
+  const Ages ages(routes_, now.boot_ns);
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    findings[i] = Finding{};
+    if (!is_well_formed(questions[i].key)) findings[i].verdict = LATCHKEY_MALFORMED;
+  }
+  Twins twins;
+  for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
+    look_up(digester, questions, now, findings, twins, observe);
+  }
+  weigh(findings, twins);
+  for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, findings[i]);
+}
+
+namespace {
+
+bool is_active(const Record& record) {
+  // A refusal that was made up for several rows stands for active ones.
+  return record.state() == RowState::kActive || record.stands_for();
+}
+
+// Does `b` speak for their source, of which both are rows? As KeySetWriter::publish() has it.
+bool outranks(const Finding& b, const Finding& a) {
+  const auto rank = [](const Finding& row) {
+    return is_active(*row.record) ? RowState::kActive : row.record->state();
+  };
+  return std::pair(rank(a), b.record->key_id()) < std::pair(rank(b), a.record->key_id());
+}
+
+// What the rows of one source that hold a key say together. Several active ones make it nobody's.
+Finding of_source(std::span<const Finding> rows) {
+  Finding speaker = rows.front();
+  bool several = false;
+  for (const Finding& row : rows.subspan(1)) {
+    // By the id: a row that is replaced meanwhile, found twice, is one all the same.
+    several = several || row.record->key_id() != rows.front().record->key_id();
+    if (outranks(row, speaker)) speaker = row;
+  }
+  if (several && is_active(*speaker.record)) speaker.verdict = LATCHKEY_DISABLED;
+  return speaker;
+}
+
+}  // namespace
+
+// Keys that several rows hold. Nothing of it depends on the order in which the rows were found.
+void Verifier::weigh(std::span<Finding> findings, Twins& twins) {
+  if (twins.empty()) return;
+  for (std::size_t i = 0; i < findings.size(); ++i) {
+    std::vector<Finding> rows;
+    for (const auto& [question, row] : twins) {
+      if (question == i) rows.push_back(row);
+    }
+    if (rows.empty()) continue;
+    rows.push_back(findings[i]);
+    std::ranges::stable_sort(rows, {}, &Finding::route);
+    const SourceMask held_by = findings[i].held_by;
+    std::optional<Finding> spoken;
+    for (auto first = rows.begin(); first != rows.end();) {
+      const auto last = std::find_if(first, rows.end(), [route = first->route](const Finding& row) {
+        return row.route != route;
+      });
+      const Finding source = of_source({first, last});
+      if (!spoken || (spoken->verdict == LATCHKEY_VALID && source.verdict != LATCHKEY_VALID)) {
+        spoken = source;
+      }
+      first = last;
+    }
+    findings[i] = *spoken;
+    findings[i].held_by = held_by;
+  }
+}
+
+// Digests of presented keys.
+struct Verifier::Presented {
+  std::span<const Digest> digests;
+  std::span<const std::size_t> asked;  // by which question each
+  std::span<const JwtTimes> times;     // of tokens, each one's own; else empty
+};
+
+// One digest of each key serves all the sources that digest alike.
+template <typename Observer>
+void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
+                       std::span<Finding> findings, Twins& twins, const Observer& observe) const {
+  SourceMask interested = 0;
+  for (const std::size_t route : routes_of_digester_[digester])
+    interested |= SourceMask{1} << route;
+
+  std::array<std::string_view, kBatchMax> texts;
+  std::array<Digest, kBatchMax> digests;
+  std::array<std::size_t, kBatchMax> asked;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    if ((questions[i].terms->sources & interested) == 0) continue;
+    if (findings[i].verdict == LATCHKEY_MALFORMED) continue;
+    texts[count] = questions[i].key;
+    asked[count++] = i;
+  }
+  if (count == 0) return;
+  if (digesters_[digester].jwt_key() != nullptr) {
+    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, findings, twins,
+                 observe);
+    return;
+  }
+  digesters_[digester](std::span(texts).first(count), digests);
+  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, findings, twins,
+            observe);
+}
+
+namespace {
+
+struct Jtis {
+  std::vector<Digest> digests;
+  std::vector<std::size_t> asked;
+  std::vector<JwtTimes> times;
+
+  void add(const Digest& digest, std::size_t question, const JwtTimes& token) {
+    digests.push_back(digest);
+    asked.push_back(question);
+    times.push_back(token);
+  }
+};
+
+}  // namespace
+
+// Tokens that this secret did not sign are nobody's, here. A jti is looked up as a text and, if it
+// could be one, as a UUID: the digest of a row says which its column is.
+template <typename Observer>
+void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
+                            std::span<const std::size_t> asked, std::span<const Question> questions,
+                            const Now& now, std::span<Finding> findings, Twins& twins,
+                            const Observer& observe) const {
+  std::vector<std::optional<std::string>> claims(tokens.size());
+  digesters_[digester].jwt_key()->open(tokens, claims);
+  Jtis texts, uuids;
+  for (std::size_t j = 0; j < tokens.size(); ++j) {
+    const auto said = claims[j] ? read_jwt_claims(*claims[j]) : std::nullopt;
+    if (!said || !said->jti) continue;
+    const JtiDigests digests = jti_digests(*said->jti);
+    texts.add(digests.text, asked[j], said->times);
+    if (digests.uuid) uuids.add(*digests.uuid, asked[j], said->times);
+  }
+  for (const Jtis& jtis : {std::cref(texts), std::cref(uuids)}) {
+    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, findings, twins,
+              observe);
+  }
+}
+
+// What the rows of all these digests have to say.
+template <typename Observer>
+void Verifier::hear_rows(std::size_t digester, const Presented& presented,
+                         std::span<const Question> questions, const Now& now,
+                         std::span<Finding> findings, Twins& twins, const Observer& observe) const {
+  const std::span<const std::size_t> asked = presented.asked;
+  const std::size_t count = presented.digests.size();
+  for (const std::size_t route : routes_of_digester_[digester]) {
+    std::array<const Record*, kBatchMax> records;
+    routes_[route].keys->map.find(presented.digests, records);
+    for (std::size_t j = 0; j < count; ++j) {
+      if (records[j] != nullptr) records[j]->prefetch_rest();
+    }
+    for (std::size_t j = 0; j < count; ++j) {
+      const bool wanted = (questions[asked[j]].terms->sources & (SourceMask{1} << route)) != 0;
+      if (records[j] == nullptr || !wanted) continue;
+      Finding candidate;
+      if (presented.times.empty()) {
+        candidate.verdict = judge(*records[j], now.real_us);
+      } else {
+        candidate.verdict = judge(*records[j], presented.times[j], now.real_us);
+        candidate.token_expires_us = presented.times[j].expires_us;
+      }
+      candidate.record = records[j];
+      candidate.route = route;
+      candidate.digester = digester;
+      observe(candidate, presented.times.empty() ? JwtTimes{} : presented.times[j]);
+      Finding& first = findings[asked[j]];
+      candidate.held_by = first.held_by |= SourceMask{1} << route;
+      if (first.record == nullptr) {
+        first = candidate;
+      } else {
+        twins.emplace_back(asked[j], candidate);
+      }
+    }
+  }
+}
+
+// Freshness and scopes. Any of the rows that hold the key could have been revoked, so an answer is
+// as old as the oldest source among those that know it; where none does, as old as the oldest
+// source asked, since any of them might know it by now.
+void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
+  std::int64_t oldest_ns = -1;
+  std::int64_t oldest_holder_ns = -1;
+  for (std::size_t route = 0; route < routes_.size(); ++route) {
+    const SourceMask bit = SourceMask{1} << route;
+    if ((question.terms->sources & bit) != 0) oldest_ns = std::max(oldest_ns, ages.ns[route]);
+    if ((finding.held_by & bit) != 0) {
+      oldest_holder_ns = std::max(oldest_holder_ns, ages.ns[route]);
+    }
+  }
+  if (oldest_ns < 0) {
+    finding.verdict = finding.verdict_if_unknown = LATCHKEY_FORBIDDEN;
+    finding.age_ms = finding.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
+    return;
+  }
+  if (finding.verdict == LATCHKEY_MALFORMED) {
+    finding.verdict_if_unknown = LATCHKEY_MALFORMED;
+    finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
+    return;
+  }
+  const auto too_old = [&](std::int64_t age_ns) {
+    const bool demanded = question.terms->max_age_ms != LATCHKEY_MAX_AGE_ANY;
+    return age_ns > limits_.max_stale_ns ||
+           (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs);
+  };
+  const bool unknown_too_old = too_old(oldest_ns);
+  finding.verdict_if_unknown = unknown_too_old ? LATCHKEY_UNAVAILABLE : LATCHKEY_UNKNOWN;
+  finding.fresh_if_unknown = !unknown_too_old && oldest_ns <= limits_.bound_ns;
+  finding.age_if_unknown_ms = saturated_ms(oldest_ns);
+
+  const std::int64_t age_ns = finding.record != nullptr ? oldest_holder_ns : oldest_ns;
+  finding.age_ms = saturated_ms(age_ns);
+  if (too_old(age_ns)) {
+    finding.verdict = LATCHKEY_UNAVAILABLE;
+    finding.record = nullptr;
+    return;
+  }
+  finding.fresh = age_ns <= limits_.bound_ns;
+  if (finding.record == nullptr) {
+    finding.verdict = LATCHKEY_UNKNOWN;
+  } else if (finding.verdict == LATCHKEY_VALID &&
+             !scopes_suffice(finding.record->scopes(), *question.terms)) {
+    finding.verdict = LATCHKEY_INSUFFICIENT_SCOPE;
+  }
+}
+
+}  // namespace latchkey
