@@ -20,6 +20,7 @@
 #include "bench/change_bench.h"
 #include "bench/embedded.h"
 #include "bench/structures.h"
+#include "keymap/change_set.h"
 
 namespace latchkey::bench {
 namespace {
@@ -272,11 +273,11 @@ void rebuild(benchmark::State& state) {
   Population& keys = population(state);
   for (auto unused : state) {
     const std::size_t version = new_version();
-    keys.writer.begin_load();
+    ChangeSet table(keys.writer, ChangeScope::kTable);
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      keys.writer.load(keys.rows.row(i, keys.digest(i), version));
+      table.stage(keys.rows.row(i, keys.digest(i), version));
     }
-    if (keys.writer.finish_load().changed != keys.size()) fail(state);
+    if (table.apply().changed != keys.size()) fail(state);
   }
   state.counters["ns_per_key"] = benchmark::Counter(
       static_cast<double>(state.iterations()) * static_cast<double>(keys.size()) / 1e9,

@@ -1,4 +1,5 @@
 #include "bench/population.h"
+#include "keymap/change_set.h"
 
 #include <unistd.h>
 
@@ -111,9 +112,9 @@ Population::Population(std::size_t count, Scheme scheme)
   // In the order in which a database's heap would deliver them; what is asked for is random.
   const std::size_t before = resident_bytes();
   const auto start = std::chrono::steady_clock::now();
-  writer.begin_load();
-  for (std::size_t i = 0; i < count; ++i) writer.load(rows.row(i, digest(i)));
-  (void)writer.finish_load();
+  ChangeSet table(writer, ChangeScope::kTable);
+  for (std::size_t i = 0; i < count; ++i) table.stage(rows.row(i, digest(i)));
+  (void)table.apply();
   load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   resident_bytes_per_key =
       static_cast<double>(resident_bytes() - before) / static_cast<double>(count);

@@ -36,7 +36,7 @@ void Reloads::request() {
   }
   try {
     reading_.emplace([options = running_.options, path = path_] {
-      return std::make_shared<const Reading>(options, path);
+      return std::make_shared<const FreshConfiguration>(options, path);
     });
   } catch (const std::exception& error) {  // no thread, or no memory
     return finish(error.what());

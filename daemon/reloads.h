@@ -18,11 +18,11 @@ namespace latchkey {
 
 // What a reload reads. A name service or a file may hang, and must hold up neither the watchdog's
 // feeding nor SIGTERM: so it is read aside, and given up after a while.
-struct Reading {
+struct FreshConfiguration {
   ReloadPlan plan;
   Secrets secrets;
 
-  Reading(const Options& running, const std::string& path)
+  FreshConfiguration(const Options& running, const std::string& path)
       : plan(plan_reload(running, Options::load(path, read_conninfo))), secrets(plan.options) {}
 };
 
@@ -42,7 +42,7 @@ class Reloads {
   Running& running_;
   const std::string path_;
   boost::asio::steady_timer timer_;
-  std::optional<Aside<Reading>> reading_;
+  std::optional<Aside<FreshConfiguration>> reading_;
   std::chrono::steady_clock::time_point deadline_;
   bool under_way_ = false;
   bool again_ = false;

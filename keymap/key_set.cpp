@@ -32,8 +32,6 @@ std::string names_of(const std::vector<const Record*>& rows) {
   return names;
 }
 
-constexpr std::size_t kCollectEvery = 1024;  // rows of a load that were dealt with
-
 }  // namespace
 
 KeySet::KeySet(std::string source_name, Quiescence& quiescence)
@@ -241,92 +239,16 @@ void KeySetWriter::settle() noexcept {
   unsettled_.clear();
 }
 
-// ---- the whole table
+// ---- change sets
 
-void KeySetWriter::begin_load() {
-  abandon_load();
-  report_ = {};
-  began_empty_ = index_.size() == 0;
-  if (++load_mark_ != 0) return;
-  // The numbers begin anew. A record that was last seen so many loads ago, the later ones all
-  // abandoned, would pass for seen by the load that has its number again.
-  load_mark_ = 1;
-  index_.for_each([](const Record* record) { record->mark(0); });
-}
-
-void KeySetWriter::begin_first_load(std::size_t expected_rows) {
-  assert(!keys_.freshness.ever_proven());
-  begin_load();
-  if (expected_rows > 0) {
-    keys_.map.reserve(expected_rows);
-    index_.reserve(expected_rows);
+std::uint8_t KeySetWriter::next_load_mark() {
+  if (++load_mark_ == 0) {
+    // The numbers begin anew. A record that was last seen 255 loads ago, the later ones all
+    // abandoned, would pass for seen by the load that has its number again.
+    load_mark_ = 1;
+    index_.for_each([](const Record* record) { record->mark(0); });
   }
-  as_they_come_ = true;
-}
-
-void KeySetWriter::load(const RecordFacts& facts, const Record* known) {
-  ++report_.rows;
-  if (known != nullptr && known->says(facts)) {
-    known->mark(load_mark_);
-    return;
-  }
-  staged_.push_back(nullptr);  // first, so that no record is ever forgotten
-  staged_.back() = make(facts);
-  if (as_they_come_ && staged_.size() == KeyMap::kBatchMax) {
-    install_all(staged_);
-    staged_.clear();
-  }
-}
-
-LoadReport KeySetWriter::finish_load() noexcept {
-  as_they_come_ = false;
-  std::vector<const Record*> staged = std::move(staged_);
-  staged_.clear();
-  for (const Record* record : staged) {
-    if (const Record* known = index_.find(record->key_id())) known->mark(load_mark_);
-  }
-  std::vector<const Record*> gone;
-  if (!began_empty_) {
-    index_.for_each([&](const Record* record) {
-      if (record->load_mark() != load_mark_) gone.push_back(record);
-    });
-  }
-  report_.removed = gone.size();
-
-  // Refusals first, then what is gone, then what may come in: what is gone stops working before
-  // anything new starts to.
-  const auto active = std::partition(staged.begin(), staged.end(), [](const Record* record) {
-    return record->state() != RowState::kActive;
-  });
-  // In between, too, what is outdated is freed: it serves what comes next.
-  const auto in_parts = [&](std::span<const Record* const> records, const auto& each) {
-    for (; !records.empty(); collect()) {
-      const auto part = records.first(std::min(records.size(), kCollectEvery));
-      each(part);
-      records = records.subspan(part.size());
-    }
-  };
-  const auto installs = [&](std::span<const Record* const> part) { install_all(part); };
-  {
-    const Batch batch(*this);
-    const auto refusing = static_cast<std::size_t>(active - staged.begin());
-    in_parts(std::span(staged).first(refusing), installs);
-    in_parts(gone, [&](std::span<const Record* const> part) {
-      for (const Record* record : part) remove(record);
-    });
-    in_parts(std::span(staged).subspan(refusing), installs);
-  }
-  collect();
-  return report_;
-}
-
-void KeySetWriter::install_all(std::span<const Record* const> records) noexcept {
-  while (!records.empty()) {
-    const auto next = records.first(std::min(records.size(), KeyMap::kBatchMax));
-    warm_up(next);
-    for (const Record* record : next) ++(install(record) ? report_.added : report_.changed);
-    records = records.subspan(next.size());
-  }
+  return load_mark_;
 }
 
 // Brings what install() will look at into the cache, for several records at a time, so that they do
@@ -343,15 +265,6 @@ void KeySetWriter::warm_up(std::span<const Record* const> records) const {
   // The result is of no use; the compiler must not find that out.
   __asm__ volatile("" : : "r"(found.data()) : "memory");
   keys_.map.find(std::span(digests).first(records.size()), found);
-}
-
-void KeySetWriter::abandon_load() {
-  for (const Record* record : staged_) {
-    if (record != nullptr) destroy(record);
-  }
-  staged_.clear();
-  staged_.shrink_to_fit();
-  as_they_come_ = false;
 }
 
 }  // namespace latchkey

@@ -35,14 +35,6 @@ struct KeySet {
   std::unique_ptr<UseLog> uses;  // null: nobody wants to know when keys were used
 };
 
-// What one load did.
-struct LoadReport {
-  std::size_t rows = 0;     // that the table holds
-  std::size_t added = 0;    // not known before
-  std::size_t changed = 0;  // known, but said something else
-  std::size_t removed = 0;  // known, and no longer there
-};
-
 // What a source takes in memory, in bytes.
 struct KeySetMemory {
   std::size_t records = 0;  // with their claims, tenants, and what is kept for the next ones
@@ -71,11 +63,11 @@ class KeySetWriter {
   void upsert(const RecordFacts& facts) noexcept;
   void remove(std::string_view key_id) noexcept;
 
-  // ---- several changed rows that belong together
+  // ---- several changed rows that belong together: change_set.h
 
-  // While it lives, a key that several rows hold, or held, is not accepted: that the one which
-  // refused it is gone means nothing before it is known what became of the others. (A key that only
-  // comes in with two good rows is accepted between the first and the second.)
+  // While it lives, a key that several rows hold, or held, is refused: the row that refused it may
+  // be gone before the others are known. (A key that comes in with two good rows is accepted
+  // between the first and the second.) A ChangeSet opens one when it is applied.
   class Batch {
    public:
     explicit Batch(KeySetWriter& writer);
@@ -86,23 +78,6 @@ class KeySetWriter {
    private:
     KeySetWriter& writer_;
   };
-
-  // ---- the whole table: complete or invisible
-
-  // Rows are compared with what is known; only differences take memory (at most as much as the
-  // whole table takes already), and nothing becomes visible before finish_load(). A load that fails
-  // is abandoned and leaves no trace.
-  void begin_load();
-  // The same where freshness was never proven, so that nobody takes an answer from the map: rows
-  // are installed as they come, which a load that waits for its database has the time for. If it is
-  // abandoned they stay, and the next load compares with them. `expected_rows` is an estimate that
-  // saves growing step by step; 0: there is none.
-  void begin_first_load(std::size_t expected_rows = 0);
-  void load(const RecordFacts& facts) { load(facts, find(facts.key_id)); }
-  // `known` is what find() says of the row.
-  void load(const RecordFacts& facts, const Record* known);
-  LoadReport finish_load() noexcept;
-  void abandon_load();
 
   // Frees what no reader can hold any more. Cheap when there is nothing; call it regularly.
   void collect();
@@ -167,10 +142,12 @@ class KeySetWriter {
     const Record* record;
   };
 
+  friend class ChangeSet;
+
+  [[nodiscard]] std::uint8_t next_load_mark();
   [[nodiscard]] const Record* make(const RecordFacts& facts);
   void destroy(const Record* record);
   bool install(const Record* fresh) noexcept;
-  void install_all(std::span<const Record* const> records) noexcept;
   void remove(const Record* record) noexcept;
   void link(const Record* record) noexcept;
   void unlink(const Record* record) noexcept;
@@ -193,11 +170,7 @@ class KeySetWriter {
   std::vector<Digest> unsettled_;
   std::deque<Retired> retired_;
   std::size_t retired_bytes_ = 0;
-  std::vector<const Record*> staged_;
-  bool began_empty_ = true;     // then nothing can be gone at its end
-  bool as_they_come_ = false;   // what is staged is installed before the load is complete
-  LoadReport report_;           // of the load under way
-  std::uint8_t load_mark_ = 0;  // of the last load that was begun; 0: of none
+  std::uint8_t load_mark_ = 0;  // of the last whole table that was begun; 0: of none
 };
 
 }  // namespace latchkey

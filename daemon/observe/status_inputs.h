@@ -9,7 +9,7 @@
 
 #include "daemon/observe/standing.h"
 #include "daemon/server/server.h"
-#include "loader/postgres/loader.h"
+#include "loader/postgres/loader_status.h"
 
 namespace latchkey {
 

@@ -1,5 +1,5 @@
 // What a connection says, from bytes to bytes: frames in, verdicts, frames out. No socket, no
-// clock, no database: a session feeds it, and tests can.
+// clock, no database: a connection feeds it, and tests can.
 //
 // One call takes all that has arrived. Verify requests that stand next to each other are answered
 // as one batch, whatever connection-level framing cut them into: one read section, one clock

@@ -33,7 +33,7 @@ class AuditLane {
 
   [[nodiscard]] std::size_t source() const { return terms_.source; }
   [[nodiscard]] Audit& audit() { return audit_; }
-  [[nodiscard]] PgConnection& connection() { return connection_; }
+  [[nodiscard]] const PgConnection& connection() const { return connection_; }
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
   // When the audit began, and the look under way.
   [[nodiscard]] std::int64_t begun_ns() const { return begun_ns_; }

@@ -17,7 +17,7 @@ class EchoLane {
   // Begins to connect. Throws PgError.
   EchoLane(const PgTarget& target, const PgHost& host, std::int64_t now_ns);
 
-  [[nodiscard]] PgConnection& connection() { return connection_; }
+  [[nodiscard]] const PgConnection& connection() const { return connection_; }
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
   // send() may be called.
   [[nodiscard]] bool ready() const { return prepared_ && connection_.idle(); }

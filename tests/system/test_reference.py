@@ -169,7 +169,7 @@ def test_each_test_that_security_md_names_is_there() -> None:
     python = "\n".join(
         f"{path.name} {path.read_text()}" for path in (REPOSITORY / "tests").rglob("*.py")
     )
-    suites = "\n".join(path.read_text() for path in (REPOSITORY / "tests" / "unit").glob("*.cpp"))
+    suites = "\n".join(path.read_text() for path in (REPOSITORY / "tests" / "unit").rglob("*.cpp"))
     table = page.split("## What Latchkey protects")[1].split("## Owners of tables")[0]
     rows = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")]
     named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "keymap/change_set.h"
 #include "tests/unit/support/helpers.h"
 
 namespace latchkey {
@@ -33,10 +34,10 @@ class KeySetTest : public testing::Test {
     return states[static_cast<std::size_t>(record->state())] + std::string(record->key_id());
   }
   template <typename... Rows>
-  LoadReport load_all(Rows... rows) {
-    writer_.begin_load();
-    (writer_.load(std::move(rows)), ...);
-    return writer_.finish_load();
+  ChangeReport load_all(Rows... rows) {
+    ChangeSet table(writer_, ChangeScope::kTable);
+    (table.stage(std::move(rows)), ...);
+    return table.apply();
   }
 
   Quiescence quiescence_;
@@ -44,7 +45,7 @@ class KeySetTest : public testing::Test {
   KeySetWriter writer_{keys_, quiescence_};
 };
 
-std::vector<std::size_t> counts(const LoadReport& report) {
+std::vector<std::size_t> counts(const ChangeReport& report) {
   return {report.rows, report.added, report.changed, report.removed};
 }
 using Counts = std::vector<std::size_t>;
@@ -170,11 +171,11 @@ TEST_F(KeySetTest, AgreesWithAModelUnderRandomChanges) {
     }
     if (random.below(50) == 0) {  // and now and then all of it at once, with more changes
       for (auto& [row_id, facts] : model) facts = {key(), state()};
-      writer_.begin_load();
+      ChangeSet table(writer_, ChangeScope::kTable);
       for (const auto& [row_id, facts] : model) {
-        writer_.load(row(row_id, facts.first, facts.second));
+        table.stage(row(row_id, facts.first, facts.second));
       }
-      writer_.finish_load();
+      table.apply();
     }
     for (int k = 0; k < 12; ++k) {
       ASSERT_EQ(says(std::to_string(k)), speaker(model, std::to_string(k))) << "step " << step;
@@ -199,22 +200,23 @@ TEST_F(KeySetTest, CountsWhatALoadChanges) {
 
 TEST_F(KeySetTest, ShowsNothingOfALoadBeforeItsEnd) {
   load_all(row("1", "a"));
-  writer_.begin_load();
-  writer_.load(row("1", "a", kRevoked));
-  writer_.load(row("2", "b"));
+  ChangeSet table(writer_, ChangeScope::kTable);
+  table.stage(row("1", "a", kRevoked));
+  table.stage(row("2", "b"));
   EXPECT_EQ(says("a"), "active 1");
   EXPECT_EQ(says("b"), "unknown");
-  writer_.finish_load();
+  table.apply();
   EXPECT_EQ(says("a"), "revoked 1");
   EXPECT_EQ(says("b"), "active 2");
 }
 
 TEST_F(KeySetTest, ForgetsAnAbandonedLoad) {
   load_all(row("1", "a"), row("2", "b"));
-  writer_.begin_load();
-  writer_.load(row("1", "a", kRevoked));
-  writer_.load(row("3", "c"));
-  writer_.abandon_load();
+  {
+    ChangeSet abandoned(writer_, ChangeScope::kTable);
+    abandoned.stage(row("1", "a", kRevoked));
+    abandoned.stage(row("3", "c"));
+  }
   EXPECT_EQ(says("a"), "active 1");
   EXPECT_EQ(says("c"), "unknown");
   EXPECT_EQ(writer_.rows(), 2U);
@@ -224,44 +226,46 @@ TEST_F(KeySetTest, ForgetsAnAbandonedLoad) {
 }
 
 TEST_F(KeySetTest, StartsALoadAfresh) {
-  writer_.begin_load();
-  writer_.load(row("1", "a"));
+  ChangeSet forgotten(writer_, ChangeScope::kTable);
+  forgotten.stage(row("1", "a"));
   EXPECT_EQ(counts(load_all(row("2", "b"))), (Counts{1, 1, 0, 0}));
   EXPECT_EQ(says("a"), "unknown");
 }
 
 // Nobody asks before freshness is proven, so the map may fill while the table is being read.
 TEST_F(KeySetTest, InstallsAFirstLoadAsItComes) {
-  writer_.begin_first_load(500);  // half of what comes
+  ChangeSet table(writer_, ChangeScope::kFirstTable, 500);  // half of what comes
   std::size_t seen = 0;
   for (int i = 0; i < 1000; ++i) {
     const std::string id = std::to_string(i);
-    writer_.load(row(id, "key " + id, i % 3 == 0 ? kRevoked : kActive));
+    table.stage(row(id, "key " + id, i % 3 == 0 ? kRevoked : kActive));
     EXPECT_GE(keys_.map.size(), seen);
     seen = keys_.map.size();
   }
   EXPECT_GE(seen, 900U);
-  EXPECT_EQ(counts(writer_.finish_load()), (Counts{1000, 1000, 0, 0}));
+  EXPECT_EQ(counts(table.apply()), (Counts{1000, 1000, 0, 0}));
   EXPECT_EQ(keys_.map.size(), 1000U);
   EXPECT_EQ(says("key 999") + ", " + says("key 998"), "revoked 999, active 998");
   EXPECT_EQ(counts(load_all(row("0", "key 0", kRevoked))), (Counts{1, 0, 0, 999}));
 }
 
 TEST_F(KeySetTest, ComparesWithWhatAnAbandonedFirstLoadHasLeft) {
-  const auto load_first = [&](int from, int to, RowState state) {
-    writer_.begin_first_load();
+  const auto stage = [&](ChangeSet& table, int from, int to, RowState state) {
     for (int i = from; i < to; ++i) {
       const std::string id = std::to_string(i);
-      writer_.load(row(id, id, state));
+      table.stage(row(id, id, state));
     }
   };
-  load_first(0, 300, kActive);
-  writer_.abandon_load();
+  {
+    ChangeSet abandoned(writer_, ChangeScope::kFirstTable);
+    stage(abandoned, 0, 300, kActive);
+  }
   const std::size_t left = writer_.rows();
   EXPECT_GE(left, 200U);
   EXPECT_EQ(keys_.map.size(), left);
-  load_first(100, 400, kRevoked);
-  const LoadReport report = writer_.finish_load();
+  ChangeSet table(writer_, ChangeScope::kFirstTable);
+  stage(table, 100, 400, kRevoked);
+  const ChangeReport report = table.apply();
   EXPECT_EQ(report.rows, 300U);
   EXPECT_EQ(report.changed, left - 100) << "those that the first one had brought";
   EXPECT_EQ(report.added, 300 - (left - 100));
@@ -274,12 +278,12 @@ TEST_F(KeySetTest, ComparesWithWhatAnAbandonedFirstLoadHasLeft) {
 // The database says that ids are unique. Should it lie, no row may come to stand in the map alone.
 TEST_F(KeySetTest, TakesARowThatComesTwiceInALoadOnce) {
   for (const bool first : {true, false}) {
-    first ? writer_.begin_first_load() : writer_.begin_load();
+    ChangeSet table(writer_, first ? ChangeScope::kFirstTable : ChangeScope::kTable);
     for (int i = 0; i < 200; ++i) {
       const std::string id = std::to_string(i % 100);
-      writer_.load(row(id, id + (i < 100 ? " old" : first ? " new" : " newer")));
+      table.stage(row(id, id + (i < 100 ? " old" : first ? " new" : " newer")));
     }
-    const LoadReport report = writer_.finish_load();
+    const ChangeReport report = table.apply();
     EXPECT_EQ(report.rows, 200U);
     EXPECT_EQ(writer_.rows(), 100U);
     EXPECT_EQ(keys_.map.size(), 100U);
@@ -290,10 +294,11 @@ TEST_F(KeySetTest, TakesARowThatComesTwiceInALoadOnce) {
 
 TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
   load_all(row("1", "a"));
-  writer_.begin_load();  // its snapshot knows neither the new row nor the change
+  ChangeSet table(writer_,
+                  ChangeScope::kTable);  // its snapshot knows neither the new row nor the change
   writer_.upsert(row("1", "a", kRevoked));
   writer_.upsert(row("2", "b"));
-  writer_.finish_load();
+  table.apply();
   EXPECT_EQ(says("a"), "revoked 1");
   EXPECT_EQ(says("b"), "active 2");
 }
@@ -301,15 +306,15 @@ TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
 // What a slab has mapped is the peak of what it held.
 TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
   const auto load_version = [&](const std::string& version) {
-    writer_.begin_load();
+    ChangeSet table(writer_, ChangeScope::kTable);
     for (int i = 0; i < 20'000; ++i) {
       const std::string id = std::to_string(i);
       RecordFacts facts = row(id, id);
       facts.subject = version;
       facts.tenant = version;
-      writer_.load(facts);
+      table.stage(facts);
     }
-    const LoadReport report = writer_.finish_load();
+    const ChangeReport report = table.apply();
     const KeySetMemory memory = writer_.memory();
     return std::pair(report.changed, memory.records + memory.map + memory.index);
   };
@@ -331,14 +336,37 @@ TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
   for (const std::size_t more : {253U, 1U, 1U, 1U, 1U, 254U, 255U, 256U, 257U}) {
     writer_.upsert(row("2", "gone"));
     for (std::size_t i = 0; i < more; ++i, ++abandoned) {
-      writer_.begin_load();
-      writer_.load(row("1", "k"));
+      ChangeSet forgotten(writer_, ChangeScope::kTable);
+      forgotten.stage(row("1", "k"));
     }
-    writer_.abandon_load();
     EXPECT_EQ(counts(load_all(row("1", "k"))), (Counts{1, 0, 0, 1})) << abandoned;
     EXPECT_EQ(says("k"), "active 1");
     EXPECT_EQ(says("gone"), "unknown");
   }
+}
+
+TEST_F(KeySetTest, AppliesSeveralRowsInTheSafeOrder) {
+  load_all(row("1", "a"), row("2", "b"), row("3", "c"));
+  ChangeSet rows(writer_, ChangeScope::kRows);
+  rows.stage(row("4", "a"));  // the key moves to another row
+  rows.gone("1");
+  rows.stage(row("2", "b", kRevoked));
+  rows.gone("5");  // was never known
+  EXPECT_EQ(says("a"), "active 1");
+  EXPECT_EQ(says("b"), "active 2");
+  EXPECT_EQ(counts(rows.apply()), (Counts{2, 1, 1, 1}));
+  EXPECT_EQ(says("a"), "active 4");
+  EXPECT_EQ(says("b"), "revoked 2");
+  EXPECT_EQ(says("c"), "active 3") << "a row that was not named stays";
+}
+
+TEST_F(KeySetTest, NeverAcceptsARowThatIsBothStagedAsRefusingAndGone) {
+  load_all(row("1", "a"));
+  ChangeSet rows(writer_, ChangeScope::kRows);
+  rows.stage(row("1", "a", kRevoked));
+  rows.gone("1");
+  rows.apply();
+  EXPECT_EQ(says("a"), "unknown");
 }
 
 // ---- scope sets

@@ -1,6 +1,7 @@
 // The audit's comparison, without a database: what is said of a table that was changed behind the
 // map's back, and of one that changes all the time.
 #include "loader/audit.h"
+#include "keymap/change_set.h"
 #include "loader/postgres/row_hasher.h"
 
 #include <gmock/gmock.h>
@@ -99,16 +100,16 @@ TEST_F(AuditTest, AgreesWithNoRows) {
 TEST_F(AuditTest, KeepsItsSumsThroughChangesAndLoads) {
   know("7", hash_of(7000));
   know("new", hash_of(7001));
-  writer_.begin_load();
+  ChangeSet table(writer_, ChangeScope::kTable);
   for (int i = 100; i < 300; ++i) {
     const std::string id = std::to_string(i);
     RecordFacts facts;
     facts.digest = sha256(id);
     facts.key_id = id;
     facts.row_hash = hash_of(i % 2 == 0 ? i : i + 1000);
-    writer_.load(facts);
+    table.stage(facts);
   }
-  writer_.finish_load();
+  table.apply();
   table_ = Table();
   for (int i = 100; i < 300; ++i) {
     table_.set(std::to_string(i), hash_of(i % 2 == 0 ? i : i + 1000));

@@ -6,6 +6,8 @@
 // it go on for that long.
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -17,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "keymap/change_set.h"
 #include "tests/unit/support/helpers.h"
 #include "verify/verifier.h"
 
@@ -159,11 +162,11 @@ TEST(Concurrency, ReadersSeeWholeRecordsWhileRowsComeAndGo) {
     return rows.make(key, ++version, static_cast<RowState>(random.below(4)));
   };
   const auto load = [&](bool finish) {  // of any half of the table
-    stress.writer.begin_load();
+    ChangeSet table(stress.writer, ChangeScope::kTable);
     for (std::size_t key = 0; key < kKeys; ++key) {
-      if (random.below(2) == 0) stress.writer.load(random_row(key).facts());
+      if (random.below(2) == 0) table.stage(random_row(key).facts());
     }
-    finish ? (void)stress.writer.finish_load() : stress.writer.abandon_load();
+    if (finish) table.apply();
   };
   stress.run(
       60'000,
@@ -251,14 +254,15 @@ TEST(Concurrency, AKeyOfAFirstLoadIsNotLostWhileItComes) {
     std::array<Digest, kReaders> asked;
     for (std::size_t i = 0; i < kReaders; ++i) asked[i] = sha256(key_text(i * kRows / kReaders));
     std::array<bool, kReaders> seen{};
+    std::optional<ChangeSet> table;
     stress.run(
         kRows,
         [&](std::size_t step) {
           if (step >= kRows) return;
-          if (step == 0) stress.writer.begin_first_load(round * 500);
+          if (step == 0) table.emplace(stress.writer, ChangeScope::kFirstTable, round * 500);
           const std::string id = std::to_string(step);
-          stress.writer.load(test::row(id, key_text(step)));
-          if (step + 1 == kRows) stress.writer.finish_load();
+          table->stage(test::row(id, key_text(step)));
+          if (step + 1 == kRows) table->apply();
         },
         [&](std::size_t number, Quiescence::Reader& reader) {
           const ReadSection section(reader);
@@ -291,13 +295,13 @@ TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
       60'000,
       [&](std::size_t step) {
         if (step % 4 != 0) return stress.writer.upsert(first_row(step));
-        stress.writer.begin_load();
-        stress.writer.load(test::row("2", "k", RowState::kRevoked));
-        stress.writer.finish_load();
-        stress.writer.begin_load();
-        stress.writer.load(first_row(step));
-        stress.writer.load(test::row("2", "k"));
-        stress.writer.finish_load();
+        ChangeSet one(stress.writer, ChangeScope::kTable);
+        one.stage(test::row("2", "k", RowState::kRevoked));
+        one.apply();
+        ChangeSet both(stress.writer, ChangeScope::kTable);
+        both.stage(first_row(step));
+        both.stage(test::row("2", "k"));
+        both.apply();
       },
       [&](std::size_t, Quiescence::Reader& reader) {
         if (accepts_k(stress, reader)) ++valid;
@@ -330,19 +334,20 @@ TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
   std::vector<std::string> ids;
   for (int i = 100; i < 150; ++i) ids.push_back(std::to_string(i));
   const auto load = [&](const Table& rows, bool others) {
-    stress.writer.begin_load();
-    for (const RecordFacts& row : rows) stress.writer.load(row);
+    ChangeSet table(stress.writer, ChangeScope::kTable);
+    for (const RecordFacts& row : rows) table.stage(row);
     for (const std::string& id : ids) {
-      if (others) stress.writer.load(test::row(id, id));
+      if (others) table.stage(test::row(id, id));
     }
-    stress.writer.finish_load();
+    table.apply();
   };
   const auto reread = [&](const Table& rows) {
-    const KeySetWriter::Batch batch(stress.writer);
+    ChangeSet set(stress.writer, ChangeScope::kRows);
     for (const char* id : {"1", "2"}) {
       const auto found = std::ranges::find(rows, id, &RecordFacts::key_id);
-      found == rows.end() ? stress.writer.remove(id) : stress.writer.upsert(*found);
+      found == rows.end() ? set.gone(id) : set.stage(*found);
     }
+    set.apply();
   };
   std::atomic<std::uint64_t> valid{0};
   stress.run(

@@ -1,0 +1,78 @@
+// From rows as they came over the wire to what they mean: the one path for loads and for rows read
+// by id. Many rows at a time, so that their hashes are computed in pairs and their look-ups wait
+// for memory together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "config/source.h"
+#include "keymap/key_set.h"
+#include "loader/postgres/catalogue.h"
+#include "loader/postgres/connection.h"
+#include "loader/postgres/row.h"
+#include "loader/postgres/row_hasher.h"
+#include "loader/row_meaning.h"
+
+namespace latchkey {
+
+class RowPipeline {
+ public:
+  // `source` and `writer` outlive it; `facts` are those of the table as its rows will be read.
+  RowPipeline(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
+              std::unordered_set<std::string> pepper_versions);
+
+  [[nodiscard]] std::size_t fields() const { return decoder_.fields().size(); }
+  // Their types (pg_type.dat), in order.
+  [[nodiscard]] std::vector<std::uint32_t> types() const;
+
+  struct Row {
+    RowMeaning meaning;             // with its hash
+    std::uint64_t hash = 0;         // see RowHasher
+    const Record* known = nullptr;  // that the map holds for its id
+    std::string_view id;            // empty: NULL
+    bool has_key = false;
+  };
+
+  // One more row. Its views need to live until run().
+  void add(const CopyReader::Fields& fields);
+  [[nodiscard]] std::size_t rows() const { return count_; }
+  // Calls each(Row&) for every row added, in order, and forgets them. Throws std::runtime_error if
+  // a row cannot be taken apart (see RowDecoder).
+  template <typename Each>
+  void run(const Each& each) {
+    prepare();
+    for (std::size_t i = 0; i < count_; ++i) {
+      Row row = read(i);
+      each(row);
+    }
+    count_ = 0;
+  }
+
+ private:
+  struct Waiting {
+    CopyReader::Fields fields;
+    RowDecoder::Texts texts{};
+    RowView view{};
+  };
+  void prepare();
+  [[nodiscard]] Row read(std::size_t index);
+
+  RowDecoder decoder_;
+  RowReader reader_;
+  KeySetWriter& writer_;
+  RowHasher hasher_;
+  std::vector<Waiting> batch_;  // the first count_ of them
+  std::size_t count_ = 0;
+  std::vector<WireRow> wire_;
+  std::vector<std::string_view> key_ids_;
+  std::vector<const Record*> known_;
+  std::vector<std::uint64_t> hashes_;
+};
+
+}  // namespace latchkey
