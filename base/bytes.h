@@ -1,5 +1,4 @@
-// Bytes, and the integers of the wire among them: little-endian whatever the machine, at any
-// alignment.
+// Byte spans and little-endian integers, independent of the machine's byte order and of alignment.
 #pragma once
 
 #include <bit>

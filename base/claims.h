@@ -1,7 +1,7 @@
-// One claim of an answer: tag, length, value (wire.h, latchkey_claim).
+// Encoding of one claim of an answer: tag, length, value (wire.h, latchkey_claim).
 //
-// Apart from the codec because records are stored with their claims already encoded
-// (keymap/record), and need no more of the wire than this.
+// Separate from the codec because keymap/record stores claims already encoded and needs no other
+// part of the protocol.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace latchkey {
 
-// Writes at `to`, which has room for LATCHKEY_CLAIM_BYTES and the value; returns the claim's end.
+// Requires room for LATCHKEY_CLAIM_BYTES plus the value at `to`. Returns the end of the claim.
 inline std::uint8_t* put_claim(std::uint8_t* to, latchkey_claim tag, std::string_view value) {
   to[0] = static_cast<std::uint8_t>(tag);
   store_le<std::uint16_t>(to + 1, static_cast<std::uint16_t>(value.size()));

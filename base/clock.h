@@ -1,4 +1,4 @@
-// The clocks. Only shells read them; everything else takes the time as an argument.
+// Clock access. Only I/O code reads clocks; all other code takes the time as an argument.
 #pragma once
 
 #include <time.h>
@@ -14,11 +14,11 @@ struct Now {
   std::int64_t boot_ns = 0;  // CLOCK_BOOTTIME: freshness and deadlines
 };
 
-// Microseconds since 1970, UTC: the ends of a key's life that it does not have.
+// Microseconds since 1970, UTC: the bounds of a key without expiry or not-before time.
 constexpr std::int64_t kNeverExpires = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kAlwaysValid = std::numeric_limits<std::int64_t>::min();
 
-// Whole seconds, towards the past: what was in the middle of a second is told as its beginning.
+// Rounds down, also for times before 1970.
 [[nodiscard]] constexpr std::int64_t floor_seconds(std::int64_t us) {
   const std::int64_t seconds = us / 1'000'000;
   return us % 1'000'000 < 0 ? seconds - 1 : seconds;
@@ -30,7 +30,7 @@ constexpr std::int64_t kAlwaysValid = std::numeric_limits<std::int64_t>::min();
   return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-// CLOCK_MONOTONIC stands still while the machine sleeps: for how long a thread has been busy.
+// CLOCK_MONOTONIC stops during suspend. Measures how long a thread has been busy.
 [[nodiscard]] inline std::int64_t awake_ns() {
   timespec time{};
   clock_gettime(CLOCK_MONOTONIC, &time);

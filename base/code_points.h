@@ -1,5 +1,5 @@
-/* Which code points are shown, and how UTF-8 is read. In C, because liblatchkey shares it;
- * base/printable.h is the C++ face. */
+/* UTF-8 decoding and the set of hidden code points. In C, because liblatchkey shares this file;
+ * base/printable.h is the C++ interface. */
 #ifndef LATCHKEY_PROTOCOL_CODE_POINTS_H
 #define LATCHKEY_PROTOCOL_CODE_POINTS_H
 
@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* How many bytes the first code point takes; 0 if they are no UTF-8 (RFC 3629, section 4: nothing
- * overlong, no surrogate, nothing beyond U+10FFFF, nothing cut short). */
+/* Returns the length of the first code point in bytes; 0 if the bytes are not valid UTF-8 (RFC
+ * 3629, section 4: no overlong form, no surrogate, nothing beyond U+10FFFF, nothing truncated). */
 static inline size_t latchkey_code_point(const unsigned char* bytes, size_t size, uint32_t* code) {
   if (size == 0) return 0;
   const unsigned char first = bytes[0];
@@ -29,9 +29,9 @@ static inline size_t latchkey_code_point(const unsigned char* bytes, size_t size
   return length;
 }
 
-/* What nobody sees but a terminal, an editor or a browser obeys, or what makes two texts look the
- * same (Unicode 15: general categories Cc, Cf, Cs, Zl and Zp, Default_Ignorable_Code_Point, and the
- * noncharacters). */
+/* Invisible code points that a terminal, an editor or a browser interprets, or that make
+ * different texts look the same (Unicode 15: general categories Cc, Cf, Cs, Zl and Zp,
+ * Default_Ignorable_Code_Point, and the noncharacters). */
 static inline bool latchkey_is_hidden(uint32_t code) {
   static const struct {
     uint32_t first, last;
@@ -40,9 +40,9 @@ static inline bool latchkey_is_hidden(uint32_t code) {
       {0x007F, 0x009F},   /* DEL, C1 controls: CSI in one character */
       {0x00AD, 0x00AD},   /* soft hyphen */
       {0x034F, 0x034F},   /* combining grapheme joiner */
-      {0x0600, 0x0605},   /* Arabic number signs, which enclose what follows */
+      {0x0600, 0x0605},   /* Arabic number signs, which enclose the next characters */
       {0x061C, 0x061C},   /* Arabic letter mark (direction) */
-      {0x06DD, 0x06DD},   /* Arabic end of ayah, likewise */
+      {0x06DD, 0x06DD},   /* Arabic end of ayah, which encloses the next characters */
       {0x070F, 0x070F},   /* Syriac abbreviation mark */
       {0x0890, 0x0891},   /* Arabic currency marks above */
       {0x08E2, 0x08E2},   /* Arabic disputed end of ayah */
@@ -58,12 +58,12 @@ static inline bool latchkey_is_hidden(uint32_t code) {
       {0xFE00, 0xFE0F},   /* variation selectors */
       {0xFEFF, 0xFEFF},   /* byte order mark */
       {0xFFA0, 0xFFA0},   /* halfwidth Hangul filler */
-      {0xFFF0, 0xFFFB},   /* reserved ones, interlinear annotations */
+      {0xFFF0, 0xFFFB},   /* reserved code points, interlinear annotations */
       {0x110BD, 0x110BD}, /* Kaithi number signs */
       {0x110CD, 0x110CD}, {0x13430, 0x1343F}, /* Egyptian hieroglyph format controls */
       {0x1BCA0, 0x1BCA3},                     /* shorthand format controls */
       {0x1D173, 0x1D17A},                     /* musical format controls */
-      {0xE0000, 0xE0FFF},                     /* tags, variation selectors, reserved ones */
+      {0xE0000, 0xE0FFF},                     /* tags, variation selectors, reserved code points */
   };
   if (code >= 0x20 && code < 0x7F) return false;
   if ((code & 0xFFFE) == 0xFFFE || code > 0x10FFFF) return true; /* noncharacters of each plane */

@@ -1,4 +1,4 @@
-// A counter with one writer, which any thread may read.
+// A counter with one writer and any number of reading threads.
 #pragma once
 
 #include <atomic>
@@ -6,8 +6,8 @@
 
 namespace latchkey {
 
-// A reader sees a value that was true a moment ago. Relaxed loads and stores suffice, because no
-// counter says anything about another; there is no locked instruction.
+// A reader may see a slightly old value. Relaxed loads and stores suffice because counters are
+// independent of each other; no locked instruction is needed.
 class Counter {
  public:
   void add(std::uint64_t count = 1) {

@@ -1,4 +1,4 @@
-// Durations as people write them: a number and a unit, "250ms", "5s", "10m", "1h", "2d".
+// Parses durations: a number and a unit, "250ms", "5s", "10m", "1h", "2d".
 #pragma once
 
 #include <charconv>
@@ -8,7 +8,7 @@
 
 namespace latchkey {
 
-// At most a year; nothing if the text is no duration.
+// Accepts at most 366 days. Returns nullopt if the text is not a duration.
 [[nodiscard]] inline std::optional<std::chrono::nanoseconds> parse_duration(std::string_view text) {
   double number = 0;
   const auto [rest, error] =

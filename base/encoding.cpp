@@ -27,7 +27,7 @@ std::optional<std::string> decode_hex(std::string_view text) {
 }
 
 std::optional<std::string> decode_base64(std::string_view text) {
-  // OpenSSL's decoder wants the classic alphabet, full padding, and nothing around it.
+  // OpenSSL's decoder requires the standard alphabet, full padding, and no surrounding text.
   std::string_view digits = text;
   while (!digits.empty() && digits.back() == '=') digits.remove_suffix(1);
   if (text.size() - digits.size() > 2 || digits.size() % 4 == 1) return std::nullopt;
@@ -39,7 +39,7 @@ std::optional<std::string> decode_base64(std::string_view text) {
   }
   const std::size_t padding = (4 - digits.size() % 4) % 4;
   std::string classic;
-  classic.reserve(digits.size() + padding);  // it never moves, so that all of it can be wiped
+  classic.reserve(digits.size() + padding);  // no reallocation, so that one wipe covers it
   classic = digits;
   std::ranges::replace(classic, '-', '+');
   std::ranges::replace(classic, '_', '/');

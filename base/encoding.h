@@ -1,6 +1,6 @@
-// Bytes written as text: hex, base64 and base64url (RFC 4648).
+// Decoders for hex, base64 and base64url (RFC 4648).
 //
-// What is decoded may be secret: working copies are wiped, the result is the caller's to wipe.
+// Decoded bytes may be secret: the decoders wipe their working copies, the caller wipes the result.
 #pragma once
 
 #include <optional>
@@ -12,8 +12,8 @@ namespace latchkey {
 [[nodiscard]] std::optional<std::string> decode_hex(std::string_view text);
 // RFC 4648 base64 or base64url, with or without padding.
 [[nodiscard]] std::optional<std::string> decode_base64(std::string_view text);
-// As a JWS writes it (RFC 7515 section 2): base64url without padding, and the bits that the last
-// character has too many are zero. So the same bytes are always the same text.
+// The form that JWS uses (RFC 7515 section 2): base64url without padding, with zero in the unused
+// bits of the last character. Each byte string therefore has exactly one encoding.
 [[nodiscard]] std::optional<std::string> decode_base64url(std::string_view text);
 
 }  // namespace latchkey

@@ -1,5 +1,5 @@
-// How long things took, counted in fixed buckets from ten microseconds to ten seconds. `Count` is
-// anything with add() and get(): an atomic counter where others read.
+// A latency histogram with fixed buckets from ten microseconds to ten seconds. `Count` is any type
+// with add() and get(); use an atomic counter where other threads read.
 #pragma once
 
 #include <array>
@@ -8,13 +8,13 @@
 
 namespace latchkey {
 
-// Upper bounds, in nanoseconds; longer ones are in a bucket of their own.
+// Upper bounds in nanoseconds; the last bucket holds longer times.
 constexpr std::array<std::int64_t, 16> kHistogramBoundsNs = {
     10'000,      25'000,      50'000,        100'000,       250'000,    500'000,
     1'000'000,   2'500'000,   5'000'000,     10'000'000,    25'000'000, 50'000'000,
     100'000'000, 500'000'000, 1'000'000'000, 10'000'000'000};
 
-// Of one thread, for copies.
+// Not synchronized; for copies that one thread uses.
 class PlainCount {
  public:
   void add(std::uint64_t count = 1) { value_ += count; }

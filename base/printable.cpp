@@ -16,7 +16,8 @@ std::size_t code_point(std::string_view text, std::uint32_t& code) {
                              &code);
 }
 
-// Copies what is shown; `hidden` is told of what is not (kReplacement for a byte that is no UTF-8).
+// Copies visible code points and calls `hidden` for each other one (kReplacement for an invalid
+// byte).
 template <typename Hidden>
 std::string filtered(std::string_view text, bool keep_lines, Hidden hidden) {
   std::string shown;
@@ -41,7 +42,7 @@ std::string filtered(std::string_view text, bool keep_lines, Hidden hidden) {
 
 void mark(std::string& shown, std::uint32_t) { shown += '?'; }
 
-// RFC 8259, section 7: in UTF-16, so that what lies beyond the first plane takes two.
+// RFC 8259, section 7: code points beyond the first plane become two UTF-16 units.
 void escape(std::string& shown, std::uint32_t code) {
   constexpr const char* kDigits = "0123456789abcdef";
   const auto unit = [&](std::uint32_t value) {
@@ -53,7 +54,7 @@ void escape(std::string& shown, std::uint32_t code) {
   unit(0xDC00 + ((code - 0x10000) & 0x3FF));
 }
 
-// How many bytes at the end may be the beginning of a code point.
+// Number of bytes at the end that may be an incomplete code point.
 std::size_t unfinished(std::string_view text) {
   for (std::size_t back = 1; back < kCodePointBytesMax && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);

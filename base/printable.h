@@ -1,7 +1,7 @@
-// The one way in which text that others wrote comes before people's eyes: on a terminal, in a log,
-// in an error message. A row, a peer, a file's name or a command line may hold what a terminal
-// obeys (escape sequences, also as C1 controls), what turns text around (bidirectional overrides),
-// what nobody sees, or bytes that are no text at all. code_points.h says which.
+// Makes untrusted text safe to display on a terminal, in a log or in an error message. All such
+// text passes through these functions. A row, a peer, a file name or a command line may contain
+// terminal escape sequences (also as C1 controls), bidirectional overrides, invisible characters,
+// or bytes that are not UTF-8. code_points.h defines the hidden code points.
 #pragma once
 
 #include <ostream>
@@ -11,17 +11,18 @@
 
 namespace latchkey {
 
-// On one line: '?' for each code point that is not shown, and for each byte that is no UTF-8. The
-// result is UTF-8, no longer than `text`, and the same when it is made printable again.
+// For text on one line: replaces each hidden code point and each invalid UTF-8 byte by '?'. The
+// result is UTF-8 and no longer than `text`; applying the function twice changes nothing more.
 [[nodiscard]] std::string printable(std::string_view text);
 
-// Several lines of JSON (RFC 8259): what is not shown becomes \uXXXX, so the values stay what they
-// are; a byte that is no UTF-8 becomes \ufffd. Line breaks stay: in JSON they never mean anything.
+// For several lines of JSON (RFC 8259): escapes hidden code points as \uXXXX, so the values do not
+// change, and replaces each invalid UTF-8 byte by \ufffd. Line breaks stay: JSON allows them only
+// between tokens.
 [[nodiscard]] std::string printable_json(std::string_view json);
 
-// As long as it lives, what is written to the stream passes through it, so that no line of output,
-// of ours or of a library's, can forget to. Line breaks stay: who writes somebody's text within a
-// line makes it printable() before.
+// Filters everything written to the stream during this object's lifetime, including output of
+// libraries. Line breaks stay; code that prints untrusted text within a line must pass it through
+// printable() first.
 class PrintableStream : public std::streambuf {
  public:
   enum class Kind { kLines, kJson };
@@ -32,7 +33,7 @@ class PrintableStream : public std::streambuf {
   PrintableStream(const PrintableStream&) = delete;
   PrintableStream& operator=(const PrintableStream&) = delete;
 
-  // From what is written next.
+  // Takes effect from the next write.
   void set_kind(Kind kind);
 
  protected:
@@ -46,7 +47,7 @@ class PrintableStream : public std::streambuf {
   std::ostream& stream_;
   std::streambuf* below_;
   Kind kind_;
-  std::string waiting_;  // what was written since; after a flush, at most a part of one code point
+  std::string waiting_;  // written, not yet passed on; after a flush, at most part of a code point
 };
 
 }  // namespace latchkey

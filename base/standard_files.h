@@ -1,4 +1,4 @@
-// What a program does first of all: see that descriptors 0, 1 and 2 are taken.
+// Ensures at program start that descriptors 0, 1 and 2 are open.
 #pragma once
 
 #include <fcntl.h>
@@ -8,14 +8,13 @@
 
 namespace latchkey {
 
-// Whoever starts a program may have closed them (`latchkey verify >&-`; close(2)). The next file
-// that is opened would get the number, and what is printed, or logged, would go into a socket. Each
-// that is missing is opened the wrong way round, so that to use it is an error (EBADF) as it was
-// before.
+// The parent process may have closed some of them (`latchkey verify >&-`; close(2)). The next file
+// or socket opened would then get the number and receive printed or logged text. Each missing
+// descriptor is opened in the wrong direction, so that using it still fails with EBADF.
 inline void open_standard_files() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) != -1) continue;
-    // The lowest number that is free (open(2)): this one.
+    // open(2) returns the lowest free number, which is `descriptor`.
     (void)!::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }

@@ -1,4 +1,4 @@
-// Names of the numbers on the wire (wire.h), the same in JSON, logs, metrics and documents.
+// Names of the protocol's numbers (wire.h), identical in JSON, logs, metrics and documents.
 #pragma once
 
 #include "latchkey/wire.h"
@@ -7,7 +7,7 @@ namespace latchkey {
 
 [[nodiscard]] const char* verdict_name(latchkey_verdict verdict);
 [[nodiscard]] const char* error_name(latchkey_error code);
-// A sentence for whoever wrote the client.
+// A sentence for the author of a client.
 [[nodiscard]] const char* error_sentence(latchkey_error code);
 
 }  // namespace latchkey

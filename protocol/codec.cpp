@@ -7,7 +7,8 @@
 namespace latchkey {
 namespace {
 
-// Reads from the front, remembers the first failure, and is then a no-op: check once at the end.
+// Reads from the front and remembers the first error. After an error every read is a no-op, so one
+// check at the end suffices.
 class Cursor {
  public:
   explicit Cursor(Bytes bytes) : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
@@ -27,7 +28,7 @@ class Cursor {
     return value;
   }
 
-  // A run of `count` items; their bounds are checked here once, for ItemList to rely on.
+  // Checks the bounds of `count` items once, so that ItemList need not.
   template <typename Length>
   ItemList<Length> items(std::size_t count) {
     const std::uint8_t* first = at_;
@@ -41,7 +42,7 @@ class Cursor {
   [[nodiscard]] bool at_end() const { return at_ == end_; }
   [[nodiscard]] bool failed() const { return error_.has_value(); }
 
-  // The last word of every decoder.
+  // Every decoder ends with this call.
   DecodeError finish() {
     if (!error_ && at_ != end_) error_ = LATCHKEY_TRAILING;
     return error_;
@@ -99,7 +100,7 @@ void put_item(OutBuffer& out, std::string_view item) {
 
 }  // namespace
 
-// ---- requests, as the daemon reads them
+// ---- requests, decoded by the daemon
 
 DecodeError decode_verify(Bytes body, VerifyRequest& request) {
   Cursor cursor(body);
@@ -151,7 +152,7 @@ DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms) {
   return cursor.finish();
 }
 
-// ---- bytes on their way out
+// ---- output buffer
 
 std::uint8_t* OutBuffer::grow(std::size_t count) {
   if (capacity_ - size_ < count) {
@@ -177,7 +178,7 @@ void OutBuffer::append(Bytes bytes) {
   if (!bytes.empty()) std::memcpy(grow(bytes.size()), bytes.data(), bytes.size());
 }
 
-// ---- replies, as the daemon writes them
+// ---- replies, encoded by the daemon
 
 VerifiedWriter::VerifiedWriter(OutBuffer& out, std::uint64_t request_id, std::size_t count)
     : out_(out), start_(begin_frame(out, LATCHKEY_VERIFIED, request_id)) {
@@ -239,12 +240,12 @@ void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
                   std::string_view text) {
   const std::size_t start = begin_frame(out, LATCHKEY_ERROR, request_id);
   put(out, static_cast<std::uint16_t>(code));
-  // Cut before: what is left of a letter in two is no text.
+  // Truncate first: printable() then replaces a code point that the cut splits.
   put_item<std::uint16_t>(out, printable(text.substr(0, LATCHKEY_ERROR_TEXT_BYTES_MAX)));
   end_frame(out, start);
 }
 
-// ---- requests, as a client writes them
+// ---- requests, encoded by clients
 
 std::size_t verify_overhead(const VerifyTerms& terms) {
   std::size_t bytes = LATCHKEY_HEADER_BYTES + LATCHKEY_VERIFY_FIXED_BYTES + terms.source.size();
@@ -256,7 +257,7 @@ std::size_t verify_overhead(const VerifyTerms& terms) {
 
 namespace {
 
-// What verify and why have in common: all but the type and what the flags say.
+// The common encoding of verify and why, which differ only in type and flags.
 void encode_question(OutBuffer& out, latchkey_type type, std::uint64_t request_id, int flags,
                      const VerifyTerms& terms, std::span<const std::string_view> keys) {
   assert(!keys.empty() && keys.size() <= LATCHKEY_BATCH_KEYS_MAX);
@@ -308,7 +309,7 @@ void encode_sync(OutBuffer& out, std::uint64_t request_id, std::uint32_t timeout
   end_frame(out, start);
 }
 
-// ---- replies, as a client reads them
+// ---- replies, decoded by clients
 
 namespace {
 
@@ -335,7 +336,7 @@ DecodeError decode_claims(Bytes bytes, Claims& claims) {
         if (value.size() != sizeof(std::int64_t)) return LATCHKEY_BAD_LENGTH;
         claims.expires = load_le<std::int64_t>(reinterpret_cast<const std::uint8_t*>(value.data()));
         break;
-      default: break;  // a newer daemon may tell more; the length lets us step over it
+      default: break;  // a claim of a newer daemon: skip it by its length
     }
   }
   return cursor.finish();
@@ -360,7 +361,7 @@ DecodeError decode_verified(Bytes body, std::vector<Answer>& answers) {
     const Bytes claim_bytes(reinterpret_cast<const std::uint8_t*>(claims.data()), claims.size());
     if (const DecodeError error = decode_claims(claim_bytes, answer.claims)) return error;
     if (verdict >= LATCHKEY_VERDICTS || (flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) {
-      // A later daemon's word, which may mean anything: no answer to this key.
+      // A newer daemon's verdict or flag has an unknown meaning: this key gets no answer.
       answer = Answer{};
       answer.verdict = LATCHKEY_UNAVAILABLE;
       answer.age_ms = LATCHKEY_AGE_UNKNOWN;
@@ -382,8 +383,8 @@ DecodeError decode_synced(Bytes body, std::uint64_t& waited_us) {
 DecodeError decode_error(Bytes body, latchkey_error& code, std::string_view& text) {
   Cursor cursor(body);
   const auto number = cursor.integer<std::uint16_t>();
-  // A code of a later version becomes zero, which has no name either: an enum without a fixed type
-  // (wire.h is C as well) must not hold just any number, and the text says what was meant.
+  // A newer version's code becomes zero, which has no name. An enum without a fixed underlying type
+  // (wire.h is also C) must not hold values outside its range; the text still explains the error.
   code = number < LATCHKEY_ERRORS_END ? static_cast<latchkey_error>(number) : latchkey_error{};
   text = cursor.text(cursor.integer<std::uint16_t>());
   if (text.find('\0') != text.npos) cursor.refuse(LATCHKEY_BAD_LENGTH);

@@ -1,8 +1,8 @@
-// Messages <-> bytes. Pure: no socket, no clock, no allocation when decoding.
+// Encodes and decodes messages. Pure: no socket, no clock, no allocation when decoding a request.
 //
-// Decoders return the first rule that the bytes break; what they hand out points into the frame.
-// Trailing bytes are an error: whoever sent them meant something that we would ignore.
-// PROTOCOL.md describes every layout; wire.h holds the numbers.
+// Decoders return the first violated rule; decoded values point into the frame. Trailing bytes are
+// an error, because ignoring them could change the sender's meaning. PROTOCOL.md describes every
+// layout; wire.h defines the numbers.
 #pragma once
 
 #include <cassert>
@@ -22,7 +22,7 @@ namespace latchkey {
 
 using DecodeError = std::optional<latchkey_error>;
 
-// A run of length-prefixed items whose bounds a decoder has already checked.
+// A sequence of length-prefixed items whose bounds a decoder has already checked.
 template <typename Length>
 class ItemList {
  public:
@@ -58,30 +58,30 @@ class ItemList {
 using ScopeList = ItemList<std::uint8_t>;
 using KeyList = ItemList<std::uint16_t>;
 
-// ---- requests, as the daemon reads them
+// ---- requests, decoded by the daemon
 
 struct VerifyRequest {
   std::uint16_t flags = 0;  // latchkey_verify_flag
   std::uint32_t max_age_ms = 0;
-  std::string_view source;  // empty: all that the caller may use
-  ScopeList all_scopes;     // the key must hold every one of these
-  ScopeList any_scopes;     // and, unless empty, at least one of these
-  KeyList keys;             // never empty; single keys may still be too long or empty
+  std::string_view source;  // empty: every source the caller may use
+  ScopeList all_scopes;     // the key must hold all of these
+  ScopeList any_scopes;     // unless empty, the key must hold at least one of these
+  KeyList keys;             // never empty; single keys may be empty or too long
 };
 
 [[nodiscard]] DecodeError decode_verify(Bytes body, VerifyRequest& request);
-// The body of verify with exactly one key and no flags.
+// The body of a `verify` request with exactly one key and no flags.
 [[nodiscard]] DecodeError decode_why(Bytes body, VerifyRequest& request);
 [[nodiscard]] DecodeError decode_empty(Bytes body);  // ping, status
 [[nodiscard]] DecodeError decode_sync(Bytes body, std::uint32_t& timeout_ms);
 
-// ---- bytes on their way out
+// ---- output buffer
 
-// Grows by doubling, and keeps up to kKept bytes: usual replies allocate nothing, and a large one
-// leaves nothing behind that its connection would hold for ever.
+// Grows by doubling. clear() keeps at most kKept bytes: typical replies need no allocation, and one
+// large reply does not enlarge its connection for ever.
 class OutBuffer {
  public:
-  // `count` more bytes, not initialised; pointers from earlier calls become invalid.
+  // Appends `count` uninitialised bytes; invalidates pointers from earlier calls.
   std::uint8_t* grow(std::size_t count);
   void append(Bytes bytes);
   static constexpr std::size_t kKept = std::size_t{64} << 10;
@@ -97,13 +97,13 @@ class OutBuffer {
   std::size_t capacity_ = 0;
 };
 
-// ---- replies, as the daemon writes them
+// ---- replies, encoded by the daemon
 
-// Writes one `verified` reply: construct, add() exactly `count` times, done.
+// Writes one `verified` reply: construct, add() exactly `count` times, finish().
 class VerifiedWriter {
  public:
   VerifiedWriter(OutBuffer& out, std::uint64_t request_id, std::size_t count);
-  // `claim_parts` are already encoded claims, together at most LATCHKEY_CLAIMS_BYTES_MAX.
+  // `claim_parts` are encoded claims, at most LATCHKEY_CLAIMS_BYTES_MAX in total.
   void add(latchkey_verdict verdict, std::uint8_t flags, std::uint32_t age_ms,
            std::span<const Bytes> claim_parts);
   void finish();
@@ -116,13 +116,13 @@ class VerifiedWriter {
 void encode_pong(OutBuffer& out, std::uint64_t request_id);
 void encode_status_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
 void encode_synced(OutBuffer& out, std::uint64_t request_id, std::uint64_t waited_us);
-// At most what fits a reply (LATCHKEY_REPLY_BYTES_MAX); the caller's to keep (asserted).
+// The caller keeps `json` within LATCHKEY_REPLY_BYTES_MAX (asserted).
 void encode_why_reply(OutBuffer& out, std::uint64_t request_id, std::string_view json);
-// The text is made printable, and cut where it is longer than LATCHKEY_ERROR_TEXT_BYTES_MAX.
+// Truncates the text to LATCHKEY_ERROR_TEXT_BYTES_MAX and makes it printable.
 void encode_error(OutBuffer& out, std::uint64_t request_id, latchkey_error code,
                   std::string_view text);
 
-// ---- requests, as a client writes them
+// ---- requests, encoded by clients
 
 struct VerifyTerms {
   bool want_claims = true;
@@ -133,23 +133,23 @@ struct VerifyTerms {
   std::vector<std::string> any_scopes;
 };
 
-// Bytes that a request of these terms takes before its keys; each key adds 2 + its length.
+// Size of a request with these terms before its keys; each key adds 2 + its length.
 [[nodiscard]] std::size_t verify_overhead(const VerifyTerms& terms);
-// The caller keeps to the limits of wire.h (asserted).
+// The caller keeps within the limits of wire.h (asserted).
 void encode_verify(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
                    std::span<const std::string_view> keys);
 void encode_ping(OutBuffer& out, std::uint64_t request_id);
 void encode_status(OutBuffer& out, std::uint64_t request_id);
 void encode_sync(OutBuffer& out, std::uint64_t request_id, std::uint32_t timeout_ms);
-// The terms' wishes for claims and metadata mean nothing here: an explanation says whose key it is.
+// Ignores want_claims and want_metadata: an explanation always names the key's owner.
 void encode_why(OutBuffer& out, std::uint64_t request_id, const VerifyTerms& terms,
                 std::string_view key);
 
-// ---- replies, as a client reads them
+// ---- replies, decoded by clients
 
 struct Claims {
   std::string_view source, key_id, subject, tenant, scope, metadata;
-  bool has_scope = false;  // a key may hold the empty set of scopes, which is not the same as none
+  bool has_scope = false;  // distinguishes an empty set of scopes from no scope claim
   std::optional<std::int64_t> expires;
 };
 

@@ -50,18 +50,19 @@ void FrameBuffer::commit(std::size_t count) {
 std::optional<Frame> FrameBuffer::next_frame() {
   if (error_ || received_ == parsed_) return std::nullopt;
   const std::uint8_t* start = bytes_.get() + parsed_;
-  // At once: who speaks another protocol may send a few bytes and wait for a word.
+  // Checked on the first byte: a peer that speaks another protocol may send a few bytes and then
+  // wait.
   if (start[0] != LATCHKEY_VERSION) error_ = LATCHKEY_BAD_VERSION;
   if (error_ || received_ - parsed_ < LATCHKEY_HEADER_BYTES) return std::nullopt;
   FrameHeader header{};
   error_ = parse_header(
       std::span<const std::uint8_t, LATCHKEY_HEADER_BYTES>(start, LATCHKEY_HEADER_BYTES),
       frame_max_, header);
-  // Before the body, which may be long in coming.
+  // Checked before the body arrives, which may take long.
   const bool known = last_type_ == 0 || (header.type != 0 && header.type <= last_type_);
   if (!error_ && !known) error_ = LATCHKEY_BAD_TYPE;
   if (error_) {
-    // Another version may keep its request id elsewhere: echoing it would be a guess.
+    // Another version may place its request id elsewhere; echoing these bytes would be a guess.
     error_request_id_ = *error_ == LATCHKEY_BAD_VERSION ? 0 : header.request_id;
     return std::nullopt;
   }
@@ -74,8 +75,8 @@ std::optional<Frame> FrameBuffer::next_frame() {
 void FrameBuffer::release() {
   OPENSSL_cleanse(bytes_.get() + consumed_, parsed_ - consumed_);
   consumed_ = parsed_;
-  // Move an unfinished frame to the front, so that a frame of the largest size always fits, and
-  // wipe where it stood: memmove leaves a copy of part of a key behind.
+  // Moves an incomplete frame to the front, so that a frame of maximum size always fits, and wipes
+  // its old place: memmove leaves a copy of part of a key there.
   const std::size_t left = received_ - parsed_;
   if (left > 0 && consumed_ > 0) {
     std::memmove(bytes_.get(), bytes_.get() + parsed_, left);

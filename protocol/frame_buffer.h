@@ -1,6 +1,6 @@
-// Bytes of a stream, cut into frames.
+// Splits a byte stream into frames.
 //
-// A flat buffer and three ordered offsets, one invariant, asserted after each move:
+// A flat buffer with three ordered offsets. One invariant, asserted after each move:
 //
 //     0 <= consumed <= parsed <= received <= capacity
 //
@@ -8,11 +8,11 @@
 //     | (consumed) | as frames    | a whole frame known | (room to read)   |
 //     0         consumed        parsed               received          capacity
 //
-// Frames returned by next_frame() point into the buffer and stay valid until release(). Released
-// bytes are wiped at once: they hold presented keys, and a key must not outlive its answer.
+// Frames returned by next_frame() point into the buffer and stay valid until release(). release()
+// wipes their bytes at once: they hold presented keys, and a key must not outlive its answer.
 //
-// An unacceptable header is final: the stream cannot be cut into frames again, so the owner sends
-// the error and closes.
+// An invalid header is final: frame boundaries are lost, so the owner sends the error and closes
+// the connection.
 #pragma once
 
 #include <cstddef>
@@ -37,34 +37,35 @@ struct Frame {
   Bytes body;
 };
 
-// Reads a header; nothing if it is acceptable. `length_max` is the reader's own limit.
+// Reads a header. Returns nullopt if it is valid. `length_max` is the reader's own limit.
 [[nodiscard]] std::optional<latchkey_error> parse_header(
     std::span<const std::uint8_t, LATCHKEY_HEADER_BYTES> bytes, std::size_t length_max,
     FrameHeader& header);
 
 class FrameBuffer {
  public:
-  // `frame_max` is the longest frame that this side accepts, `last_type` its greatest type; 0: any.
+  // `frame_max` is the longest accepted frame, `last_type` the greatest accepted type; 0 accepts
+  // any.
   explicit FrameBuffer(std::size_t frame_max, std::uint8_t last_type = 0);
   ~FrameBuffer();
   FrameBuffer(const FrameBuffer&) = delete;
   FrameBuffer& operator=(const FrameBuffer&) = delete;
 
-  // Where the next read goes; never empty after release(). Call only with no frame handed out.
+  // Space for the next read; never empty after release(). No frame may be handed out at this time.
   [[nodiscard]] std::span<std::uint8_t> writable();
-  // `count` bytes were read into writable().
+  // Records that `count` bytes were read into writable().
   void commit(std::size_t count);
 
-  // The next whole frame, or nothing: then either more bytes are needed or error() says why there
-  // will never be another one.
+  // Returns the next complete frame. Returns nullopt if more bytes are needed, or if error() says
+  // why no further frame can follow.
   [[nodiscard]] std::optional<Frame> next_frame();
   [[nodiscard]] std::optional<latchkey_error> error() const { return error_; }
-  // The request id beside the unacceptable header, zero where it could not be read.
+  // The request id of the invalid header; zero where it could not be read.
   [[nodiscard]] std::uint64_t error_request_id() const { return error_request_id_; }
 
-  // All frames handed out are done with: wipes them.
+  // Wipes all frames handed out; they become invalid.
   void release();
-  // A frame has begun and not ended: the stall deadline applies.
+  // True while a frame is incomplete; the stall deadline then applies.
   [[nodiscard]] bool mid_frame() const { return parsed_ < received_; }
 
  private:
