@@ -1,11 +1,12 @@
-// How old is what a source's map says?
+// The age of a source's map.
 //
 // The loader stamps a source with the instant up to which the map is proven complete: every change
-// that had committed by then is in the map. Whoever answers compares that stamp with the time of
-// the request. No timer ever flips a flag: a process that was stopped for a minute finds, at its
-// first request, that its stamp is a minute old.
+// committed by then is in the map. Each reader compares the stamp with the time of its request. No
+// timer sets a flag: after a process was stopped for a minute, its first request finds a stamp that
+// is a minute old.
 //
-// Times are nanoseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps and which no
+// Times are nanoseconds of CLOCK_BOOTTIME, which advances during suspend and cannot be set by an
+// administrator.
 // administrator can set.
 #pragma once
 
@@ -17,25 +18,25 @@ namespace latchkey {
 
 struct FreshnessLimits {
   std::int64_t bound_ns = 5'000'000'000;          // older answers are not fresh
-  std::int64_t max_stale_ns = 3'600'000'000'000;  // past this there is no answer
+  std::int64_t max_stale_ns = 3'600'000'000'000;  // older data gives no answer
 };
 
 class FreshnessStamp {
  public:
   static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
 
-  // The loader, after it has published every change that committed before `boot_ns`. The release
-  // pairs with the acquire in age_ns(): whoever sees the stamp sees those changes.
+  // The loader calls this after publishing every change that committed before `boot_ns`. The
+  // release pairs with the acquire in age_ns(): a reader that sees the stamp sees those changes.
   void prove(std::int64_t boot_ns) { proven_ns_.store(boot_ns, std::memory_order_release); }
-  // Nothing is known any more; until the next prove() there is no answer.
+  // Discards the stamp; until the next prove() there is no answer.
   void forget() { proven_ns_.store(kNever, std::memory_order_release); }
 
   [[nodiscard]] bool ever_proven() const {
     return proven_ns_.load(std::memory_order_acquire) != kNever;
   }
-  // Read this before looking keys up, never after: an age read later could vouch for a change that
-  // the look-up was too early to see. Zero if the stamp is newer than `now_ns`; the largest value
-  // if nothing was ever proven.
+  // Read this before looking up keys, never after: an age read later could vouch for a change that
+  // the look-up was too early to see. Returns zero if the stamp is newer than `now_ns`, and the
+  // largest value if nothing was ever proven.
   [[nodiscard]] std::int64_t age_ns(std::int64_t now_ns) const {
     const std::int64_t proven = proven_ns_.load(std::memory_order_acquire);
     if (proven == kNever) return std::numeric_limits<std::int64_t>::max();

@@ -1,8 +1,8 @@
-// What many rows have in common stands in memory once: scope sets and tenants.
+// Scope sets and tenants, stored once for all rows that share them.
 //
-// Both belong to one KeySetWriter and count their users, the records that hold them. Readers reach
-// them through records only; a record counts as a user until no reader can hold it, so what has no
-// user has no reader.
+// Both belong to one KeySetWriter and count their users: the records that reference them. Readers
+// reach them only through records. A record counts as a user until no reader can hold it, so an
+// object without users has no readers.
 #pragma once
 
 #include <tsl/robin_map.h>
@@ -19,17 +19,16 @@ namespace latchkey {
 
 class ScopeSets {
  public:
-  // The order of `names` is kept for the answer. A set that no record holds lives until the next
-  // sweep().
+  // Keeps the order of `names` for answers. A set without users lives until the next sweep().
   [[nodiscard]] const ScopeSet* intern(const std::vector<std::string>& names);
-  // Rows spell few sets in few ways, so parsing is needed only where find() returns null. `text` is
-  // how a row spells the set, exactly, and may mean nothing else for as long as it is remembered.
+  // Caches parsed spellings: rows spell few sets in few ways, so only a null from find() requires
+  // parsing. `text` is the row's exact spelling and must keep this meaning while it is cached.
   void remember(std::string_view text, const ScopeSet* set);
   [[nodiscard]] const ScopeSet* find(std::string_view text) const;
-  // Texts will be read in another way.
+  // Call when the meaning of texts changes.
   void forget_texts() { spellings_.clear(); }
-  // Drops the sets without users, once their number has doubled: the cost stays constant for each
-  // set made.
+  // Drops sets without users once the number of sets has doubled, so that the cost per new set is
+  // constant.
   void sweep();
   [[nodiscard]] std::size_t size() const { return sets_.size(); }
 
@@ -47,12 +46,12 @@ class ScopeSets {
 
 class Tenants {
  public:
-  // They stand in `slab`, which is the records'.
+  // Tenants are allocated in `slab`, which the records also use.
   explicit Tenants(Slab& slab) : slab_(slab) {}
 
-  // For a record that is made right away.
+  // The caller creates a record with the result at once.
   [[nodiscard]] const SharedClaim* intern(std::string_view tenant);
-  // A user is gone; the last one takes the tenant along.
+  // A user was destroyed; the last one also frees the tenant.
   void released(const SharedClaim* tenant);
   [[nodiscard]] std::size_t size() const { return tenants_.size(); }
   [[nodiscard]] std::size_t index_bytes() const { return tenants_.bytes(); }

@@ -11,14 +11,14 @@ namespace latchkey {
 namespace {
 
 constexpr std::uint64_t kEmpty = 0;
-constexpr std::uint64_t kTombstone = 1;  // no record stands at address 1
+constexpr std::uint64_t kTombstone = 1;  // no record has address 1
 constexpr int kAddressBits = 48;         // user addresses on x86-64 and arm64 fit
 constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kAddressBits) - 1;
 
 constexpr std::size_t kSegmentSlotsMin = 8;
 constexpr unsigned kDepthMax = 32;  // bits of the hash that choose a segment
 
-// Never zero, so that neither an empty word nor a tombstone has anybody's tag.
+// Never zero, so that neither an empty word nor a tombstone matches any tag.
 std::uint64_t tag_of(std::uint64_t hash) {
   return (hash << 32 & ~kAddressMask) | std::uint64_t{1} << 63;
 }
@@ -36,7 +36,7 @@ const Record* record_of(std::uint64_t word) {
 
 bool is_record(std::uint64_t word) { return (word & kAddressMask) > kTombstone; }
 
-// The entry of a directory with 2^depth of them. Two shifts, because one by 64 is undefined.
+// Index in a directory of 2^depth entries. Two shifts, because a shift by 64 is undefined.
 std::size_t entry_of(std::uint64_t hash, unsigned depth) { return hash >> 1 >> (63 - depth); }
 
 bool overfull(std::size_t used, std::size_t slots) {
@@ -49,15 +49,15 @@ std::size_t slots_holding(std::size_t keys) {
   return slots;
 }
 
-// For so many keys and a third more, so that moving them pays for a while.
+// Slots for `keys` and a third more, so that the next move is not needed soon.
 std::size_t slots_for(std::size_t keys) { return slots_holding(keys + keys / 3); }
 
 }  // namespace
 
 // [8 bits: depth | 8 bits: log2 of the number of words | 48 bits: address]
 //
-// A segment's depth is the number of the hash's highest bits that its keys have in common: in a
-// directory of depth D, 2^(D - depth) entries lead to it. A directory's depth is its log2.
+// A segment's depth is the number of highest hash bits that all its keys share: in a directory of
+// depth D, 2^(D - depth) entries point to it. A directory's depth is the log2 of its size.
 struct KeyMap::Table {
   std::uint64_t packed;
 
@@ -71,12 +71,12 @@ struct KeyMap::Table {
   [[nodiscard]] unsigned depth() const { return static_cast<unsigned>(packed >> 56); }
 };
 
-// One look-up on its way through a segment.
+// The state of one look-up within a segment.
 class KeyMap::Probe {
  public:
   Probe() = default;
   Probe(const Table& directory, std::uint64_t hash) : tag_(tag_of(hash)) {
-    // R2 of quiescence.h: it leads to a segment that may be retired.
+    // R2 of quiescence.h: the entry points to a segment that may be retired.
     const Table segment{directory.words()[entry_of(hash, directory.depth())].load()};
     words_ = segment.words();
     mask_ = static_cast<std::uint32_t>(segment.mask());
@@ -85,12 +85,13 @@ class KeyMap::Probe {
   }
   void prefetch() const { __builtin_prefetch(&words_[slot_]); }
 
-  // The next record whose tag agrees, or null: one that is the key's own, or (1 in 32768) is not.
+  // Returns the next record with a matching tag, or null. A match is the key's record, or (1 in
+  // 32768) another one.
   const Record* next() {
-    // The count makes it wait-free: a writer that puts words ahead of us for ever would find us
-    // gone after one round. The key's word, had it been there all the time, would have been met.
+    // The count makes the loop wait-free: it ends after one round even if a writer keeps inserting
+    // words ahead of it. A round visits the key's word if the word was present all the time.
     while (left_-- > 0) {
-      const std::uint64_t word = words_[slot_].load();  // R2: it leads to a record
+      const std::uint64_t word = words_[slot_].load();  // R2: points to a record
       slot_ = (slot_ + 1) & mask_;
       if (has_tag(word, tag_)) return record_of(word);
       if (word == kEmpty) break;
@@ -98,14 +99,14 @@ class KeyMap::Probe {
     left_ = 0;
     return nullptr;
   }
-  // `candidate` came from next(); looks on until one has the digest.
+  // Starts with `candidate`, a result of next(); continues until a record has the digest.
   const Record* settle(const Record* candidate, const Digest& digest) {
     while (candidate != nullptr && !(candidate->digest() == digest)) candidate = next();
     return candidate;
   }
 
  private:
-  // Not initialised by default: a batch has room for 64 of them, and clearing that takes time.
+  // Uninitialised by default: a batch has room for 64 probes, and clearing them takes time.
   const Word* words_;
   std::uint64_t tag_;
   std::uint32_t mask_;
@@ -116,14 +117,14 @@ class KeyMap::Probe {
 // ---- readers
 
 const Record* KeyMap::find(const Digest& digest) const {
-  Probe probe(Table{directory_.load()}, hash_of(digest));  // R2: it leads to a directory
+  Probe probe(Table{directory_.load()}, hash_of(digest));  // R2: points to a directory
   return probe.settle(probe.next(), digest);
 }
 
-// Three passes, each of which waits for what the one before has asked the memory for.
+// Three passes; each prefetches the memory that the next one reads.
 void KeyMap::find(std::span<const Digest> digests, std::span<const Record*> found) const {
   assert(digests.size() <= kBatchMax && found.size() >= digests.size());
-  // Plain arrays: the library's checks at each index would cost a tenth of a look-up.
+  // Plain arrays: index checks of the standard library would cost a tenth of a look-up.
   std::uint64_t hashes[kBatchMax];
   Probe probes[kBatchMax];
   const Record** const candidates = found.data();
@@ -156,16 +157,16 @@ std::uint64_t KeyMap::hash_of(const Digest& digest) const {
   return hash;
 }
 
-// The writer's loads are relaxed: it reads back its own stores, which no other thread makes. So are
-// its stores into memory that is not published yet: the store that publishes it orders them.
+// The writer's loads are relaxed: it reads its own stores, and no other thread stores here. Its
+// stores into unpublished memory are relaxed too: the publishing store orders them.
 
-// Where a digest stands, or could.
+// The position of a digest, or the position for inserting it.
 struct KeyMap::Place {
   std::uint64_t hash = 0;
   Table segment{};
-  Word* word = nullptr;       // its own; null: it has none
-  Word* successor = nullptr;  // of its own
-  Word* free_word = nullptr;  // where a new one could go, if it has none
+  Word* word = nullptr;       // the digest's word; null: none
+  Word* successor = nullptr;  // the word after `word`
+  Word* free_word = nullptr;  // the word for an insertion, if `word` is null
   [[nodiscard]] const Record* record() const {
     return record_of(word->load(std::memory_order_relaxed));
   }
@@ -180,7 +181,7 @@ KeyMap::Place KeyMap::locate(const Digest& digest) const {
   Word* const words = place.segment.words();
   const std::size_t mask = place.segment.mask();
   const std::uint64_t tag = tag_of(place.hash);
-  // Ends: half of the words are empty.
+  // Terminates: at least half of the words are empty.
   for (std::size_t slot = place.hash & mask;; slot = (slot + 1) & mask) {
     const std::uint64_t word = words[slot].load(std::memory_order_relaxed);
     if (word <= kTombstone && place.free_word == nullptr) place.free_word = &words[slot];
@@ -216,7 +217,8 @@ const Record* KeyMap::insert(const Record* record) {
   } else {
     ++usage.used;
   }
-  // Sequentially consistent includes release: whoever loads the word finds the record complete.
+  // Sequentially consistent includes release: a thread that loads the word sees the complete
+  // record.
   place.free_word->store(word_of(place.hash, record));
   return nullptr;
 }
@@ -234,19 +236,19 @@ const Record* KeyMap::erase(const Digest& digest) {
   const Place place = locate(digest);
   if (place.word == nullptr) return nullptr;
   const Record* old = place.record();
-  // A probe that would end at the next word anyway needs no tombstone to be led past this one.
+  // A probe that ends at the next word needs no tombstone here.
   const bool last = place.successor->load(std::memory_order_relaxed) == kEmpty;
-  place.word->store(last ? kEmpty : kTombstone);  // W1, likewise
+  place.word->store(last ? kEmpty : kTombstone);  // W1 for the old record, which the caller retires
   Usage& usage = usage_of(place.hash);
   --usage.live;
   --size_;
-  reserved_slots_ = 0;  // or a segment that is made smaller here would grow back by its next key
+  reserved_slots_ = 0;  // otherwise a segment that shrinks here would grow back with its next key
   if (last) {
     --usage.used;
   } else {
     ++tombstones_;
   }
-  // A sixteenth is in use: give the rest back.
+  // Shrinks the segment when less than a sixteenth is in use.
   if (place.segment.size() > kSegmentSlotsMin &&
       usage.live * std::size_t{16} < place.segment.size()) {
     move(place.hash, place.segment.depth());
@@ -268,7 +270,7 @@ void KeyMap::reserve(std::size_t keys) {
   retire(old_segment);
 }
 
-// Of a map without keys: each entry leads to a smallest segment of its own.
+// For a map without keys: each entry gets its own segment of minimum size.
 KeyMap::Table KeyMap::make_directory(unsigned depth) {
   const Table directory = make_table(std::size_t{1} << depth, depth);
   for (std::size_t i = 0; i < directory.size(); ++i) {
@@ -289,14 +291,14 @@ KeyMap::Table KeyMap::make_table(std::size_t words, unsigned depth) {
           reinterpret_cast<std::uint64_t>(memory)};
 }
 
-// In the segment of `hash`, for one key more.
+// Makes room for one more key in the segment of `hash`.
 void KeyMap::make_room(std::uint64_t hash) {
   const Table directory{directory_.load(std::memory_order_relaxed)};
   const Table segment{
       directory.words()[entry_of(hash, directory.depth())].load(std::memory_order_relaxed)};
   const unsigned depth = segment.depth();
-  // Digests whose hashes agree in their highest bits do not come apart by splitting: before the
-  // directory outgrows what it leads to, a segment grows beyond its usual size instead.
+  // Splitting does not separate digests whose hashes agree in their highest bits. Once the
+  // directory has more than four entries per segment, a segment exceeds its usual size instead.
   const bool splits =
       depth < directory.depth() || (depth < kDepthMax && directory.size() <= 4 * segments_);
   if (slots_for(usage_of(hash).live + std::size_t{1}) <= segment_slots_ || !splits) {
@@ -306,20 +308,20 @@ void KeyMap::make_room(std::uint64_t hash) {
   move(hash, depth + 1);
 }
 
-// Replaces the segment of `hash` by one, or by two of a greater depth, without tombstones and of
-// the size that fits.
+// Replaces the segment of `hash` by one segment, or by two of greater depth, without tombstones and
+// with a fitting size.
 void KeyMap::move(std::uint64_t hash, unsigned depth) {
   const Table directory{directory_.load(std::memory_order_relaxed)};
   const Table old{
       directory.words()[entry_of(hash, directory.depth())].load(std::memory_order_relaxed)};
   const std::size_t halves = std::size_t{1} << (depth - old.depth());
   assert(halves <= 2);
-  // The hash that stands for each half: it differs in the last bit of the depth.
+  // The hashes that represent the two halves differ in the last bit of the depth.
   const std::uint64_t bit = halves == 2 ? std::uint64_t{1} << (64 - depth) : 0;
   const Usage before = usage_of(hash);
   tombstones_ -= before.used - before.live;
 
-  // What moves, and where its hash sends it: read in batches, because most of it is in no cache.
+  // The records to move and their hashes; read in batches, because most are in no cache.
   std::vector<std::pair<std::uint64_t, const Record*>> moved;
   moved.reserve(before.live);
   for (std::size_t i = 0; i < old.size(); ++i) {
@@ -362,8 +364,9 @@ void KeyMap::move(std::uint64_t hash, unsigned depth) {
   retire(old);
 }
 
-// Every entry of the segment's keys. A reader may find the old segment by one and the new one by
-// another: both say the same until all of them are stored, and only then is anything changed.
+// Stores every directory entry of the segment. Meanwhile a reader may find the old segment through
+// one entry and the new one through another. Both have the same contents until all entries are
+// stored; the writer changes keys only afterwards.
 void KeyMap::publish(std::uint64_t hash, const Table& segment, Usage usage) {
   const Table directory{directory_.load(std::memory_order_relaxed)};
   const unsigned shared_bits = directory.depth() - segment.depth();
@@ -388,7 +391,7 @@ void KeyMap::double_directory() {
   retire(old);
 }
 
-// After it was unlinked.
+// Call after unlinking.
 void KeyMap::retire(const Table& table) {
   retired_.push_back({quiescence_.stamp(), table.words(), table.size() * sizeof(Word)});
   retired_bytes_ += retired_.back().bytes;

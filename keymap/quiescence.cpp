@@ -50,7 +50,7 @@ std::optional<StallWatch::Stall> StallWatch::look(const Quiescence& quiescence,
   }
   if (!waiting_ || now_ns - since_ns_ < kLimitNs) return std::nullopt;
   Stall stall{quiescence.holders_of(*waiting_), now_ns - since_ns_};
-  if (stall.readers.empty()) return std::nullopt;  // its section has just ended
+  if (stall.readers.empty()) return std::nullopt;  // the section has just ended
   return stall;
 }
 

@@ -18,7 +18,7 @@ std::size_t identity_size(const RecordFacts& facts) {
   return claim_size(facts.key_id) + claim_size(facts.subject) + claim_size(facts.tenant);
 }
 
-// What an answer adds to the row's own claims: source, expiry and scopes.
+// Size of the claims that an answer adds to the row's own: source, expiry and scopes.
 std::size_t answer_extra_size(const RecordFacts& facts, std::size_t source_name_size) {
   return LATCHKEY_CLAIM_BYTES + source_name_size + LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t) +
          (facts.scopes != nullptr ? facts.scopes->claim.size() : 0);
@@ -29,7 +29,7 @@ std::string_view value_of(Bytes claim) {
           load_le<std::uint16_t>(claim.data() + 1)};
 }
 
-// Is `claim` (empty: none) what `value` would be encoded as?
+// True if `claim` (empty: none) is the encoding of `value`.
 bool carries(Bytes claim, const std::optional<std::string_view>& value) {
   return value ? !claim.empty() && value_of(claim) == *value : claim.empty();
 }

@@ -1,12 +1,11 @@
-// One row of a key table, as answers need it.
+// One row of a key table, in the form that answers need.
 //
-// A record is immutable from the moment that readers can see it; a change makes a new one. Its
-// claims are encoded when it is built, so that a verdict copies bytes instead of building them.
-// What many rows have in common (a scope set, a tenant) stands once and is pointed to. A record
-// never holds a key, only the key's digest.
+// A record is immutable once readers can see it; a change makes a new record. Claims are encoded
+// when the record is built, so that a verdict only copies bytes. Scope sets and tenants are stored
+// once and shared by pointer. A record never contains a key, only the key's digest.
 //
-// Layout. The first 64 bytes hold all that a verdict is made of. What only some rows have, and what
-// only the answer needs, stands behind: claims, metadata, not-before.
+// Layout. The first 64 bytes hold everything that every verdict needs. Behind them stand the claims
+// and the fields that only some rows have: metadata or stands_for, not-before, row hash.
 #pragma once
 
 #include <atomic>
@@ -23,13 +22,13 @@
 
 namespace latchkey {
 
-// What the row says of itself, time aside.
+// The state that the row's columns give, times aside.
 enum class RowState : std::uint8_t { kActive, kRevoked, kDisabled, kDeleted };
 
-// A distinct set of scopes, shared by all the records that hold it.
+// A distinct set of scopes, shared by all records that hold it.
 struct ScopeSet {
   std::vector<std::string> sorted;
-  std::vector<std::uint8_t> claim;  // encoded, in the order in which the row lists them
+  std::vector<std::uint8_t> claim;  // encoded, in the order of the row
   mutable std::size_t users = 0;    // living records that hold it; only the writer counts
 
   [[nodiscard]] bool holds(std::string_view scope) const;
@@ -56,7 +55,7 @@ class SharedClaim {
   std::uint32_t length_;
 };
 
-// Everything that a record is made of. Views need to live only as long as the call.
+// The data from which a record is made. The views need to live only during the call.
 struct RecordFacts {
   Digest digest{};
   RowState state = RowState::kDisabled;
@@ -66,26 +65,26 @@ struct RecordFacts {
   std::optional<std::string_view> subject;
   std::optional<std::string_view> tenant;
   std::optional<std::string_view> metadata;
-  const ScopeSet* scopes = nullptr;  // null: the table knows no scopes
-  std::uint64_t row_hash = 0;        // of the row as it was read, for RowSums; zero: not known
-  bool id_is_made_up = false;        // `key_id` is not the row's, which is too long for an answer
-  // Of a refusal that is made up because several rows hold the digest: their ids, a zero byte
-  // between two. It has no metadata.
+  const ScopeSet* scopes = nullptr;  // null: the table has no scopes
+  std::uint64_t row_hash = 0;        // hash of the row as read, for RowSums; zero: unknown
+  bool id_is_made_up = false;        // the row's own id is too long for an answer
+  // For a refusal that represents several rows with the same digest: their ids, separated by zero
+  // bytes. Excludes metadata.
   std::optional<std::string_view> stands_for;
 
-  // Metadata aside, does what the row says of itself fit an answer (LATCHKEY_CLAIMS_BYTES_MAX)?
+  // True if the claims without metadata fit into an answer (LATCHKEY_CLAIMS_BYTES_MAX).
   [[nodiscard]] bool claims_fit(std::size_t source_name_size) const;
-  // Does it with the metadata?
+  // True if the claims with metadata fit.
   [[nodiscard]] bool metadata_fits(std::size_t source_name_size) const;
 };
 
 class Record {
  public:
-  // One block of `slab`. The facts' claims must fit (see RecordFacts); `tenant` is the facts' own,
-  // interned, or null.
+  // Allocates one block of `slab`. The claims must fit (see RecordFacts). `tenant` is the interned
+  // tenant of `facts`, or null.
   [[nodiscard]] static const Record* make(Slab& slab, const RecordFacts& facts,
                                           const SharedClaim* tenant);
-  // Nobody may look at it any more. What it shared is one user poorer.
+  // No reader may hold the record. Decrements the user counts of its scope set and tenant.
   static void destroy(Slab& slab, const Record* record);
 
   Record(const Record&) = delete;
@@ -101,31 +100,32 @@ class Record {
   [[nodiscard]] std::uint64_t row_hash() const {
     return (extras_ & kHasRowHash) != 0 ? stored_row_hash() : 0;
   }
-  // Null: the row names none.
+  // Null if the row has no tenant.
   [[nodiscard]] const SharedClaim* tenant() const { return tenant_; }
-  // Encoded claims: key_id, then subject where the row has one.
+  // Encoded claims: key_id, then the subject if the row has one.
   [[nodiscard]] Bytes claims() const { return {tail(), claims_length_}; }
-  // Encoded metadata claim; empty where there is none.
+  // Encoded metadata claim; empty if there is none.
   [[nodiscard]] Bytes metadata() const;
   [[nodiscard]] std::string_view key_id() const;
-  // Nothing, unless this is no row but a refusal made up for several (see RecordFacts).
+  // The ids that a refusal represents (see RecordFacts); nullopt for a row.
   [[nodiscard]] std::optional<std::string_view> stands_for() const;
-  // Does a record of these facts say the same (scope sets compared by identity: they are interned)?
+  // True if a record made of `facts` would be equal (scope sets are interned and compared by
+  // pointer).
   [[nodiscard]] bool says(const RecordFacts& facts) const;
   [[nodiscard]] std::size_t allocated_bytes() const;
 
-  // Brings what stands behind the first cache line into the cache while something else is done: the
-  // claims, and for records that begin in the middle of a line, half of what a verdict is made of.
+  // Prefetches the bytes behind the first 64: the claims, and for a record that begins in the
+  // middle of a cache line, the second half of its fixed part.
   void prefetch_rest() const { __builtin_prefetch(tail()); }
 
-  // The writer's mark of the last load that saw this row. Readers never look at it, so it may
-  // change while they read the rest.
+  // The writer's mark of the last load that saw this row. Readers never read it, so it may change
+  // while they read other fields.
   void mark(std::uint8_t load) const { load_mark_ = load; }
   [[nodiscard]] std::uint8_t load_mark() const { return load_mark_; }
 
-  // The tick in which a use of this key was last noted (keymap/use_log.h); 0: none was. The only
-  // thing here that readers write, at most once a tick each. Relaxed: it says nothing of anything
-  // else, and whoever misses another's store only notes the same use twice.
+  // The tick of the last noted use of this key (keymap/use_log.h); 0: none. The only field that
+  // readers write, at most once per tick each. Relaxed, because it orders nothing else; a reader
+  // that misses another reader's store notes the same use twice.
   void note_used(std::uint32_t tick) const { used_tick_.store(tick, std::memory_order_relaxed); }
   [[nodiscard]] std::uint32_t used_tick() const {
     return used_tick_.load(std::memory_order_relaxed);
@@ -144,7 +144,7 @@ class Record {
   }
   [[nodiscard]] std::int64_t stored_not_before() const;
   [[nodiscard]] std::uint64_t stored_row_hash() const;
-  // The encoded claim behind the identity, if there is one: metadata, or whom it stands for.
+  // The encoded claim behind the identity claims, if any: metadata, or the ids of stands_for.
   [[nodiscard]] Bytes extra() const;
 
   Digest digest_;

@@ -1,8 +1,8 @@
-// What a table holds, in 4096 pairs of numbers: a digest that does not depend on the order of rows.
+// A summary of a table in 4096 pairs of numbers, independent of the order of rows.
 //
-// Each row has a 64-bit hash of all that matters of it (loader/audit.h says of what). Its lowest
-// bits choose a bucket, so that two digests that differ also say where to look. Sums wrap around.
-#pragma once
+// Each row has a 64-bit hash of its relevant columns (loader/audit.h defines them). The hash's
+// lowest bits select a bucket, so a difference between two summaries also shows where to look. Sums
+// wrap around.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,11 +1,11 @@
 // A set of pointers that grows in small steps.
 //
-// tsl::robin_set moves everything that it holds when it grows: among ten million rows the loader
-// would stand still for a second. So many small ones share the objects, chosen by the highest bits
-// of their hashes; a full one is split in two, as KeyMap's segments are.
+// tsl::robin_set moves all its elements when it grows: with ten million rows, the loader would
+// pause for a second. This set distributes objects over many small sets by the highest bits of
+// their hashes, and splits a full one in two, as KeyMap splits its segments.
 //
-// Buckets take 16 bytes (pointer, 32 bits of the hash, distance), 20 to 40 for each object. What is
-// compared is read from the object pointed to, so that an id costs no memory of its own.
+// A bucket takes 16 bytes (pointer, 32 bits of the hash, distance), which makes 20 to 40 bytes per
+// object. Keys are read from the objects themselves, so an id takes no extra memory.
 #pragma once
 
 #include <tsl/robin_set.h>
@@ -23,21 +23,21 @@
 
 namespace latchkey {
 
-// Where a tsl::robin_set, which does not tell, has its buckets: what it has allocated last. Good
-// for hints to the processor only: were it wrong, look-ups would be slower, nothing else.
+// The bucket array of a tsl::robin_set, which does not expose it: the last allocation made. Use
+// only for prefetching: a wrong value makes look-ups slower and has no other effect.
 struct Buckets {
   const std::byte* start = nullptr;
   std::size_t count = 0;
   std::size_t bytes_each = 0;
 
-  // The one where the search for such a hash begins; null while there is none. (The set's growth
-  // policy goes by powers of two.)
+  // The bucket where the search for `hash` begins; null if there are no buckets. (The set's growth
+  // policy uses powers of two.)
   [[nodiscard]] const std::byte* at(std::size_t hash) const {
     return count == 0 ? nullptr : start + (hash & (count - 1)) * bytes_each;
   }
 };
 
-// SlabAllocator for such a set; notes in `buckets`, which outlives it.
+// A SlabAllocator for the set's buckets; records them in `buckets`, which must outlive it.
 template <typename T>
 class BucketAllocator {
  public:
@@ -67,7 +67,7 @@ class BucketAllocator {
 };
 
 // `Hash` and `Equal` are transparent: they take a `const T*` or a key. Hashes have 64 random bits.
-// A shard of `kShardMax` objects is full; by default those are four fifths of 4096 buckets, 64 KiB.
+// A shard is full with `kShardMax` objects; the default is four fifths of 4096 buckets (64 KiB).
 template <typename T, typename Hash, typename Equal, std::size_t kShardMax = 3276>
 class ShardedSet {
  public:
@@ -77,8 +77,8 @@ class ShardedSet {
   [[nodiscard]] const T* find(const Key& key) const {
     return find(key, Hash()(key));
   }
-  // Many at once, as many results: what one look-up waits for in memory, the next ones wait for at
-  // the same time.
+  // Looks up many keys at once; found[i] receives the result for keys[i]. The cache misses of the
+  // look-ups overlap.
   template <typename Key>
   void find(std::span<const Key> keys, std::span<const T*> found) const {
     constexpr std::size_t kAtOnce = 64;
@@ -92,9 +92,8 @@ class ShardedSet {
       for (std::size_t i = 0; i < part.size(); ++i) found[from + i] = find(part[i], hashes[i]);
     }
   }
-  // For about so many objects that will be inserted: shards get their place at once and their
-  // memory with their first object, instead of both by moving objects again and again. Does nothing
-  // unless the set is new.
+  // Prepares for about `objects` insertions: shards are created at once and get their memory with
+  // their first object, which avoids repeated moves. Does nothing unless the set is new.
   void reserve(std::size_t objects) {
     if (owned_.size() > 1 || size_ > 0) return;
     depth_ = depth_for(objects, kShardMax, kDepthMax);
@@ -103,7 +102,8 @@ class ShardedSet {
     shards_.resize(std::size_t{1} << depth_);
     for (Shard*& shard : shards_) shard = make_shard(depth_);
   }
-  // Unless its equal is there: then that one stays and is returned. Null: inserted.
+  // Inserts `object` and returns null, unless the set contains an equal one: then it returns that
+  // one.
   const T* insert(const T* object) {
     const std::size_t hash = Hash()(object);
     if (shard_of(hash).set.size() >= kShardMax) split(hash);
@@ -114,12 +114,12 @@ class ShardedSet {
     ++size_;
     return nullptr;
   }
-  // Which is in the set.
+  // Requires that the set contains `object`.
   void erase(const T* object) {
     const std::size_t hash = Hash()(object);
     size_ -= shard_of(hash).set.erase(object, hash);
   }
-  // `fresh` takes the place of its equal `old`, which is in the set.
+  // Replaces `old`, which is in the set, by its equal `fresh`.
   void replace(const T* old, const T* fresh) {
     const std::size_t hash = Hash()(old);
     Set& set = shard_of(hash).set;
@@ -133,14 +133,14 @@ class ShardedSet {
       for (const T* object : shard->set) visit(object);
     }
   }
-  // The same in parts of some thousand objects, for walks that are interrupted. What is inserted in
-  // between may split a part: objects that move are then met twice, none that stays is missed.
+  // Visits one part of some thousand objects, for walks that are interrupted. An insertion during a
+  // walk may split a part: the walk then visits moved objects twice, but misses none that stays.
   [[nodiscard]] std::size_t parts() const { return owned_.size(); }
   template <typename Visit>
   void for_each_of_part(std::size_t part, Visit visit) const {
     for (const T* object : owned_[part]->set) visit(object);
   }
-  // In use.
+  // Bytes in use.
   [[nodiscard]] std::size_t bytes() const {
     return slab_.used_bytes() + shards_.capacity() * sizeof(void*) + owned_.size() * sizeof(Shard);
   }
@@ -153,11 +153,11 @@ class ShardedSet {
     }
     Buckets buckets;
     Set set;
-    unsigned depth = 0;  // highest bits of the hash that its objects have in common
+    unsigned depth = 0;  // number of highest hash bits that its objects share
   };
-  // Robin Hood hashing keeps probes short up to here.
+  // Robin Hood hashing keeps probes short up to this load.
   static constexpr float kLoadMax = 0.8F;
-  static constexpr unsigned kDepthMax = 32;  // the others choose buckets
+  static constexpr unsigned kDepthMax = 32;  // the other bits select buckets
 
   template <typename Key>
   [[nodiscard]] const T* find(const Key& key, std::size_t hash) const {
@@ -177,7 +177,7 @@ class ShardedSet {
 
   void split(std::size_t hash) {
     Shard& old = shard_of(hash);
-    // Objects whose hashes agree do not come apart by splitting: let the set grow instead.
+    // Splitting does not separate objects whose hashes agree; the set grows instead.
     const bool splits =
         old.depth < depth_ || (old.depth < kDepthMax && shards_.size() <= 4 * owned_.size());
     if (!splits) return;
@@ -204,17 +204,17 @@ class ShardedSet {
     const std::size_t first = entry_of(hash | bit) / entries * entries;
     for (std::size_t i = 0; i < entries; ++i) shards_[first + i] = upper;
   }
-  // What Hash reads of an object stands in its first two lines.
+  // Hash reads only the first two cache lines of an object.
   static void prefetch(const T* object) {
     __builtin_prefetch(object);
     __builtin_prefetch(reinterpret_cast<const char*>(object) + 64);
   }
 
-  Slab slab_;  // before whatever stands in it
+  Slab slab_;  // declared before the members allocated in it
   std::vector<std::unique_ptr<Shard>> owned_;
   std::vector<Shard*> shards_;
   unsigned depth_ = 0;
-  std::size_t reserved_ = 0;  // objects that a shard makes room for when it gets its first
+  std::size_t reserved_ = 0;  // initial capacity of a shard that gets its first object
   std::size_t size_ = 0;
 };
 

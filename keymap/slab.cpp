@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <new>
 
-// AddressSanitizer knows of malloc's blocks only. It is told of ours, so that a reader who holds a
-// freed record is caught.
+// AddressSanitizer tracks only malloc's blocks. These macros mark slab blocks, so that it detects a
+// reader of a freed record.
 #if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define __SANITIZE_ADDRESS__ 1
@@ -27,11 +27,11 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kPage = 4096;
-// Chunks grow with what is held already: a source of ten keys does not take megabytes, and one of
-// ten million does not take thousands of mappings.
+// Chunks grow with the memory already mapped: a source of ten keys does not take megabytes, and one
+// of ten million does not take thousands of mappings.
 constexpr std::size_t kChunkMin = std::size_t{64} << 10;
 constexpr std::size_t kChunkMax = std::size_t{8} << 20;
-constexpr std::size_t kLinearMax = 256;  // up to here, sizes are the multiples of 32
+constexpr std::size_t kLinearMax = 256;  // up to here, size classes are multiples of 32
 
 std::size_t round_up(std::size_t bytes, std::size_t step) {
   return (bytes + step - 1) / step * step;
@@ -44,14 +44,14 @@ std::byte* map_pages(std::size_t bytes) {
   return static_cast<std::byte*>(start);
 }
 
-// Begins at a huge page's boundary: only whole huge pages can be backed by one.
+// Aligned to a huge page, because only whole huge pages can be backed by one.
 std::byte* map_huge_pages(std::size_t bytes) {
   std::byte* const start = map_pages(bytes + kHugePage);
   const std::size_t before =
       (kHugePage - reinterpret_cast<std::uintptr_t>(start) % kHugePage) % kHugePage;
   if (before > 0) munmap(start, before);
   munmap(start + before + bytes, kHugePage - before);
-  madvise(start + before, bytes, MADV_HUGEPAGE);  // a kernel without them ignores it
+  madvise(start + before, bytes, MADV_HUGEPAGE);  // kernels without huge pages ignore it
   return start + before;
 }
 
@@ -78,7 +78,7 @@ Slab::~Slab() {
 }
 
 std::byte* Slab::map(std::size_t bytes) {
-  // First, so that what is mapped is never forgotten.
+  // Reserves first, so that no mapping can be lost if push_back() throws.
   if (mappings_.size() == mappings_.capacity()) mappings_.reserve(2 * mappings_.size() + 1);
   std::byte* const start = bytes % kHugePage == 0 ? map_huge_pages(bytes) : map_pages(bytes);
   mappings_.push_back({start, bytes});
@@ -103,7 +103,7 @@ void* Slab::allocate(std::size_t bytes) {
     if (fresh_bytes_ < size) {
       const std::size_t chunk = std::clamp(std::bit_ceil(mapped_bytes_ / 2), kChunkMin, kChunkMax);
       const std::size_t fresh_bytes = std::max(chunk, std::bit_ceil(size));
-      fresh_ = map(fresh_bytes);  // throws, and then nothing has changed
+      fresh_ = map(fresh_bytes);  // if it throws, nothing has changed
       fresh_bytes_ = fresh_bytes;
       ASAN_POISON_MEMORY_REGION(fresh_, fresh_bytes_);
     }

@@ -1,13 +1,14 @@
-// Memory for records and the map's segments: packed, and in huge pages.
+// Allocates records and map segments, packed and in huge pages.
 //
-// Why not malloc. A look-up among millions of keys goes to two places that are in no cache. In
-// pages of 4 KiB each of them costs a walk through the page tables besides: among ten million keys
-// look-ups take 1.6 times as long as in pages of 2 MiB (ARCHITECTURE.md). malloc
-// uses huge pages only where the machine gives them to everybody, and adds a header of 8 bytes to
-// each block. And 32-byte alignment puts a record's digest into one cache line.
+// Why not malloc. A look-up among millions of keys reads two places that are in no cache. With
+// pages of 4 KiB, each read also needs a page-table walk: among ten million keys, look-ups take 1.6
+// times as long as with pages of 2 MiB (ARCHITECTURE.md). malloc uses huge pages only if the
+// machine enables them for all processes, and adds a header of 8 bytes to each block. Alignment to
+// 32 bytes also places a record's digest within one cache line.
 //
-// One thread allocates and frees. A freed block is kept for the next one of its size; everything
-// goes back to the system with the Slab. So memory follows the peak of what was held, not what
+// One thread allocates and frees. A freed block is kept for the next allocation of its size; the
+// Slab returns all memory to the system when it is destroyed. Memory use therefore follows the peak
+// and does not grow with turnover.
 // comes and goes.
 #pragma once
 
@@ -22,23 +23,23 @@ class Slab {
   static constexpr std::size_t kAlignment = 32;
 
   Slab() = default;
-  // Whatever was not freed goes with it; nothing is destroyed.
+  // Unmaps all memory, including blocks not freed, without calling destructors.
   ~Slab();
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  // Throws std::bad_alloc. The memory is not cleared.
+  // Throws std::bad_alloc. The memory is uninitialised.
   [[nodiscard]] void* allocate(std::size_t bytes);
-  // `bytes` as given to allocate().
+  // `bytes` is the size passed to allocate().
   void free(void* block, std::size_t bytes) noexcept;
 
-  // Taken from the system, whether in use or kept.
+  // Memory mapped from the system: in use or kept for reuse.
   [[nodiscard]] std::size_t mapped_bytes() const { return mapped_bytes_; }
   // In use, rounding included.
   [[nodiscard]] std::size_t used_bytes() const { return used_bytes_; }
 
-  // What a block of so many bytes takes. Up to 1 MiB there are four sizes to each doubling, so that
-  // rounding wastes at most a fifth, or 31 bytes; beyond, whole pages, and from 2 MiB on huge ones.
+  // Size of a block after rounding. Up to 1 MiB there are four sizes per doubling, so that rounding
+  // wastes at most a fifth, or 31 bytes; above, whole pages, and huge pages from 2 MiB on.
   [[nodiscard]] static std::size_t rounded(std::size_t bytes);
 
  private:
@@ -49,21 +50,21 @@ class Slab {
   struct FreeBlock {
     FreeBlock* next;
   };
-  static constexpr std::size_t kSharedMax = std::size_t{1} << 20;  // larger ones are mapped alone
-  static constexpr std::size_t kClasses = 56;                      // of sizes up to kSharedMax
+  static constexpr std::size_t kSharedMax = std::size_t{1} << 20;  // larger ones get their own mapping
+  static constexpr std::size_t kClasses = 56;                      // size classes up to kSharedMax
 
   static std::size_t size_class(std::size_t rounded_bytes);
   std::byte* map(std::size_t bytes);
 
   std::array<FreeBlock*, kClasses> free_{};
-  std::byte* fresh_ = nullptr;  // the part of the last chunk that was never used
+  std::byte* fresh_ = nullptr;  // the unused part of the last chunk
   std::size_t fresh_bytes_ = 0;
   std::vector<Mapping> mappings_;
   std::size_t mapped_bytes_ = 0;
   std::size_t used_bytes_ = 0;
 };
 
-// For the standard library's containers and those like them; the slab outlives them.
+// An allocator for standard containers; the slab must outlive them.
 template <typename T>
 class SlabAllocator {
  public:

@@ -1,14 +1,15 @@
-// Which keys were used: from the workers that answer to the loader that writes it down.
+// Passes key uses from workers, which answer requests, to the loader, which writes them to the
+// table.
 //
-// Laws. A worker neither waits nor allocates for it, and shares no counter. Each worker has a ring
-// of its own for each source whose table wants to know, with that worker at one end and the
-// source's loader at the other. Time is cut into ticks as long as what passes between two writings
-// to the table: a key costs one place in a ring and one store to its record in each tick in which
-// it is used, and one comparison for each further use. Where a ring is full the record is left as
-// it was, so that the next use tries again; that is counted.
+// Laws. A worker neither waits nor allocates here, and shares no counter. For each source that
+// records uses, each worker has its own ring; the worker pushes and the source's loader pops. Time
+// is divided into ticks as long as the interval between two writes to the table. In each tick in
+// which a key is used, it costs one place in a ring and one store to its record, and each further
+// use costs one comparison. If a ring is full, the record stays unmarked, so that the next use
+// tries again; these uses are counted.
 //
-// What is lost is known: a key's time is right to a tick, and uses that wait when the process dies
-// are never written.
+// Known losses: a key's time is exact to one tick, and uses still queued when the process dies are
+// never written.
 #pragma once
 
 #include <atomic>
@@ -33,12 +34,12 @@ struct UseMoment {
 
 class UseClock {
  public:
-  // Where no source wants to know.
+  // For configurations in which no source records uses.
   UseClock() = default;
   explicit UseClock(std::chrono::microseconds resolution) : resolution_us_(resolution.count()) {}
 
-  // Ticks are only compared for equality, so a clock that is set back begins another tick. 32 bits
-  // of them last for a century; 0 is no tick.
+  // Ticks are compared only for equality, so setting the clock back starts another tick. 32 bits of
+  // ticks last for a century; 0 is not a tick.
   [[nodiscard]] UseMoment at(std::int64_t real_us) const {
     if (resolution_us_ == 0) return {};
     return {real_us, static_cast<std::uint32_t>(1 + real_us / resolution_us_)};
@@ -48,43 +49,43 @@ class UseClock {
   std::int64_t resolution_us_ = 0;
 };
 
-// The digest, and not the record: by the time that it is looked at, the record may have been freed.
+// Holds the digest, not the record, because the record may be freed before the loader reads it.
 struct Use {
   Digest digest;
   std::int64_t real_us;
 };
 
-// Of one source.
+// The uses of one source's keys.
 class UseLog {
  public:
-  // Of one ring: 320 KiB.
+  // Places per ring: 320 KiB.
   static constexpr std::size_t kRoom = 8192;
 
   explicit UseLog(std::size_t workers);
   UseLog(const UseLog&) = delete;
   UseLog& operator=(const UseLog&) = delete;
 
-  // Before any worker runs. `wake` is called by workers, once in kRoom / 2 uses: it must not block.
+  // Call before any worker runs. Workers call `wake` once per kRoom / 2 uses; it must not block.
   void on_half_full(std::function<void()> wake) { wake_ = std::move(wake); }
 
-  // ---- a worker, inside the ReadSection that the record was found in
+  // ---- a worker, inside the ReadSection that found the record
 
-  // The holder of this key was let in.
+  // The holder of this key was admitted.
   void note(std::size_t worker, const Record& record, const UseMoment& moment) {
     if (record.used_tick() != moment.tick) push(*rings_[worker], record, moment);
   }
 
   // ---- the loader
 
-  // Calls `take` for each use that waits.
+  // Calls `take` for each queued use.
   template <typename Take>
   void take(Take take) {
     for (const auto& ring : rings_) ring->uses.consume_all(take);
   }
-  // Is a ring half full?
+  // True if a ring is half full.
   [[nodiscard]] bool crowded() const;
 
-  // Anybody: uses that found their ring full.
+  // Any thread: number of uses that found their ring full.
   [[nodiscard]] std::uint64_t deferred() const;
 
  private:

@@ -10,15 +10,15 @@
 
 #include "keys/sha256_pair.h"
 
-// Header-only, so that the constant length of 32 bytes is compiled in.
+// Header-only, so that the compiler sees the constant length of 32 bytes.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 namespace latchkey {
 
 // The SHA256_* functions work on a plain struct that can be copied and kept on the stack. OpenSSL 3
-// calls them deprecated in favour of EVP, whose contexts cost an allocation and five times the time
-// of hashing a short key; OPENSSL_API_COMPAT in CMakeLists.txt says that we know.
+// deprecates them in favour of EVP, whose contexts cost an allocation and five times the time of
+// hashing a short key. OPENSSL_API_COMPAT in CMakeLists.txt silences the deprecation.
 Digest sha256(std::string_view text) {
   Digest digest;
   SHA256_CTX context;
@@ -30,7 +30,7 @@ Digest sha256(std::string_view text) {
 
 namespace {
 
-constexpr std::size_t kPart = 64;  // texts at a time
+constexpr std::size_t kPart = 64;  // texts per part
 
 // Splits both spans into parts that fit the stack.
 template <typename Finish>
@@ -101,7 +101,8 @@ namespace {
 struct SlotSecret {
   std::array<unsigned char, XXH3_SECRET_SIZE_MIN> bytes;
   SlotSecret() {
-    // Without randomness there is no defence against chosen collisions: better not to start.
+    // Without randomness there is no defence against chosen collisions, so the process must not
+    // start.
     if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) std::abort();
   }
 };

@@ -18,7 +18,7 @@ using nlohmann::json;
 
 // ---- JSON
 
-// One member of a JSON object: the only ones that anybody looks at.
+// A wanted member of the outermost JSON object. All other members are ignored.
 struct Member {
   enum class Kind { kAbsent, kNull, kText, kWhole, kReal, kOther };
 
@@ -29,7 +29,7 @@ struct Member {
   double real = 0;
 };
 
-// Fills in the members that are wanted, and passes over everything else without keeping it.
+// Reads the wanted members and skips all others without storing them.
 class MemberReader final : public json::json_sax_t {
  public:
   explicit MemberReader(std::span<Member> wanted) : wanted_(wanted) {}
@@ -82,7 +82,7 @@ class MemberReader final : public json::json_sax_t {
     named_ = nullptr;
     for (Member& member : wanted_) {
       if (member.name != name) continue;
-      if (member.kind != Member::Kind::kAbsent) return false;  // twice: which one counts?
+      if (member.kind != Member::Kind::kAbsent) return false;  // duplicate: ambiguous
       named_ = &member;
     }
     return true;
@@ -92,7 +92,8 @@ class MemberReader final : public json::json_sax_t {
   }
 
  private:
-  // A value begins; `taken_` is whose it is, if that is wanted. False outside of an object.
+  // Called when a value begins. Sets `taken_` to the value's wanted member, or to null. False
+  // outside of an object.
   bool take(Member::Kind kind) {
     taken_ = depth_ == 1 ? named_ : nullptr;
     if (taken_ != nullptr) taken_->kind = kind;
@@ -101,11 +102,11 @@ class MemberReader final : public json::json_sax_t {
 
   std::span<Member> wanted_;
   std::size_t depth_ = 0;
-  Member* named_ = nullptr;  // by the last name on the outermost level
+  Member* named_ = nullptr;  // the last name on the outermost level, if wanted
   Member* taken_ = nullptr;
 };
 
-// False if the text is no JSON object, or holds a wanted member twice.
+// False if the text is not a JSON object or contains a wanted member twice.
 bool read_members(std::string_view text, std::span<Member> wanted) {
   MemberReader reader(wanted);
   return json::sax_parse(text, &reader);
@@ -113,11 +114,12 @@ bool read_members(std::string_view text, std::span<Member> wanted) {
 
 // ---- claims
 
-constexpr double kSecondsMin = -9e12;  // microseconds of it still fit
-// 2200-01-01 00:00 UTC. What is beyond counts milliseconds, perhaps, and would never expire.
+constexpr double kSecondsMin = -9e12;  // still fits in microseconds
+// 2200-01-01 00:00 UTC. A later time is probably in milliseconds and would never expire.
 constexpr double kSecondsMax = 7'258'118'400;
 
-// NumericDate (RFC 7519 section 2): seconds since 1970, a fraction allowed. False if it is none.
+// NumericDate (RFC 7519 section 2): seconds since 1970, with an optional fraction. False if
+// invalid.
 bool read_numeric_date(const Member& member, std::int64_t& us) {
   double seconds = member.real;
   switch (member.kind) {
@@ -156,7 +158,7 @@ std::optional<JwtClaims> read_jwt_claims(std::string_view text) {
 
 namespace {
 
-// The 16 bytes of a UUID as RFC 9562 section 4 writes it.
+// The 16 bytes of a UUID in the text form of RFC 9562 section 4.
 std::optional<std::string> uuid_bytes(std::string_view text) {
   if (text.size() != 36) return std::nullopt;
   std::string hex;
@@ -191,7 +193,7 @@ struct Parts {
   Digest signature;
 };
 
-// Nothing if a token does not consist of three parts, the last of which could be a signature.
+// Returns nullopt unless the token has three parts, the last of which has a signature's size.
 std::optional<Parts> split(std::string_view token) {
   const std::size_t first = token.find('.');
   if (first == std::string_view::npos) return std::nullopt;
@@ -208,7 +210,7 @@ std::optional<Parts> split(std::string_view token) {
   return parts;
 }
 
-// Is it a header that demands HS256, and no extension that we would have to understand?
+// True if the header names HS256 and requires no extension (`crit`).
 bool is_hs256(std::string_view encoded_header) {
   const auto header = decode_base64url(encoded_header);
   if (!header) return false;
@@ -226,7 +228,7 @@ void Hs256Key::open(std::span<const std::string_view> tokens,
   std::vector<std::size_t> whose;
   std::vector<Parts> parts;
   std::vector<std::string_view> signed_texts;
-  // They never move, so that all of them can be wiped.
+  // No reallocation, so that one wipe covers all elements.
   parts.reserve(tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     claims[i].reset();
@@ -244,7 +246,7 @@ void Hs256Key::open(std::span<const std::string_view> tokens,
       claims[whose[i]] = decode_base64url(parts[i].claims);
     }
   }
-  // Above all those that we computed: each is the good signature of what somebody made up.
+  // The computed signatures matter most: each is a valid signature of text that a caller chose.
   OPENSSL_cleanse(signatures.data(), signatures.size() * sizeof signatures[0]);
   OPENSSL_cleanse(parts.data(), parts.size() * sizeof parts[0]);
 }

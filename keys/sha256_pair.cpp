@@ -19,13 +19,13 @@ namespace latchkey {
 const Sha256State kSha256Initial = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
-// OpenSSL's block function, which chooses the fastest code for one message.
+// Uses OpenSSL's block function, which selects the fastest code for one message.
 void sha256_compress(Sha256State& state, const std::uint8_t* block) {
   SHA256_CTX context{};
   std::ranges::copy(state, context.h);
   SHA256_Transform(&context, block);
   std::ranges::copy(context.h, state.begin());
-  OPENSSL_cleanse(&context, sizeof context);  // an HMAC key's state is as good as the key
+  OPENSSL_cleanse(&context, sizeof context);  // an HMAC key's state is equivalent to the key
 }
 
 void sha256_bytes(const Sha256State& state, std::uint8_t* bytes) {
@@ -38,7 +38,7 @@ void sha256_bytes(const Sha256State& state, std::uint8_t* bytes) {
 
 namespace {
 
-// ---- one message, and how far it is
+// ---- one message and its progress
 
 class Lane {
  public:
@@ -57,13 +57,13 @@ class Lane {
     std::memcpy(last_.data() + size - sizeof bits, &bits, sizeof bits);
     if (whole_ == 0) turn_to_last();
   }
-  ~Lane() { OPENSSL_cleanse(last_.data(), last_.size()); }  // held the end of a key
+  ~Lane() { OPENSSL_cleanse(last_.data(), last_.size()); }  // contained the end of a key
   Lane() = default;
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
   [[nodiscard]] bool done() const { return whole_ == 0; }
-  // So many blocks can be taken in one piece, from blocks() on.
+  // Number of contiguous blocks available at blocks().
   [[nodiscard]] std::size_t run() const { return whole_; }
   [[nodiscard]] const std::uint8_t* blocks() const { return at_; }
   void took(std::size_t count) {
@@ -104,7 +104,7 @@ alignas(64) constexpr std::uint32_t kRoundConstants[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-// The state as the instructions want it: words a b e f and c d g h.
+// The state in the layout of the instructions: words a b e f and c d g h.
 struct Halves {
   __m128i abef;
   __m128i cdgh;
@@ -126,7 +126,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void store(const Halves& halv
   _mm_storeu_si128(reinterpret_cast<__m128i*>(state.data() + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-// Sixteen words of a block's message schedule, four in each register, round and round.
+// Sixteen words of a block's message schedule, four per register, used cyclically.
 struct Schedule {
   __m128i words[4];
 };
@@ -134,7 +134,7 @@ struct Schedule {
 __attribute__((target("sha,sse4.1,ssse3"))) inline Schedule schedule_of(const std::uint8_t* block) {
   const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   Schedule schedule;
-  // Unrolled, it stays in registers; else a copy of the key would be left on the stack.
+  // Unrolled, so that it stays in registers; otherwise a copy of the key would remain on the stack.
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     schedule.words[i] =
@@ -143,7 +143,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline Schedule schedule_of(const st
   return schedule;
 }
 
-// Words 4i+16 to 4i+19 in place of 4i to 4i+3 (FIPS 180-4, 6.2.2, step 1).
+// Replaces words 4i to 4i+3 by words 4i+16 to 4i+19 (FIPS 180-4, 6.2.2, step 1).
 __attribute__((target("sha,sse4.1,ssse3"))) inline void extend(Schedule& schedule, int i) {
   __m128i* w = schedule.words;
   const __m128i seven_back = _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4);
@@ -160,7 +160,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void rounds(Halves& state, __
   state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, _mm_shuffle_epi32(sum, 0x0E));
 }
 
-// `count` blocks of each of two messages, instruction by instruction in turn.
+// Processes `count` blocks of each of two messages, with interleaved instructions.
 __attribute__((target("sha,sse4.1,ssse3"))) void compress_pair(Sha256State& state_a,
                                                                const std::uint8_t* a,
                                                                Sha256State& state_b,
@@ -229,7 +229,7 @@ void sha256_finish_one_by_one(const Sha256State& state, std::uint64_t before,
   }
 }
 
-// Two lanes, each with a message; whichever is through takes the next one.
+// Two lanes with one message each; a finished lane takes the next message.
 void sha256_finish_in_pairs(const Sha256State& state, std::uint64_t before,
                             std::span<const std::string_view> texts,
                             std::span<Sha256State> results) {
@@ -254,7 +254,8 @@ void sha256_finish_in_pairs(const Sha256State& state, std::uint64_t before,
   }
   for (std::size_t lane = 0; lane < 2; ++lane) {
     while (!lanes[lane].done()) {
-      // Beside itself: that takes no longer than alone, and less than through OpenSSL.
+      // Pairs the message with itself, which takes no longer than one message alone and less time
+      // than OpenSSL.
       Sha256State same = lanes[lane].state();
       const std::size_t count = lanes[lane].run();
       compress_pair(lanes[lane].state(), lanes[lane].blocks(), same, lanes[lane].blocks(), count);
