@@ -50,7 +50,7 @@ class Slab {
   struct FreeBlock {
     FreeBlock* next;
   };
-  static constexpr std::size_t kSharedMax = std::size_t{1} << 20;  // larger ones get their own mapping
+  static constexpr std::size_t kSharedMax = std::size_t{1} << 20;  // larger ones are mapped alone
   static constexpr std::size_t kClasses = 56;                      // size classes up to kSharedMax
 
   static std::size_t size_class(std::size_t rounded_bytes);
