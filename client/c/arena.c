@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Holds the texts of any answer: LATCHKEY_CLAIMS_BYTES_MAX is far less. */
+/* Exceeds the texts of any answer: LATCHKEY_CLAIMS_BYTES_MAX is far less. */
 enum { BLOCK_BYTES = 65536 };
 
 struct lk_block {

@@ -1,4 +1,4 @@
-/* Copies of texts that all live until the same moment. */
+/* Copies of texts that share one lifetime. */
 #ifndef LATCHKEY_C_ARENA_H
 #define LATCHKEY_C_ARENA_H
 
@@ -12,7 +12,7 @@ typedef struct {
   size_t left; /* bytes unused in the first block */
 } lk_arena;
 
-/* Makes *text a copy of itself that lives until lk_arena_clear(); NULL stays. False: no memory. */
+/* Replaces *text by a copy that lives until lk_arena_clear(); NULL stays NULL. False: no memory. */
 bool lk_arena_keep(lk_arena* arena, const char** text);
 
 void lk_arena_clear(lk_arena* arena);

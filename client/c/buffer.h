@@ -1,5 +1,5 @@
-/* Bytes in a row, taken from the front, added at the end. Memory that held any is wiped before it
- * is given back: keys pass through here, and realloc() would leave copies of them behind. */
+/* A byte queue: bytes are appended at the end and removed at the front. Used memory is wiped before
+ * it is freed: keys pass through here, and realloc() would leave copies of them behind. */
 #ifndef LATCHKEY_C_BUFFER_H
 #define LATCHKEY_C_BUFFER_H
 
@@ -13,22 +13,22 @@ typedef struct {
 
 static inline size_t lk_buffer_size(const lk_buffer* buffer) { return buffer->end - buffer->start; }
 
-/* NULL if it has never held anything: nothing may be added to that, not even 0 (C11 6.5.6). */
+/* NULL if the buffer never held bytes: adding even 0 to NULL is undefined (C11 6.5.6). */
 static inline uint8_t* lk_buffer_front(const lk_buffer* buffer) {
   return buffer->data == NULL ? NULL : buffer->data + buffer->start;
 }
 
-/* Where `bytes` more may be written, to be followed by `end += bytes`; NULL if there is no memory.
- * What the buffer holds may move. */
+/* Returns space for `bytes` more bytes, to be followed by `end += bytes`; NULL if there is no
+ * memory. May move the contents. */
 uint8_t* lk_buffer_reserve(lk_buffer* buffer, size_t bytes);
 
-/* Take bytes from the front and wipe them. */
+/* Removes bytes from the front and wipes them. */
 void lk_buffer_wipe_front(lk_buffer* buffer, size_t bytes);
 
-/* Wipe what is in it; the memory is kept. */
+/* Wipes the contents; keeps the memory. */
 void lk_buffer_clear(lk_buffer* buffer);
 
-/* Wipe and give back. */
+/* Wipes the contents and frees the memory. */
 void lk_buffer_free(lk_buffer* buffer);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "client/c/client.h"
 
-/* Batches under way at once: enough that the daemon never waits for us. */
+/* Batches under way at once: enough to keep the daemon busy. */
 enum { WINDOW = 4 };
 
 static const latchkey_question everything = LATCHKEY_QUESTION_INIT;
@@ -20,7 +20,7 @@ static uint64_t deadline(const latchkey_client* lk, uint32_t more_ms) {
   return lk_now_ms() + lk->timeout_ms + more_ms;
 }
 
-/* ---- waiting. Each request has a deadline, and so there is always a reply. */
+/* ---- waiting. Every request has a deadline, so a reply always comes. */
 
 static void wait_reply(latchkey_client* lk, latchkey_reply* reply) {
   bool readable = false;
@@ -32,7 +32,7 @@ static void wait_reply(latchkey_client* lk, latchkey_reply* reply) {
   }
 }
 
-/* Would it be answered if it were asked again? */
+/* True if a retry may succeed. */
 static bool passes(const latchkey_reply* reply) {
   return reply->failure == LATCHKEY_FAILED_CLOSED ||
          (reply->failure == LATCHKEY_FAILED_REFUSED &&
@@ -87,7 +87,7 @@ static bool keep_texts(lk_arena* texts, latchkey_answer* answer) {
          lk_arena_keep(texts, &answer->scope) && lk_arena_keep(texts, &answer->metadata);
 }
 
-/* Queue batches until enough are under way; *started tells how many keys have been asked for. */
+/* Queues batches until WINDOW are under way; *started counts the keys requested so far. */
 static int start_batches(latchkey_client* lk, lk_request* request, const latchkey_key* keys,
                          size_t count, size_t* started, uint64_t until) {
   while (*started < count && lk->talk.count < WINDOW) {
@@ -118,7 +118,7 @@ static int verify_all(latchkey_client* lk, lk_request* request, const latchkey_k
     }
     lk->refusal = reply.refusal;
     if (!passes(&reply) || lk_now_ms() >= until) return reply.failure;
-    while (lk_take(&lk->talk, &reply)) continue; /* the rest went the same way */
+    while (lk_take(&lk->talk, &reply)) continue; /* they failed together */
     started = done;
   }
   lk->refusal = 0;
@@ -130,7 +130,7 @@ int latchkey_verify_many(latchkey_client* lk, const latchkey_key* keys, size_t c
   for (size_t i = 0; i < count; ++i) no_answer(&answers[i]);
   int failure = begin(lk);
   if (failure != 0 || count == 0) return failure;
-  /* Before the keys are cut into batches, the question must be sound. */
+  /* Check the question before dividing the keys into batches. */
   lk_request request = about_keys(LATCHKEY_VERIFY, question, keys, 1);
   const char* problem = lk_request_problem(&request);
   if (problem != NULL) {
@@ -139,7 +139,7 @@ int latchkey_verify_many(latchkey_client* lk, const latchkey_key* keys, size_t c
   }
   failure = verify_all(lk, &request, keys, count, answers);
   if (failure == 0) return 0;
-  lk_abandon(lk); /* replies to the other batches may still come */
+  lk_abandon(lk); /* replies to other batches may still arrive */
   for (size_t i = 0; i < count; ++i) no_answer(&answers[i]);
   return failure;
 }
@@ -175,7 +175,7 @@ int latchkey_why(latchkey_client* lk, const char* key, size_t length,
   return ask_text(lk, &request, json);
 }
 
-/* ---- the same without waiting */
+/* ---- non-blocking variants */
 
 int latchkey_start_verify(latchkey_client* lk, const latchkey_question* question,
                           const latchkey_key* keys, size_t count, void* context) {

@@ -26,7 +26,7 @@ static const char* question_problem(const latchkey_question* question) {
   const char* source = question->source;
   if (source != NULL) {
     const char* permitted = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.";
-    /* An empty one is an unset variable sooner than a wish to ask every source. */
+    /* An empty name is more likely an unset variable than a request for every source. */
     if (source[0] == '\0' || strlen(source) > LATCHKEY_SOURCE_BYTES_MAX ||
         source[strspn(source, permitted)] != '\0') {
       return "a source has 1 to 63 characters out of A-Z a-z 0-9 _ - .";
@@ -49,7 +49,7 @@ static size_t overhead(const latchkey_question* question) {
   return bytes;
 }
 
-/* A longer key than there can be is malformed, and one byte too many suffices to be told so. */
+/* A key over the limit is malformed; one byte over the limit suffices to get this verdict. */
 static size_t sent_length(const latchkey_key* key) {
   return key->length > LATCHKEY_KEY_BYTES_MAX ? LATCHKEY_KEY_BYTES_MAX + 1 : key->length;
 }
@@ -186,8 +186,8 @@ int lk_decode_header(const uint8_t* bytes, lk_header* header) {
   }
 }
 
-/* Ends a text of `length` bytes with a zero by moving it one byte to the front, where there is
- * always something that has been read: a tag, a length, a header. NULL if it holds a zero. */
+/* Terminates a text of `length` bytes by moving it one byte to the front, over a tag, length or
+ * header that has already been read. Returns NULL if the text contains a zero byte. */
 static const char* terminated(uint8_t* bytes, size_t length) {
   if (memchr(bytes, 0, length) != NULL) return NULL;
   uint8_t* text = bytes - 1;
@@ -210,7 +210,7 @@ static int decode_claim(latchkey_answer* answer, uint8_t tag, uint8_t* value, si
       answer->expires = (int64_t)load(value, 8);
       answer->has_expires = 1;
       return 0;
-    default: return 0; /* a newer daemon may tell more; the length lets us step over it */
+    default: return 0; /* a claim of a newer daemon: skip it by its length */
   }
   *text = terminated(value, length);
   return *text == NULL ? LATCHKEY_BAD_LENGTH : 0;
@@ -249,7 +249,7 @@ int lk_decode_verified(uint8_t* body, size_t length, latchkey_answer* answers, s
     const int error = decode_claims(at, at + claims, &answers[i]);
     if (error != 0) return error;
     if (verdict >= LATCHKEY_VERDICTS || (flags & ~LATCHKEY_ANSWER_FLAGS_ALL) != 0) {
-      /* A later daemon's word, which may mean anything: no answer to this key. */
+      /* A newer daemon's verdict or flag has an unknown meaning: this key gets no answer. */
       answers[i] =
           (latchkey_answer){.verdict = LATCHKEY_UNAVAILABLE, .age_ms = LATCHKEY_AGE_UNKNOWN};
     }

@@ -1,4 +1,4 @@
-/* Requests to bytes, bytes to replies (protocol/PROTOCOL.md). No sockets, no clock. */
+/* Encodes requests and decodes replies (protocol/PROTOCOL.md). No sockets, no clock. */
 #ifndef LATCHKEY_C_CODEC_H
 #define LATCHKEY_C_CODEC_H
 
@@ -7,7 +7,7 @@
 #include "client/c/buffer.h"
 #include "latchkey/client.h"
 
-/* One request of any type. What its type does not need is not looked at. */
+/* One request of any type. Fields that its type does not need are ignored. */
 typedef struct {
   enum latchkey_type type;
   latchkey_question question; /* verify, why */
@@ -16,14 +16,14 @@ typedef struct {
   uint32_t timeout_ms; /* sync */
 } lk_request;
 
-/* What is wrong with it, for people; NULL if the daemon would understand it. (It refuses what it
- * does not understand together with the connection, and so at the expense of other requests.) */
+/* Describes the request's error, for people; NULL if the daemon would accept its form. (The daemon
+ * closes the connection on a malformed request, which would also fail other requests.) */
 const char* lk_request_problem(const lk_request* request);
 
-/* How many of the keys fit into one request with this question, at least 1. */
+/* Number of keys that fit into one request with this question, at least 1. */
 size_t lk_keys_that_fit(const latchkey_question* question, const latchkey_key* keys, size_t count);
 
-/* Appends the frame of a request without a problem. Its length, or 0 if there is no memory. */
+/* Appends the frame of a valid request. Returns its length, or 0 if there is no memory. */
 size_t lk_encode(lk_buffer* out, const lk_request* request, uint64_t request_id);
 
 typedef struct {
@@ -32,22 +32,23 @@ typedef struct {
   uint64_t request_id;
 } lk_header;
 
-/* The decoders return 0 or the enum latchkey_error that names what is wrong with the bytes. They
- * write into the bytes they read, so as to end texts with zeros. */
+/* The decoders return 0 or the enum latchkey_error that the bytes violate. They write zeros into
+ * the bytes they read, to terminate texts. */
 
-/* LATCHKEY_HEADER_BYTES bytes. LATCHKEY_BAD_TYPE unless it is a reply. */
+/* Reads LATCHKEY_HEADER_BYTES bytes. LATCHKEY_BAD_TYPE unless it is a reply. */
 int lk_decode_header(const uint8_t* bytes, lk_header* header);
 
-/* The body of `verified`. Room for LATCHKEY_BATCH_KEYS_MAX answers, whose texts live in `body`. */
+/* The body of `verified`. `answers` has room for LATCHKEY_BATCH_KEYS_MAX; their texts live in
+ * `body`. */
 int lk_decode_verified(uint8_t* body, size_t length, latchkey_answer* answers, size_t* count);
 
 int lk_decode_empty(size_t length);
 int lk_decode_synced(const uint8_t* body, size_t length, uint64_t* waited_us);
 
-/* A number that has no name here is passed on: a newer daemon may have more. */
+/* Passes on codes without a name here: a newer daemon may have more. */
 int lk_decode_error(uint8_t* body, size_t length, uint32_t* code, const char** text);
 
-/* status_reply and why_reply. The byte before `body` is overwritten. */
+/* status_reply and why_reply. Overwrites the byte before `body`. */
 int lk_decode_text(uint8_t* body, size_t length, const char** text);
 
 #endif

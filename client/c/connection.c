@@ -12,7 +12,7 @@
 
 enum { DELAY_FIRST_MS = 2, DELAY_MAX_MS = 250, READ_BYTES = 16384 };
 
-/* ---- a process that forks */
+/* ---- fork detection */
 
 static unsigned forks; /* written in a child before it has a second thread */
 
@@ -27,14 +27,14 @@ static void disconnect(latchkey_client* lk) {
   lk->fd = -1;
 }
 
-/* Parent and child have the same connection, and the child must leave it alone. */
+/* Parent and child share the connection; the child must leave it alone. */
 static void leave_parent(latchkey_client* lk) {
   if (lk->forks == forks) return;
   lk->forks = forks;
   disconnect(lk);
   uint32_t far = 0;
   if (getrandom(&far, sizeof far, GRND_NONBLOCK) < 0) far = (uint32_t)getpid();
-  lk->talk.last_id += far; /* and so it goes on with other ids than the parent's */
+  lk->talk.last_id += far; /* request ids that differ from the parent's */
   lk_say(&lk->talk, "the process forked while this was under way");
   lk_fail(&lk->talk, LATCHKEY_FAILED_CLOSED, 0);
 }
@@ -62,9 +62,10 @@ latchkey_client* latchkey_open(const char* path) {
   }
   memcpy(lk->address.sun_path, path, length);
   if (getrandom(&lk->random, sizeof lk->random, GRND_NONBLOCK) < 0) lk->random = lk_now_ms();
-  lk->random |= 1; /* xorshift's only fixed point is 0 */
-  /* So a reply to another process's request, or to a former one's, fits none of ours. */
-  lk->talk.last_id = lk->random >> 2; /* which leaves room for 2^62 */
+  lk->random |= 1; /* 0 is xorshift's only fixed point */
+  /* Random start: a reply to another or an earlier process's request matches none of this
+   * handle's. */
+  lk->talk.last_id = lk->random >> 2; /* leaves room for 2^62 ids */
   lk->talk.soonest_ms = UINT64_MAX;
   lk->fd = -1;
   lk->timeout_ms = LATCHKEY_DEFAULT_TIMEOUT_MS;
@@ -92,7 +93,7 @@ uint32_t latchkey_refusal(const latchkey_client* lk) { return lk->refusal; }
 
 static void say_unreachable(latchkey_client* lk) {
   const int error = lk->connect_error;
-  if (error == 0) return; /* reached, and turned away: that was said */
+  if (error == 0) return; /* connected, then refused: text is already set */
   char words[96] = "";
   if (strerror_r(error, words, sizeof words) != 0) words[0] = '\0';
   const char* hint = error == ENOENT         ? " Is latchkeyd running, and is this its socket?"
@@ -104,7 +105,8 @@ static void say_unreachable(latchkey_client* lk) {
   lk_say(&lk->talk, "cannot connect to %s: %s.%s", lk->address.sun_path, words, hint);
 }
 
-/* Half of the delay is left to chance, so that not all processes of a host come back at once. */
+/* Half of the delay is random, so that the processes of a host do not reconnect at the same
+ * time. */
 static void delay(latchkey_client* lk, uint64_t now_ms) {
   lk->random ^= lk->random << 13;
   lk->random ^= lk->random >> 7;
@@ -115,8 +117,8 @@ static void delay(latchkey_client* lk, uint64_t now_ms) {
   if (lk->delay_ms > DELAY_MAX_MS) lk->delay_ms = DELAY_MAX_MS;
 }
 
-/* What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect()
- * does not wait for room in a full backlog: it fails with EAGAIN, and poll() cannot wait for it. */
+/* Errors that occur while a daemon restarts or is overloaded. AF_UNIX's connect() does not wait for
+ * room in a full backlog: it fails with EAGAIN, and poll() cannot wait for room. */
 static bool may_pass(int error) {
   return error == ENOENT || error == ECONNREFUSED || error == EAGAIN || error == EINTR ||
          error == ECONNRESET;
@@ -140,7 +142,7 @@ static void connect_if_due(latchkey_client* lk, uint64_t now_ms) {
   lk_fail(&lk->talk, LATCHKEY_FAILED_CONNECT, UINT64_MAX);
 }
 
-/* Back at once where it has worked, later where it has not. */
+/* Reconnects at once if this connection brought a reply, otherwise after a delay. */
 static void end_if_lost(latchkey_client* lk, bool ended, uint64_t now_ms) {
   if (ended) lk_lose(&lk->talk);
   if (lk->fd < 0 || (!ended && !lk->talk.lost)) return;
@@ -155,7 +157,7 @@ static void end_if_lost(latchkey_client* lk, bool ended, uint64_t now_ms) {
 
 /* ---- bytes */
 
-/* False: the peer takes no more. Perhaps it has said why. */
+/* False: the peer accepts no more bytes. It may have sent the reason. */
 static bool send_all(latchkey_client* lk) {
   lk_buffer* out = &lk->talk.out;
   while (lk_buffer_size(out) != 0) {
@@ -170,7 +172,7 @@ static bool send_all(latchkey_client* lk) {
   return true;
 }
 
-/* A whole reply is there for certain: more can wait until it has been taken. */
+/* True if a complete reply has certainly arrived: reading can wait until it has been taken. */
 static bool full(const latchkey_client* lk) {
   return lk_buffer_size(&lk->talk.in) >= LATCHKEY_REPLY_BYTES_MAX;
 }
@@ -198,7 +200,7 @@ void lk_step(latchkey_client* lk, bool readable) {
   const uint64_t now_ms = lk_now_ms();
   bool late = lk_expired(&lk->talk, now_ms);
   if (late && lk->fd >= 0) {
-    /* Whoever was held up himself finds the reply in the socket: it came in time, or nearly. */
+    /* If this process was delayed, the reply is in the socket: it arrived in time, or nearly. */
     if (!receive_all(lk)) lk_lose(&lk->talk);
     late = !lk_has_reply(&lk->talk);
   }
@@ -250,9 +252,9 @@ short latchkey_events(const latchkey_client* lk) {
 
 int latchkey_due_ms(const latchkey_client* lk) {
   if (lk->talk.count == 0) return -1;
-  /* Else who polls before taking what an earlier step has brought, waits for what is there. */
+  /* Otherwise a caller that polls before taking an available reply would wait for nothing. */
   if (lk_ready(&lk->talk)) return 0;
-  /* What is in flight without a descriptor is on a transport of the caller's. */
+  /* Requests in flight without a descriptor are on the caller's own transport. */
   const bool apart = lk->fd < 0 && (!lk->talk.in_flight || lk->talk.lost);
   const bool to_connect = apart && lk->retry_at_ms < lk->talk.soonest_ms;
   const uint64_t due = to_connect ? lk->retry_at_ms : lk->talk.soonest_ms;
@@ -261,7 +263,7 @@ int latchkey_due_ms(const latchkey_client* lk) {
   return due - now_ms > INT32_MAX ? INT32_MAX : (int)(due - now_ms);
 }
 
-/* ---- for transports of the caller's own */
+/* ---- for the caller's own transport */
 
 size_t latchkey_drain(latchkey_client* lk, void* buffer, size_t room) {
   if (!lk_renew(&lk->talk)) return 0;

@@ -7,7 +7,7 @@
 
 #include "base/code_points.h"
 
-/* '?' for what is not shown (base/code_points.h), in place: nothing gets longer. */
+/* Replaces hidden code points (base/code_points.h) by '?' in place; the text never grows. */
 static void make_printable(char* text) {
   const unsigned char* from = (const unsigned char*)text;
   size_t left = strlen(text);
@@ -33,7 +33,7 @@ void lk_say(lk_conversation* talk, const char* format, ...) {
   va_start(arguments, format);
   vsnprintf(talk->text, sizeof talk->text, format, arguments);
   va_end(arguments);
-  /* The daemon's words are quoted here, and who poses as it must not write lines into a log. */
+  /* The text quotes the daemon; an impostor must not write lines into a log. */
   make_printable(talk->text);
 }
 
@@ -92,14 +92,14 @@ void lk_sent(lk_conversation* talk, size_t bytes) {
 /* ---- failures */
 
 static void lose(lk_conversation* talk) {
-  if (talk->lost) return; /* what was started since then is the next connection's */
+  if (talk->lost) return; /* requests started since then belong to the next connection */
   talk->lost = true;
   talk->lost_id = talk->last_id;
   talk->soonest_ms = UINT64_MAX;
   lk_buffer_clear(&talk->out);
 }
 
-/* All that is the connection's fails, and the connection with it. */
+/* Fails the connection and all its requests. */
 static void fail_all(lk_conversation* talk, int failure, uint32_t refusal) {
   lose(talk);
   lk_buffer_clear(&talk->in);
@@ -131,7 +131,7 @@ void lk_fail(lk_conversation* talk, int failure, uint64_t now_ms) {
 }
 
 void lk_lose(lk_conversation* talk) {
-  if (talk->in_flight) lose(talk); /* else nobody waits, or only for what can be sent elsewhere */
+  if (talk->in_flight) lose(talk); /* otherwise all requests can be sent on another connection */
 }
 
 bool lk_renew(lk_conversation* talk) {
@@ -164,7 +164,7 @@ static bool refused(lk_conversation* talk, uint64_t request_id, uint8_t* body, s
   if (error != 0) return garbage(talk, error);
   if (request_id != 0 && !answers_first(talk, request_id)) return garbage(talk, LATCHKEY_BAD_TYPE);
   lk_say(talk, "latchkeyd refused: %s (%s)", text, latchkey_refusal_name(code));
-  if (request_id == 0) { /* said of the connection, not of a request */
+  if (request_id == 0) { /* concerns the connection, not a request */
     talk->answered = false;
     fail_all(talk, LATCHKEY_FAILED_REFUSED, code);
   } else {
@@ -191,7 +191,7 @@ static int decode(lk_conversation* talk, const lk_header* header, uint8_t* body,
   }
 }
 
-/* A whole frame is taken from `in`: true. The request it answers may have failed by it. */
+/* Takes one complete frame from `in` and returns true. The frame may fail the oldest request. */
 static bool read_frame(lk_conversation* talk, latchkey_reply* reply) {
   const size_t size = lk_buffer_size(&talk->in);
   if (size < LATCHKEY_HEADER_BYTES) return false;
@@ -231,7 +231,7 @@ static void pop(lk_conversation* talk) {
 
 bool lk_take(lk_conversation* talk, latchkey_reply* reply) {
   *reply = (latchkey_reply){0};
-  if (talk->count == 0) { /* what comes unasked can but be the reason for an end */
+  if (talk->count == 0) { /* an unrequested frame can only give the reason for an end */
     read_frame(talk, reply);
     return false;
   }

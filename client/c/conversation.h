@@ -1,5 +1,5 @@
-/* What was asked and what was answered on one connection: bytes out, bytes in, replies in the order
- * of the requests. No socket and no clock: who drives it moves the bytes and knows the time. */
+/* Requests and replies of one connection: bytes out, bytes in, replies in the order of the
+ * requests. No socket and no clock: the owner moves the bytes and supplies the time. */
 #ifndef LATCHKEY_C_CONVERSATION_H
 #define LATCHKEY_C_CONVERSATION_H
 
@@ -7,11 +7,11 @@
 
 typedef struct {
   uint64_t request_id;
-  uint64_t deadline_ms; /* of the owner's clock */
+  uint64_t deadline_ms; /* by the owner's clock */
   void* context;
   enum latchkey_type type;
   uint32_t count; /* keys */
-  int failure;    /* its reply, if there will be no other */
+  int failure;    /* its reply, if no other will come */
   uint32_t refusal;
 } lk_pending;
 
@@ -20,48 +20,47 @@ typedef struct {
   lk_pending* pending; /* a ring */
   size_t first, count, room;
   uint64_t last_id;
-  uint64_t soonest_ms;      /* no deadline is before this; UINT64_MAX: there is none */
-  bool in_flight;           /* a part of what is pending has been sent */
-  bool lost;                /* the connection is gone: what `in` does not answer has failed, */
-  uint64_t lost_id;         /* up to this request; what was started later waits for the next one */
+  uint64_t soonest_ms;      /* no deadline is earlier; UINT64_MAX: no deadline */
+  bool in_flight;           /* part of the pending requests has been sent */
+  bool lost;                /* the connection is gone: requests not answered by `in` fail */
+  uint64_t lost_id;         /* up to this one; later requests wait for the next connection */
   bool answered;            /* this connection has brought a reply */
   latchkey_answer* answers; /* of the reply that was taken last. Room for LATCHKEY_BATCH_KEYS_MAX,
                                which the owner mallocs and lk_conversation_free() frees */
-  char text[256];           /* of the last failure; no key is ever in it */
+  char text[256];           /* of the last failure; never contains a key */
 } lk_conversation;
 
-/* 0, or LATCHKEY_FAILED_ARGUMENT, _FULL or _MEMORY, and then nothing has changed. */
+/* Returns 0, or LATCHKEY_FAILED_ARGUMENT, _FULL or _MEMORY without having changed anything. */
 int lk_start(lk_conversation* talk, const lk_request* request, uint64_t deadline_ms, void* context);
 
-/* `bytes` of `out` have been sent. */
+/* Records that `bytes` of `out` have been sent. */
 void lk_sent(lk_conversation* talk, size_t bytes);
 
-/* The next reply: what has arrived, or a failure. False: there is none yet. Bytes that make no
- * sense fail everything and set `lost`: the connection has to end. */
+/* Takes the next reply: an arrived one or a failure. False: none yet. Invalid bytes fail all
+ * requests and set `lost`: the connection must end. */
 bool lk_take(lk_conversation* talk, latchkey_reply* reply);
 
-/* Would lk_take() find a reply? */
+/* True if lk_take() would return a reply. */
 bool lk_ready(const lk_conversation* talk);
 
-/* A whole frame waits to be taken for the request that was started first. */
+/* True if a complete frame has arrived for the oldest request. */
 bool lk_has_reply(const lk_conversation* talk);
 
-/* The connection has ended. What has arrived is still to be taken; the rest fails as `closed`. If
- * nothing of it had been sent, it waits for the next connection instead. */
+/* Reports the connection's end. Arrived replies can still be taken; other requests fail as
+ * `closed`. If nothing had been sent, the requests wait for the next connection instead. */
 void lk_lose(lk_conversation* talk);
 
-/* Has a deadline passed? */
+/* True if a deadline has passed. */
 bool lk_expired(lk_conversation* talk, uint64_t now_ms);
 
-/* Everything under way fails, and the connection has to end: with `failure` what has a deadline
- * that is not after `now_ms`, the rest as `closed`. */
+/* Fails all requests under way; the connection must end. Requests whose deadline is at or before
+ * `now_ms` get `failure`, the others fail as `closed`. */
 void lk_fail(lk_conversation* talk, int failure, uint64_t now_ms);
 
-/* From here on it is about a new connection. False: not yet, replies of the old one are to be
- * taken first. */
+/* Prepares for a new connection. False: replies of the old one must be taken first. */
 bool lk_renew(lk_conversation* talk);
 
-/* Says what happened, for people. printf's format. */
+/* Sets the text of a failure, for people, in printf's format. */
 void lk_say(lk_conversation* talk, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 void lk_conversation_free(lk_conversation* talk);

@@ -1,5 +1,5 @@
-// liblatchkey for C++17 and later: client.h with lifetimes, owned texts and exceptions. Link with
-// liblatchkey; this file is all there is beside it. The laws of client.h hold here, too.
+// liblatchkey for C++17 and later: wraps client.h with lifetimes, owned texts and exceptions.
+// Requires only this header and liblatchkey. The laws of client.h apply.
 //
 //     latchkey::Client client;
 //     const latchkey::Answer answer = client.verify(key);
@@ -22,7 +22,7 @@
 
 namespace latchkey {
 
-// There is no answer: let nobody in. what() is for a log, and never holds a key.
+// There is no answer: admit no one. what() is for a log and never contains a key.
 class Error : public std::runtime_error {
  public:
   Error(latchkey_failure why, std::uint32_t daemons_refusal, const std::string& text)
@@ -33,9 +33,9 @@ class Error : public std::runtime_error {
 
 struct Question {
   std::string source;                   // empty: every source that this process may use
-  std::vector<std::string> all_scopes;  // the key must hold every one of these
-  std::vector<std::string> any_scopes;  // and, if there are any, at least one of these
-  // Older knowledge gives `unavailable`; nothing: any age up to the daemon's own limit.
+  std::vector<std::string> all_scopes;  // the key must hold all of these
+  std::vector<std::string> any_scopes;  // if there are any: the key must hold at least one of these
+  // Older data gives `unavailable`; nullopt: any age up to the daemon's own limit.
   std::optional<std::chrono::milliseconds> max_age;
   bool claims = true;
   bool metadata = false;
@@ -44,25 +44,26 @@ struct Question {
 struct Answer {
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
   bool fresh = false;
-  std::optional<std::chrono::milliseconds> age;  // nothing: never loaded, or nothing was asked
-  // What the key's row does not say, or this process may not know, is not there.
+  std::optional<std::chrono::milliseconds> age;  // nullopt: never loaded, or no source asked
+  // Absent if the key's row has no value or this process may not know it.
   std::optional<std::string> source, key_id, subject, tenant, scope, metadata;
   std::optional<std::chrono::system_clock::time_point> expires;
 
-  // May the holder in? Only the verdict `valid` is a yes.
+  // True if the holder is admitted: only the verdict `valid` is a yes.
   explicit operator bool() const { return verdict == LATCHKEY_VALID; }
 };
 
 namespace detail {
 
-// A Question as C sees it: views of it, which must not outlive it.
+// A Question in the form of client.h: views of the Question, which must outlive this object.
 class QuestionView {
  public:
   explicit QuestionView(const Question& from)
       : all_(pointers(from.all_scopes)), any_(pointers(from.any_scopes)) {
     c.flags = (from.claims ? std::uint32_t{LATCHKEY_WANT_CLAIMS} : 0U) |
               (from.metadata ? std::uint32_t{LATCHKEY_WANT_METADATA} : 0U);
-    // A negative age is as impossible as 0. What is too much for the field is not "any age".
+    // A negative age becomes 0, which is equally unsatisfiable. A too large age must not become
+    // "any age".
     if (from.max_age) {
       const auto ms = from.max_age->count();
       c.max_age_ms = ms < 0 ? 0U : ms >= 0xFFFFFFFF ? 0xFFFFFFFEU : static_cast<std::uint32_t>(ms);
@@ -89,7 +90,7 @@ class QuestionView {
 
 }  // namespace detail
 
-// An answer of client.h with texts of its own, for who takes replies with latchkey_take().
+// Copies an answer of client.h; for callers of latchkey_take().
 inline Answer owned(const latchkey_answer& from) {
   const auto text = [](const char* chars) {
     return chars == nullptr ? std::nullopt : std::optional<std::string>(chars);
@@ -105,7 +106,7 @@ inline Answer owned(const latchkey_answer& from) {
   answer.scope = text(from.scope);
   answer.metadata = text(from.metadata);
   if (from.has_expires != 0) {
-    // The clock counts nanoseconds and ends in 2262; a row's time may lie beyond its ends.
+    // The clock counts nanoseconds and ends in 2262; a row's time may exceed its range.
     using Clock = std::chrono::system_clock;
     const std::int64_t limit =
         std::chrono::duration_cast<std::chrono::seconds>(Clock::duration::max()).count();
@@ -117,11 +118,11 @@ inline Answer owned(const latchkey_answer& from) {
   return answer;
 }
 
-// One connection, made at the first question, for one thread at a time. Every call ends within its
+// One connection, made by the first request, for one thread at a time. Every call ends within its
 // timeout and throws Error if there is no answer.
 class Client {
  public:
-  // An empty path stands for $LATCHKEY_SOCKET, or else for LATCHKEY_DEFAULT_SOCKET.
+  // An empty path selects $LATCHKEY_SOCKET, or else LATCHKEY_DEFAULT_SOCKET.
   explicit Client(
       const std::string& path = {},
       std::chrono::milliseconds timeout = std::chrono::milliseconds(LATCHKEY_DEFAULT_TIMEOUT_MS))
@@ -148,7 +149,7 @@ class Client {
     return owned(answer);
   }
 
-  // As many answers as keys, in their order, or none at all.
+  // Returns one answer per key, in the order of the keys, or throws.
   std::vector<Answer> verify(const std::vector<std::string_view>& keys,
                              const Question& question = {}) {
     const detail::QuestionView view(question);
@@ -164,9 +165,9 @@ class Client {
 
   void ping() { check(latchkey_ping(get())); }
 
-  // Returns once everything is in force that had committed before the call; how long it took. If
-  // that cannot be proven within `timeout` (1 ms to 60 s): Error with the refusal
-  // LATCHKEY_TIMED_OUT.
+  // Returns once every change that committed before the call is in force; the result is the waiting
+  // time. Throws Error with the refusal LATCHKEY_TIMED_OUT if this cannot be proven within
+  // `timeout` (1 ms to 60 s).
   std::chrono::microseconds sync(std::chrono::milliseconds timeout) {
     const auto ms = timeout.count();
     std::uint64_t waited_us = 0;
@@ -176,7 +177,7 @@ class Client {
     return std::chrono::microseconds(waited_us);
   }
 
-  // JSON.
+  // Both return JSON.
   std::string status() {
     const char* json = nullptr;
     check(latchkey_status(get(), &json));
@@ -189,7 +190,7 @@ class Client {
     return json;
   }
 
-  // For what is only in client.h.
+  // Access to the functions of client.h that this class lacks.
   [[nodiscard]] latchkey_client* get() { return handle_.get(); }
 
  private:

@@ -1,8 +1,8 @@
-/* Every number on Latchkey's wire. C11 and C++20.
+/* All numbers of Latchkey's protocol. C11 and C++20.
  *
- * Nothing here has behaviour: a program that speaks the protocol in any language needs these
- * values and protocol/PROTOCOL.md, nothing else. All integers are little-endian. A frame is a
- * 16-byte header and a body:
+ * This header defines no behaviour: a program in any language needs only these values and
+ * protocol/PROTOCOL.md to speak the protocol. All integers are little-endian. A frame is a 16-byte
+ * header and a body:
  *
  *     offset  size  field
  *          0     1  version     LATCHKEY_VERSION
@@ -18,16 +18,16 @@ enum {
   LATCHKEY_VERSION = 1,
 
   LATCHKEY_HEADER_BYTES = 16,
-  /* A request never exceeds this: a client cuts a larger batch in two. */
+  /* Maximum size of a request: clients split larger batches. */
   LATCHKEY_REQUEST_BYTES_MAX = 65536,
-  /* One presented key; a longer one (or an empty one) is answered `malformed`. */
+  /* One presented key; a longer or empty key gets the verdict `malformed`. */
   LATCHKEY_KEY_BYTES_MAX = 4096,
   LATCHKEY_BATCH_KEYS_MAX = 256,
   LATCHKEY_SCOPES_MAX = 32, /* in each of the two lists of one request */
   LATCHKEY_SCOPE_BYTES_MAX = 255,
   LATCHKEY_SOURCE_BYTES_MAX = 63,
-  /* All claims of one key, encoded. A row with more is served without the surplus metadata,
-   * or, if it is its identity or its scopes that do not fit, refused. */
+  /* All claims of one key, encoded. If a row has more, the daemon omits its metadata; if the
+   * other claims alone exceed the limit, it refuses the row. */
   LATCHKEY_CLAIMS_BYTES_MAX = 4096,
   LATCHKEY_ERROR_TEXT_BYTES_MAX = 512,
   LATCHKEY_SYNC_TIMEOUT_MS_MAX = 60000,
@@ -39,16 +39,16 @@ enum {
   /* verify reply: fixed part of the body, before the answers */
   LATCHKEY_VERIFIED_FIXED_BYTES = 4,
 
-  /* The largest reply: a full batch in which every key carries all the claims it may. */
+  /* The largest reply: a full batch in which every key has claims of the maximum size. */
   LATCHKEY_REPLY_BYTES_MAX =
       LATCHKEY_HEADER_BYTES + LATCHKEY_VERIFIED_FIXED_BYTES +
       LATCHKEY_BATCH_KEYS_MAX * (LATCHKEY_ANSWER_FIXED_BYTES + LATCHKEY_CLAIMS_BYTES_MAX)
 };
 
-/* "Any age will do", for max_age_ms. Zero would demand an answer of this very instant, which no
- * cache can give: a request whose field was forgotten fails closed. */
+/* "Any age", for max_age_ms. Zero would require an answer of this very instant, which no cache can
+ * give: a request that omits the field fails closed. */
 #define LATCHKEY_MAX_AGE_ANY 0xFFFFFFFFu
-/* In age_ms of an answer: no source was asked, or it has not been loaded yet. */
+/* age_ms of an answer if no source was asked or the source has not been loaded yet. */
 #define LATCHKEY_AGE_UNKNOWN 0xFFFFFFFFu
 
 /* Requests have the high bit clear; the reply to request type t is t | 0x80. */
@@ -75,7 +75,7 @@ enum latchkey_verify_flag {
 
 /* flags of one answer */
 enum latchkey_answer_flag {
-  /* Nothing that committed longer ago than the configured bound is missing from this answer. */
+  /* No change that committed longer ago than the configured bound is missing from this answer. */
   LATCHKEY_FRESH = 1 << 0,
   LATCHKEY_ANSWER_FLAGS_ALL = LATCHKEY_FRESH
 };
@@ -92,10 +92,10 @@ enum latchkey_verdict {
   LATCHKEY_INSUFFICIENT_SCOPE = 8,
   LATCHKEY_FORBIDDEN = 9,
   LATCHKEY_UNAVAILABLE = 10,
-  LATCHKEY_VERDICTS = 11 /* how many there are */
+  LATCHKEY_VERDICTS = 11 /* number of verdicts */
 };
 
-/* One claim is: tag (1 byte), length of the value (2 bytes), value. */
+/* Layout of one claim: tag (1 byte), length of the value (2 bytes), value. */
 enum latchkey_claim {
   LATCHKEY_CLAIM_SOURCE = 1,   /* text: the configured source that answered */
   LATCHKEY_CLAIM_KEY_ID = 2,   /* text: the row's primary key */
@@ -107,7 +107,7 @@ enum latchkey_claim {
   LATCHKEY_CLAIM_BYTES = 3     /* tag and length */
 };
 
-/* Why a request got no answer. PROTOCOL.md says which of them end the connection. */
+/* Why a request got no answer. PROTOCOL.md specifies which errors end the connection. */
 enum latchkey_error {
   LATCHKEY_BAD_VERSION = 1,
   LATCHKEY_BAD_TYPE = 2,
@@ -115,19 +115,19 @@ enum latchkey_error {
   LATCHKEY_BAD_RESERVED = 4,
   LATCHKEY_BAD_FLAGS = 5,
   LATCHKEY_BAD_COUNT = 6,    /* no key, too many keys, or too many scopes; why: not one key */
-  LATCHKEY_BAD_SOURCE = 7,   /* name too long or not UTF-8 text of the permitted characters */
-  LATCHKEY_BAD_SCOPE = 8,    /* empty, or holding a space or a control character */
+  LATCHKEY_BAD_SOURCE = 7,   /* name too long, or other characters than A-Z a-z 0-9 _ - . */
+  LATCHKEY_BAD_SCOPE = 8,    /* empty, or contains a space or a control character */
   LATCHKEY_TRUNCATED = 9,    /* a field runs past the end of the frame */
-  LATCHKEY_TRAILING = 10,    /* bytes left after the last field */
+  LATCHKEY_TRAILING = 10,    /* bytes after the last field */
   LATCHKEY_BAD_TIMEOUT = 11, /* sync: zero, or over LATCHKEY_SYNC_TIMEOUT_MS_MAX */
   LATCHKEY_UNKNOWN_SOURCE = 12,
   LATCHKEY_NOT_ALLOWED = 13, /* no rule allows this caller */
-  LATCHKEY_TIMED_OUT = 14,   /* sync: not proven in time; nothing is known to be in force */
+  LATCHKEY_TIMED_OUT = 14,   /* sync: not proven in time; changes may be missing */
   LATCHKEY_OVERLOADED = 15,
   LATCHKEY_STOPPING = 16,
   LATCHKEY_NO_REASONS = 17, /* why: this caller may not know reasons */
   LATCHKEY_OPERATION_NOT_ALLOWED = 18,
-  LATCHKEY_ERRORS_END = 19 /* one more than the last of them */
+  LATCHKEY_ERRORS_END = 19 /* one more than the last error */
 };
 
 #endif

@@ -1,10 +1,10 @@
-// The library in Boost.Asio: co_await asker.verify(key). Reads keys from standard input, one a
-// line, asks for all of them at once, and prints the verdicts in their order.
+// The library with Boost.Asio: co_await asker.verify(key). Reads keys from standard input, one per
+// line, verifies all of them concurrently, and prints the verdicts in their order.
 //
 //     c++ -std=c++20 asio_coroutine.cpp $(pkg-config --cflags --libs latchkey) -o asio_coroutine
 //
-// The library makes the connection and makes it anew; Asio only watches its descriptor and the
-// time. (It is no good at connecting on its own: it takes a full backlog for success.)
+// The library connects and reconnects; Asio only watches the library's descriptor and the time.
+// (Asio itself cannot connect reliably: it takes a full backlog for success.)
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -24,7 +24,7 @@
 
 namespace asio = boost::asio;
 
-// Asks from the coroutines of one thread. It must outlive its questions.
+// Verifies keys for the coroutines of one thread. It must outlive its requests.
 class Asker {
  public:
   explicit Asker(asio::io_context& io) : io_(io), watched_(io), due_(io) {}
@@ -39,7 +39,7 @@ class Asker {
                             latchkey_error_text(client_.get()));
     }
     step();
-    // Whoever takes the reply cancels the timer: that is the signal.
+    // step() cancels the timer when it takes the reply; this wakes the coroutine.
     boost::system::error_code ignored;
     while (!waiting.answer && !waiting.error) {
       co_await waiting.signal.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
@@ -71,7 +71,7 @@ class Asker {
     wait();
   }
 
-  // For the descriptor, which may be another one than before, and for the time.
+  // Waits for the descriptor, which may have changed, and for the time.
   void wait() {
     unwatch();
     due_.cancel();
@@ -91,7 +91,7 @@ class Asker {
     }
   }
 
-  // The descriptor is the library's to close.
+  // The library closes the descriptor.
   void unwatch() {
     if (watched_.is_open()) watched_.release();
   }

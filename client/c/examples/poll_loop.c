@@ -1,5 +1,5 @@
-/* Many questions under way at once, in an event loop of one's own: here it is poll(2). Reads keys
- * from standard input, one a line; prints the verdicts in their order.
+/* Many requests under way at once in an event loop, here with poll(2). Reads keys from standard
+ * input, one per line; prints the verdicts in their order.
  *
  *     cc poll_loop.c $(pkg-config --cflags --libs latchkey) -o poll_loop
  */
@@ -24,7 +24,7 @@ static void take_replies(latchkey_client* lk) {
 
 static void turn(latchkey_client* lk) {
   struct pollfd ready = {.fd = latchkey_fd(lk), .events = latchkey_events(lk)};
-  poll(&ready, 1, latchkey_due_ms(lk)); /* a negative descriptor is not looked at */
+  poll(&ready, 1, latchkey_due_ms(lk)); /* poll ignores a negative descriptor */
   latchkey_step(lk);
   take_replies(lk);
 }
@@ -37,7 +37,7 @@ int main(void) {
     const latchkey_key key = {line, strcspn(line, "\n")};
     int failure;
     while ((failure = latchkey_start_verify(lk, NULL, &key, 1, NULL)) == LATCHKEY_FAILED_FULL) {
-      turn(lk); /* so much is under way that some of it has to be finished first */
+      turn(lk); /* too many requests under way: finish some first */
     }
     if (failure != 0) {
       fprintf(stderr, "cannot ask: %s\n", latchkey_error_text(lk));

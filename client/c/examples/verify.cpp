@@ -1,4 +1,4 @@
-// Reads keys from standard input, one a line, and says of each whether its holder may write.
+// Reads keys from standard input, one per line, and prints for each whether its holder may write.
 //
 //     c++ -std=c++17 verify.cpp $(pkg-config --cflags --libs latchkey) -o verify
 #include <iostream>
