@@ -1,4 +1,4 @@
-"""FastAPI behind Latchkey: every route needs a key, some need a scope, one needs none.
+"""FastAPI with Latchkey: every route needs a key except one, and some need a scope.
 
     uvicorn fastapi_app:app
     curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8000/me
@@ -16,7 +16,7 @@ app.add_middleware(LatchkeyMiddleware, max_age=60, public_paths=["/health"])
 
 
 def caller(request: Request) -> Answer:
-    """Whose key it is."""
+    """The answer about the caller's key."""
     answer: Answer = request.scope["latchkey"]
     return answer
 

@@ -1,4 +1,4 @@
-"""The middleware by itself: where a key is looked for, and what becomes of each answer."""
+"""Tests of the middleware alone: where it finds a key, and how it handles each answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from latchkey.asgi import LatchkeyMiddleware, SeveralCredentials, presented_key
         ([(b"authorization", b"Bearer "), (b"x-api-key", b"b")], b"b"),
         ([(b"x-api-key", b" ")], None),
         ([], None),
-        # HTTP's white space ends at the space and the tab.
+        # HTTP's white space is only the space and the tab.
         ([(b"authorization", b"Bearer \t voil\xc3\xa0 \t")], b"voil\xc3\xa0"),
         ([(b"authorization", b"Bearer a\x0b")], b"a\x0b"),
         ([(b"x-api-key", b"\tb\x0c\t")], b"b\x0c"),
@@ -54,7 +54,7 @@ def test_several_credentials_are_refused(headers: list[tuple[bytes, bytes]]) -> 
 
 
 def test_demands_last() -> None:
-    """Whatever they came in, and whatever becomes of that."""
+    """Required scopes do not depend on the iterable's type or on later changes to it."""
     told: list[Any] = []
 
     class Told(AsyncClient):
@@ -76,7 +76,7 @@ def test_demands_last() -> None:
     "paths", ["/health", "", b"/health", ["health"], [""], [b"/health"], [None], [["/"]]]
 )
 def test_public_paths_that_are_none_are_refused(paths: Any) -> None:
-    """The letters of a single text would be public, "/" among them."""
+    """Each letter of a single text would be public, "/" among them."""
     with pytest.raises(InvalidRequest):
         LatchkeyMiddleware(None, Fixed("valid"), public_paths=paths)  # type: ignore[arg-type]
 
@@ -99,7 +99,7 @@ def test_a_public_path_needs_no_key() -> None:
 
 
 def test_scopes_are_split_at_one_space() -> None:
-    """Unicode has other white space, and a scope may hold it."""
+    """Unicode has other white space characters, which a scope may contain."""
     scopes = Answer("valid", True, 0.0, scope="read\u00a0admin a\u2003b").scopes
     assert scopes == {"read\u00a0admin", "a\u2003b"}
     assert Answer("valid", True, 0.0, scope="").scopes == frozenset()
@@ -107,7 +107,7 @@ def test_scopes_are_split_at_one_space() -> None:
 
 
 class Fixed(AsyncClient):
-    """Gives one answer, or fails."""
+    """A client that always gives one answer, or always fails."""
 
     def __init__(self, verdict: str | None) -> None:
         super().__init__("/nowhere")
@@ -124,7 +124,7 @@ def asked(
     kind: str = "http",
     headers: Sequence[tuple[bytes, bytes]] = ((b"authorization", b"Bearer key"),),
 ) -> list[dict[str, Any]]:
-    """What the middleware sends; one entry `{"let": "in"}` if it lets the request through."""
+    """Returns the messages of the middleware, or `{"let": "in"}` if the request passes."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""The frames of tests/vectors/wire.txt, whose head explains the format."""
+"""Tests with the frames of tests/vectors/wire.txt; the head of that file explains the format."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def vectors() -> Iterator[Vector]:
 
 
 def unescaped(text: str) -> bytes:
-    """The bytes that a text of the table stands for."""
+    """Decodes an escaped text of the table."""
     return re.sub(
         rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode("ascii")
     )
 
 
 def escaped(text: str) -> str:
-    """The other way round."""
+    """The inverse of unescaped()."""
     return "".join(
         chr(octet) if 0x20 <= octet <= 0x7E and octet != 0x5C else f"\\x{octet:02x}"
         for octet in text.encode("utf-8", "surrogateescape")
@@ -99,7 +99,7 @@ def test_the_table_has_been_read() -> None:
 
 
 def written(vector: Vector) -> bytes:
-    """The frame of a request from its meaning, by the functions that the clients use."""
+    """Encodes a request from its meaning with the functions of the clients."""
     kind, number = vector.one("type"), int(vector.one("request_id"))
     if kind == "ping":
         return bytes(request.ping().encode(number))
@@ -132,7 +132,7 @@ def test_a_request_is_written_as_the_table_says(vector: Vector) -> None:
 
 
 def read(octets: bytes) -> list[tuple[str, str]]:
-    """What a client makes of a frame; WireError."""
+    """Decodes a frame into its meaning. Raises WireError."""
     frame = wire.cut(bytearray(octets))
     if frame is None:
         return []
@@ -171,7 +171,7 @@ def test_a_bad_reply_earns_the_error_of_the_table(vector: Vector) -> None:
 
 
 def of_length(octets: bytes) -> bytes:
-    """The same frame, its length told truly."""
+    """Corrects the length field of a frame."""
     return octets[:4] + len(octets).to_bytes(4, "little") + octets[8:]
 
 

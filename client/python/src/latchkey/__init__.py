@@ -1,4 +1,4 @@
-"""Asks the latchkeyd of this host whether the holder of an API key may in.
+"""Client of latchkeyd: asks the daemon on this host whether to admit the holder of an API key.
 
     from latchkey import Client
 
@@ -7,7 +7,7 @@
         if answer:
             let_in(answer.subject)
 
-Only a true answer is a yes. Where there is none, there is a LatchkeyError.
+Only a true answer is a yes. If there is no answer, the call raises a LatchkeyError.
 """
 
 from ._aio import AsyncClient

@@ -1,4 +1,4 @@
-"""The client for asyncio: all calls share one connection, pipelined."""
+"""The asyncio client: all calls share one connection, pipelined."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class _Pending:
 
 
 class _Stream:
-    """One connection; replies come in the order of the requests. It does its own I/O, since a
-    transport may keep what is written for as long as it likes, and keys are to be wiped."""
+    """One connection; replies come in the order of the requests. It does its own I/O: an asyncio
+    transport may keep written bytes indefinitely, and keys must be wiped."""
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
         self._pending: deque[_Pending] = deque()
@@ -42,7 +42,7 @@ class _Stream:
         loop.add_reader(self._socket, self._readable)
 
     def ask(self, question: request.Request[T]) -> asyncio.Future[T]:
-        """Its future may be cancelled; the reply is then skipped."""
+        """Sends one request. If the returned future is cancelled, its reply is skipped."""
         request_id = self._ids.next()
         frame = question.encode(request_id)
         future: asyncio.Future[T] = self._loop.create_future()
@@ -55,7 +55,7 @@ class _Stream:
         return future
 
     def end(self, error: LatchkeyError) -> None:
-        """What is under way fails."""
+        """Closes the connection; all requests under way fail with `error`."""
         if self.usable:
             self.usable = False
             self._loop.remove_reader(self._socket)
@@ -66,9 +66,10 @@ class _Stream:
             self._fail(self._pending.popleft().future, error)
 
     def abandon(self) -> None:
-        """Close it from elsewhere than its loop. That one may run in another thread, or run again,
-        and has to forget the socket before it is closed: else it is deaf to the next one that gets
-        the same number. A child leaves the loop alone, which watches for its parent, too."""
+        """Closes the connection from outside its event loop. That loop may run in another thread,
+        or run again later, and must remove the socket before it is closed; otherwise it would
+        ignore the next socket with the same number. A forked child must not touch the loop, which
+        also watches for its parent."""
         if self._process == process():
             error = ConnectionClosed("the client is used from another event loop")
             try:
@@ -80,9 +81,9 @@ class _Stream:
         self._socket.close()
 
     def expire(self, future: asyncio.Future[Any]) -> None:
-        """The deadline of one has passed. With it goes the connection: all that came after it would
-        wait for its reply, too. But what arrived while this process was held up counts: a loop that
-        was interrupted looks at its timers before its sockets."""
+        """Handles the deadline of one request. The connection ends with it, because all later
+        requests would also wait for its reply. A reply that arrived while this process was delayed
+        counts: a delayed loop runs its timers before it reads its sockets."""
         while not future.done() and self.usable and self._readable():
             pass
         if future.done():
@@ -103,7 +104,7 @@ class _Stream:
         except BlockingIOError:
             sent = 0
         except OSError:
-            sent = len(self._out)  # nobody takes it; the reader sees the end, and perhaps why
+            sent = len(self._out)  # the reader finds the end, and perhaps the reason
         self._out[:sent] = bytes(sent)
         del self._out[:sent]
         if self._out:
@@ -112,7 +113,7 @@ class _Stream:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> bool:
-        """False: there is nothing to read."""
+        """Reads once. False: nothing to read."""
         try:
             part = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -132,7 +133,7 @@ class _Stream:
 
     def _reply(self, frame: wire.Frame) -> None:
         if frame.type == wire.ERROR and frame.request_id == 0:
-            # Said of the connection, not of a request.
+            # Concerns the connection, not a request.
             name, text = wire.decode_error(frame.body)
             self.end(Refused(name, text, unasked=True))
             return
@@ -153,14 +154,14 @@ class _Stream:
 
 
 class AsyncClient:
-    """Asks one daemon from the tasks of one event loop at a time.
+    """Asyncio client of one daemon, for the tasks of one event loop at a time.
 
-    `path` and `timeout` are those of Client. A call that is cancelled costs the others nothing. When
-    a deadline passes, the connection is given up; other calls that wait for it ask again.
-    Every method raises a LatchkeyError if there is no answer.
+    `path` and `timeout` (seconds) are those of Client. Cancelling a call does not affect other
+    calls. When a deadline passes, the connection is closed; other calls that wait for it are
+    retried. Every method raises a LatchkeyError if there is no answer.
     """
 
-    #: Requests under way at once; further ones wait their turn.
+    #: Maximum number of requests under way; further ones wait.
     PENDING_MAX = 4096
 
     def __init__(
@@ -187,14 +188,14 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the connection: what is under way fails. The client cannot be used any more."""
+        """Closes the connection; requests under way fail. The client cannot be used afterwards."""
         self._closed = True
         if self._loop is not asyncio.get_running_loop() or self._process != process():
             self._abandon()
         elif self._stream is not None and self._stream.usable:
             self._stream.end(ConnectionClosed("the client is closed"))
 
-    # ---- questions
+    # ---- requests
 
     async def verify(
         self,
@@ -239,7 +240,8 @@ class AsyncClient:
         await self._ask(request.ping(), self.timeout)
 
     async def sync(self, timeout: float = 10.0) -> float:
-        """See Client.sync. It has a connection to itself: replies behind it would wait for it."""
+        """See Client.sync. Uses a connection of its own, because later replies would wait for this
+        one."""
         question = request.sync(timeout)
         alone = AsyncClient(self.path, timeout=self.timeout)
         try:
@@ -264,7 +266,7 @@ class AsyncClient:
         asked = wire.question(source, all_scopes, any_scopes, max_age, False, False)
         return await self._ask(request.why(asked, wire.as_bytes(key)), self.timeout)
 
-    # ---- asking until there is an answer, or the deadline has passed
+    # ---- retries until an answer or the deadline
 
     async def _ask(self, question: request.Request[T], timeout: float) -> T:
         loop = self._settle_here()
@@ -283,7 +285,7 @@ class AsyncClient:
                     delay, left = self._backoff.next(), deadline - loop.time()
                     await asyncio.sleep(min(delay, left))
                     if delay >= left or self._loop is not loop:
-                        raise  # or else it would ask over another loop's connection
+                        raise  # another loop now owns the connection
         finally:
             turns.release()
 
@@ -292,8 +294,8 @@ class AsyncClient:
             raise InvalidRequest("the client is closed")
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._process != process():
-            # Two processes on one connection would take each other's answers; and what belongs to
-            # another loop cannot be waited for in this one.
+            # Two processes on one connection would take each other's answers, and futures of another loop
+            # cannot be awaited in this one.
             self._turns = asyncio.Semaphore(self.PENDING_MAX)
             self._loop, self._process = loop, process()
             self._abandon()

@@ -1,4 +1,4 @@
-"""The client that waits: for threads, and for programs without any."""
+"""The blocking client, for programs with or without threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ._socket import Backoff, RequestIds, connect, process, seconds, socket_path
 T = TypeVar("T")
 
 _READ_BYTES = 65536
-# So long a wait is endless to whoever waits, and settimeout() takes it.
+# Effectively unlimited, and within the range of settimeout().
 _WAIT_MAX_S = 1e6
 
 
 class _Connection:
-    """One request and its reply at a time."""
+    """A connection with one request under way at a time."""
 
     def __init__(self, path: str) -> None:
         self._socket = connect(path)
@@ -32,14 +32,15 @@ class _Connection:
 
     @property
     def is_ours(self) -> bool:
-        """Made by this process, and not by one that it was forked from."""
+        """True if this process made the connection; False if it was inherited by a fork."""
         return self._process == process()
 
     def close(self) -> None:
         self._socket.close()
 
     def ask(self, question: request.Request[T], deadline: float) -> T:
-        """Raises Refused, and then may be used again, or another LatchkeyError."""
+        """Sends one request and returns its result. Raises Refused, after which the connection may
+        still be usable, or another LatchkeyError."""
         request_id = self._ids.next()
         return question.result(self._exchange(question.encode(request_id), deadline), request_id)
 
@@ -69,7 +70,7 @@ class _Connection:
         try:
             self._socket.sendall(frame)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # perhaps it has said why
+            pass  # the daemon may have sent the reason
 
     def _receive(self, deadline: float) -> wire.Frame:
         while (reply := wire.cut(self._buffer)) is None:
@@ -77,7 +78,7 @@ class _Connection:
             if not part:
                 raise ConnectionResetError
             self._buffer += part
-        if self._buffer:  # nothing more was asked
+        if self._buffer:  # no other request is under way
             raise wire.WireError("trailing")
         return reply
 
@@ -86,7 +87,7 @@ class _Connection:
             self._allow_until(deadline)
             return self._socket.recv(_READ_BYTES)
         except socket.timeout:
-            # What arrived while this process was held up counts.
+            # A reply that arrived while this process was delayed counts.
             self._socket.setblocking(False)
             try:
                 return self._socket.recv(_READ_BYTES)
@@ -95,16 +96,20 @@ class _Connection:
 
 
 class Client:
-    """Asks one daemon. Any number of threads may share it; each call has a connection to itself,
-    which is made when it is needed and kept for the next one. After a fork, the child's are new.
+    """Blocking client of one daemon, for any number of threads. Each call uses a connection of its
+    own; connections are made when needed and kept for later calls. After a fork, the child uses new
+    connections.
 
-    `path` of the socket: $LATCHKEY_SOCKET if None, or else /run/latchkey/latchkey.sock.
-    `timeout` in seconds covers a whole call: connecting, all retries and the reply. A call that a
-    restart of the daemon, a full backlog or an overload made fail is tried again within it.
-    Every method raises a LatchkeyError if there is no answer.
+    `path` is the socket's path; None selects $LATCHKEY_SOCKET, or else /run/latchkey/latchkey.sock.
+    `timeout` is in seconds and covers a whole call: connecting, all retries and the reply. Within
+    it, calls that fail because of a restart of the daemon, a full backlog or an overload are
+    retried.
+
+    Every method raises a LatchkeyError if there is no answer. An invalid path or timeout raises
+    InvalidRequest.
     """
 
-    #: Connections that are kept open while nothing is asked. More are made when they are needed.
+    #: Maximum number of idle connections that are kept open. It does not limit connections in use.
     IDLE_MAX = 16
 
     def __init__(
@@ -127,11 +132,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End all idle connections. The client cannot be used any more."""
+        """Closes all idle connections. The client cannot be used afterwards."""
         self._closed = True
         self._forget_idle()
 
-    # ---- questions
+    # ---- requests
 
     def verify(
         self,
@@ -144,11 +149,15 @@ class Client:
         claims: bool = True,
         metadata: bool = False,
     ) -> wire.Answer:
-        """May the holder of this key in? So it is if the answer is true.
+        """Verifies one key and returns its Answer, which is true if the holder is admitted.
 
-        `all_scopes` must all be held and one at least of `any_scopes`; knowledge older than
-        `max_age` seconds gives "unavailable"; `source` None means every one that this process may
-        use; without `claims` the answer does not say whose key it is.
+        The key must hold all of `all_scopes` and at least one of `any_scopes` (if given). If the
+        data is older than `max_age` seconds, the verdict is "unavailable"; None accepts any age.
+        `source` None selects every source that this process may use. Without `claims`, the answer
+        does not identify the key's owner; `metadata` adds the row's metadata.
+
+        Raises InvalidRequest for arguments that the protocol does not permit, and another
+        LatchkeyError if there is no answer.
         """
         asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
         answers = self._ask(request.verify(asked, [wire.as_bytes(key)]), self._deadline())
@@ -165,7 +174,8 @@ class Client:
         claims: bool = True,
         metadata: bool = False,
     ) -> list[wire.Answer]:
-        """One answer to each key, in their order, in as few requests as possible. See verify()."""
+        """Returns one Answer per key, in the order of the keys, in as few requests as possible. The
+        timeout covers all of them. See verify() for arguments and errors."""
         asked = wire.question(source, all_scopes, any_scopes, max_age, claims, metadata)
         batches = wire.batches(asked, wire.keys_as_bytes(keys))
         deadline = self._deadline()
@@ -176,17 +186,18 @@ class Client:
         return answers
 
     def ping(self) -> None:
-        """Returns once the daemon has answered."""
+        """Returns once the daemon has answered. Raises a LatchkeyError otherwise."""
         self._ask(request.ping(), self._deadline())
 
     def sync(self, timeout: float = 10.0) -> float:
-        """Returns once everything is in force that had committed before this call; the seconds
-        that it took. Refused ("timed_out") if that cannot be proven within `timeout` seconds (at
-        most 60), which is added to the client's own."""
+        """Returns once every change that committed before this call is in force; the result is
+        the waiting time in seconds. Raises Refused with the refusal "timed_out" if this cannot
+        be proven within `timeout` seconds (0.001 to 60), which are added to the client's own
+        timeout."""
         return self._ask(request.sync(timeout), self._deadline() + timeout)
 
     def status(self) -> dict[str, Any]:
-        """How the daemon is: what `latchkey status --json` prints."""
+        """Returns the daemon's status, the JSON object that `latchkey status --json` prints."""
         return self._ask(request.status(), self._deadline())
 
     def why(
@@ -198,11 +209,13 @@ class Client:
         any_scopes: Iterable[str] = (),
         max_age: float | None = None,
     ) -> dict[str, Any]:
-        """The verdict on one key explained: what `latchkey why --json` prints."""
+        """Explains the verdict on one key: returns the JSON object that `latchkey why --json`
+        prints. See verify() for arguments. Raises Refused with the refusal "no_reasons" if this
+        process may not know reasons."""
         asked = wire.question(source, all_scopes, any_scopes, max_age, False, False)
         return self._ask(request.why(asked, wire.as_bytes(key)), self._deadline())
 
-    # ---- asking until there is an answer, or the deadline has passed
+    # ---- retries until an answer or the deadline
 
     def _deadline(self) -> float:
         return time.monotonic() + self.timeout
@@ -215,7 +228,7 @@ class Client:
             except LatchkeyError as error:
                 if not error.may_pass:
                     raise
-                # What ended one connection has most likely ended all.
+                # An event that ended one connection has most likely ended all.
                 self._forget_idle()
                 delay, left = backoff.next(), deadline - time.monotonic()
                 time.sleep(max(min(delay, left), 0))
@@ -236,7 +249,7 @@ class Client:
             if reusable and len(self._idle) < self.IDLE_MAX and not self._closed:
                 self._idle.append(connection)
             else:
-                # After a timeout, too: what comes late would pass for the next one's reply.
+                # Also after a timeout: a late reply would be taken for the next request's.
                 connection.close()
 
     def _take(self) -> _Connection:
@@ -249,7 +262,7 @@ class Client:
                 return _Connection(self.path)
             if connection.is_ours:
                 return connection
-            connection.close()  # here; it goes on where it was made
+            connection.close()  # closes this process's copy only; the parent keeps its connection
 
     def _forget_idle(self) -> None:
         while True:

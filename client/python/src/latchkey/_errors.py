@@ -1,4 +1,4 @@
-"""Why there is no answer. Whoever gets one of these lets nobody in."""
+"""Exceptions: reasons why there is no answer. After any of them, admit no one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ Failure = Literal["argument", "connect", "timeout", "closed", "protocol", "refus
 
 
 class LatchkeyError(Exception):
-    """There is no answer. Its text is for a log and never holds a key."""
+    """There is no answer. The text is for a log and never contains a key."""
 
-    #: The failure's name, the same in all of Latchkey's clients.
+    #: The failure's name, identical in all clients of Latchkey.
     failure: ClassVar[Failure]
 
     @property
     def may_pass(self) -> bool:
-        """Would there perhaps be an answer if it were asked again?"""
+        """True if a retry may succeed."""
         return False
 
 
 class InvalidRequest(LatchkeyError, ValueError):
-    """The call makes no sense; nothing was sent."""
+    """The arguments are invalid; nothing was sent."""
 
     failure = "argument"
 
 
 class Unreachable(LatchkeyError, ConnectionError):
-    """The daemon cannot be reached: it does not run, or this user may not open its socket."""
+    """The daemon cannot be reached: it is not running, or this user may not open its socket."""
 
     failure = "connect"
 
@@ -56,7 +56,7 @@ class ConnectionClosed(LatchkeyError, ConnectionError):
 
 
 class ProtocolError(LatchkeyError):
-    """What answers does not speak Latchkey's protocol."""
+    """The peer does not speak Latchkey's protocol."""
 
     failure = "protocol"
 
@@ -68,7 +68,7 @@ class Refused(LatchkeyError):
 
     def __init__(self, refusal: str, text: str, *, unasked: bool = False) -> None:
         super().__init__(f"latchkeyd refused: {text} ({refusal})")
-        #: The name of the error in PROTOCOL.md: "not_allowed", "unknown_source", "timed_out", ...
+        #: The error's name in PROTOCOL.md: "not_allowed", "unknown_source", "timed_out", ...
         self.refusal = refusal
         self._unasked = unasked
 
@@ -78,7 +78,7 @@ class Refused(LatchkeyError):
 
     @property
     def ends_connection(self) -> bool:
-        """Does the daemon close after it? So it does, according to PROTOCOL.md, but for a few."""
+        """True if the daemon closes the connection after this error (PROTOCOL.md)."""
         return self._unasked or self.refusal not in (
             "unknown_source",
             "timed_out",

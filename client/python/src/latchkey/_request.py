@@ -1,4 +1,4 @@
-"""What can be asked: how it is written, and what its reply amounts to."""
+"""The requests: their encoding, and the interpretation of their replies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """It can be asked as often as need be: none has side effects."""
+    """One request. It may be repeated, because no request has side effects."""
 
     type: int
-    #: From a request id to the frame, whose keys are to be wiped once it is sent.
+    #: Encodes the frame for a request id. The caller wipes it once it is sent, because it contains keys.
     encode: Callable[[int], bytearray]
     decode: Callable[[bytes], T]
 
     def result(self, frame: wire.Frame, request_id: int) -> T:
-        """What `frame` says in reply. Raises Refused or ProtocolError."""
+        """Interprets `frame` as the reply. Raises Refused or ProtocolError."""
         try:
             if frame.type == wire.ERROR and frame.request_id in (0, request_id):
                 name, text = wire.decode_error(frame.body)
@@ -36,12 +36,12 @@ class Request(Generic[T]):
 
 
 def not_latchkeyd(error: wire.WireError) -> ProtocolError:
-    """Bytes that break the protocol come from something else, or from a daemon gone mad."""
+    """The error for bytes that violate the protocol: the peer is not latchkeyd, or is faulty."""
     return ProtocolError(f"what answers does not speak latchkeyd's protocol ({error})")
 
 
 def verify(asked: wire.Question, keys: Sequence[bytes]) -> Request[list[wire.Answer]]:
-    """The answers to keys that fit into one request."""
+    """Verifies keys that fit into one request."""
 
     def decode(body: bytes) -> list[wire.Answer]:
         answers = wire.decode_verified(body)
@@ -55,24 +55,24 @@ def verify(asked: wire.Question, keys: Sequence[bytes]) -> Request[list[wire.Ans
 
 
 def why(asked: wire.Question, key: bytes) -> Request[dict[str, Any]]:
-    """The verdict on one key explained."""
+    """Explains the verdict on one key."""
     return Request(
         wire.WHY, lambda number: wire.encode_keys(wire.WHY, number, asked, [key]), _object
     )
 
 
 def ping() -> Request[None]:
-    """A sign of life."""
+    """Checks that the daemon answers."""
     return Request(wire.PING, lambda number: wire.encode(wire.PING, number), wire.decode_empty)
 
 
 def status() -> Request[dict[str, Any]]:
-    """How the daemon is."""
+    """The daemon's status."""
     return Request(wire.STATUS, lambda number: wire.encode(wire.STATUS, number), _object)
 
 
 def sync(timeout: float) -> Request[float]:
-    """Seconds until everything was in force that had committed before."""
+    """Waits until earlier commits are in force; the result is in seconds."""
     body = wire.sync_timeout(timeout)
     return Request(
         wire.SYNC, lambda number: wire.encode(wire.SYNC, number, body), wire.decode_synced

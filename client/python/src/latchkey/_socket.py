@@ -1,4 +1,4 @@
-"""Where the daemon listens, and what it means if it cannot be reached there."""
+"""The daemon's socket: its path, connecting, and connection errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DEFAULT_SOCKET = "/run/latchkey/latchkey.sock"
 
 _PATH_BYTES_MAX = 107
 
-# What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect()
-# does not wait for room in a full backlog: it fails with EAGAIN, and no poll can wait for it.
+# Errors that occur while a daemon restarts or is overloaded. AF_UNIX's connect() does not wait for room in a
+# full backlog: it fails with EAGAIN, and poll cannot wait for room.
 _MAY_PASS = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET)
 
 _HINTS = {
@@ -26,7 +26,7 @@ _HINTS = {
 
 
 def socket_path(path: str | os.PathLike[str] | None) -> str:
-    """`path`, or else $LATCHKEY_SOCKET, or else the default."""
+    """Returns `path`, or else $LATCHKEY_SOCKET, or else the default."""
     found = os.fspath(path) if path is not None else os.environ.get("LATCHKEY_SOCKET", "")
     found = found or DEFAULT_SOCKET
     if len(os.fsencode(found)) > _PATH_BYTES_MAX:
@@ -35,7 +35,7 @@ def socket_path(path: str | os.PathLike[str] | None) -> str:
 
 
 def connect(path: str) -> socket.socket:
-    """A connected, non-blocking socket at once, or Unreachable."""
+    """Returns a connected, non-blocking socket without waiting, or raises Unreachable."""
     made: socket.socket | None = None
     try:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -62,39 +62,39 @@ def _forked() -> None:
     _forks += 1
 
 
-# In the child, before any other of its threads can exist.
+# Runs in the child before it can have other threads.
 os.register_at_fork(after_in_child=_forked)
 
 
 def process() -> tuple[int, int]:
-    """What a connection belongs to: two processes on one would take each other's answers. (A
-    process's number may come back in a grandchild.)"""
+    """Identifies the owner of a connection: two processes on one would take each other's answers.
+    (The fork count is needed because a process id may recur in a grandchild.)"""
     return os.getpid(), _forks
 
 
 def seconds(timeout: float) -> float:
-    """`timeout`, if it is one. Infinity waits for ever."""
+    """Returns `timeout` if it is valid. Infinity means no limit."""
     if not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidRequest("a timeout is a number of seconds, 0 or more")
     return timeout
 
 
 class RequestIds:
-    """They begin at a number that nobody can foresee: a reply to a request that another process or
-    connection made fits none of ours."""
+    """Request ids that start at an unpredictable number, so that a reply to a request of another
+    process or connection matches none."""
 
     def __init__(self) -> None:
         self._last = int.from_bytes(os.urandom(8), "little")
 
     def next(self) -> int:
-        """1 to 2^64 - 1: 0 is the connection's."""
+        """Returns 1 to 2^64 - 1; id 0 stands for the connection."""
         self._last = self._last % 0xFFFFFFFFFFFFFFFF + 1
         return self._last
 
 
 class Backoff:
-    """How long to wait before the next attempt: 2 ms, doubling to 250 ms, half of it by chance, so
-    that not all processes of a host come back at once."""
+    """Delays before retries: 2 ms, doubling to 250 ms, half of it random, so that the processes of
+    a host do not reconnect at the same time."""
 
     _FIRST_S, _MAX_S = 0.002, 0.25
 
@@ -102,11 +102,11 @@ class Backoff:
         self._delay = self._FIRST_S
 
     def reset(self) -> None:
-        """It has worked."""
+        """Call after a success."""
         self._delay = self._FIRST_S
 
     def next(self) -> float:
-        """Seconds."""
+        """Returns the next delay in seconds."""
         delay = self._delay * random.uniform(0.5, 1)
         self._delay = min(2 * self._delay, self._MAX_S)
         return delay

@@ -1,4 +1,4 @@
-"""Requests to bytes, bytes to replies (protocol/PROTOCOL.md). No sockets, no clock."""
+"""Encodes requests and decodes replies (protocol/PROTOCOL.md). No sockets, no clock."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ _EXPIRES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the daemon knows of one key. It is true exactly if its holder may in."""
+    """The daemon's verdict and data on one key. True exactly if the holder is admitted."""
 
     verdict: Verdict
-    #: No change that committed longer ago than the daemon's bound is missing.
+    #: True if no change is missing that committed longer ago than the daemon's bound.
     fresh: bool
-    #: Seconds since what it was taken from was last proven complete; None: never, or nothing asked.
+    #: Seconds since the data was last proven complete; None: never, or no source asked.
     age: float | None
-    # What the key's row does not say, or this process may not know, is None.
+    # None if the key's row has no value or this process may not know it.
     source: str | None = None
     key_id: str | None = None
     subject: str | None = None
     tenant: str | None = None
-    #: The key's scopes, a space between two.
+    #: The key's scopes, separated by one space.
     scope: str | None = None
     metadata: str | None = None
     #: Seconds since 1970 UTC, rounded down.
@@ -83,21 +83,22 @@ class Answer:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The key's scopes as a set."""
+        """The key's scopes as a set; empty if it has none."""
         return frozenset(self.scope.split(" ")) if self.scope else frozenset()
 
 
 class WireError(Exception):
-    """Bytes that are no frame of the protocol; says which of its rules they break."""
+    """Bytes that violate the protocol; the text names the rule."""
 
 
 # ---- requests
 
 
 def as_bytes(key: str | bytes) -> bytes:
-    """A presented key. Text that came from bytes by surrogateescape becomes those bytes again.
+    """Returns a presented key as bytes. Text decoded with surrogateescape becomes the original
+    bytes.
 
-    Raises InvalidRequest for what is no key: a header that is not there is None.
+    Raises InvalidRequest for other types: None, for example, is a missing header.
     """
     if not isinstance(key, (str, bytes)):
         raise InvalidRequest("a key is text or bytes")
@@ -105,7 +106,8 @@ def as_bytes(key: str | bytes) -> bytes:
 
 
 def keys_as_bytes(keys: Iterable[str | bytes]) -> list[bytes]:
-    """Several. Raises InvalidRequest also for a single one, whose letters would be asked for."""
+    """Converts several keys. Raises InvalidRequest for a single text, whose letters would be
+    verified."""
     if isinstance(keys, (str, bytes)):
         raise InvalidRequest("a list of keys, not one")
     return [as_bytes(key) for key in keys]
@@ -119,7 +121,7 @@ def _utf8(text: str, what: str, errors: str = "strict") -> bytes:
 
 
 class Question(NamedTuple):
-    """What is asked of each key, checked and encoded."""
+    """The terms of a request, checked and encoded."""
 
     flags: int
     max_age_ms: int
@@ -137,8 +139,9 @@ def question(
     claims: bool,
     metadata: bool,
 ) -> Question:
-    """Raises InvalidRequest for what the daemon would refuse together with the connection."""
-    # An empty one is an unset variable sooner than a wish to ask every source.
+    """Checks and encodes the terms. Raises InvalidRequest for terms on which the daemon would close
+    the connection."""
+    # An empty source is more likely an unset variable than a request for every source.
     if not isinstance(source, (str, type(None))):
         raise InvalidRequest("a source is a text")
     named = b"" if source is None else _utf8(source, "a source")
@@ -149,7 +152,7 @@ def question(
     if max_age is not None:
         if not isinstance(max_age, (int, float)) or not max_age >= 0:
             raise InvalidRequest("a maximum age is a number of seconds, 0 or more")
-        # Rounded down: rather refuse a moment too early than let in a moment too late.
+        # Rounded down: refusing slightly too early is safer than admitting too late.
         age_ms = int(min(max_age * 1000, MAX_AGE_ANY - 1))
     all_count, all_bytes = _scopes(all_scopes)
     any_count, any_bytes = _scopes(any_scopes)
@@ -184,17 +187,17 @@ def _scopes(names: Iterable[str]) -> tuple[int, bytes]:
 
 
 def encode(type_: int, request_id: int, body: bytes = b"") -> bytearray:
-    """One frame."""
+    """Encodes one frame."""
     return bytearray(_header.pack(VERSION, type_, 0, HEADER_BYTES + len(body), request_id) + body)
 
 
 def _sent_length(key: bytes) -> int:
-    # A longer key than there can be is malformed, and one byte too many suffices to be told so.
+    # A key over the limit is malformed; one byte over the limit suffices to get this verdict.
     return min(len(key), KEY_BYTES_MAX + 1)
 
 
 def batches(asked: Question, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The keys in as few requests as possible."""
+    """Divides the keys into as few requests as possible."""
     empty = HEADER_BYTES + _question.size + len(asked.source) + len(asked.scopes)
     start, size = 0, empty
     for i, key in enumerate(keys):
@@ -208,7 +211,7 @@ def batches(asked: Question, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]
 
 
 def encode_keys(type_: int, request_id: int, asked: Question, keys: Sequence[bytes]) -> bytearray:
-    """A verify or why for keys that fit into it."""
+    """Encodes a verify or why request for keys that fit into it."""
     frame = bytearray(HEADER_BYTES + _question.size)
     frame += asked.source
     frame += asked.scopes
@@ -232,7 +235,7 @@ def encode_keys(type_: int, request_id: int, asked: Question, keys: Sequence[byt
 
 
 def sync_timeout(seconds: float) -> bytes:
-    """The body of a sync."""
+    """Encodes the body of a sync request."""
     timeout_ms = int(seconds * 1000) if 0 < seconds <= SYNC_TIMEOUT_MS_MAX else 0
     if not 1 <= timeout_ms <= SYNC_TIMEOUT_MS_MAX:
         raise InvalidRequest("a sync timeout is 0.001 to 60 seconds")
@@ -243,7 +246,7 @@ def sync_timeout(seconds: float) -> bytes:
 
 
 class Frame(NamedTuple):
-    """One whole reply, its body not looked at yet."""
+    """One complete reply with an undecoded body."""
 
     type: int
     request_id: int
@@ -251,7 +254,7 @@ class Frame(NamedTuple):
 
 
 def cut(buffer: bytearray) -> Frame | None:
-    """Takes the first frame out of `buffer`; None: more has to come. Raises WireError."""
+    """Removes the first frame from `buffer`; None: incomplete. Raises WireError."""
     if len(buffer) < HEADER_BYTES:
         return None
     version, type_, reserved, length, request_id = _header.unpack_from(buffer)
@@ -273,12 +276,12 @@ def cut(buffer: bytearray) -> Frame | None:
 def _text(octets: bytes) -> str:
     if 0 in octets:
         raise WireError("bad_length")
-    # A database may hold what is no UTF-8 (SQL_ASCII): shown as it can be, equal to nothing else.
+    # Databases may hold invalid UTF-8 (SQL_ASCII): the escaped form differs from every other text.
     return octets.decode("utf-8", "surrogateescape")
 
 
 def decode_verified(body: bytes) -> list[Answer]:
-    """The answers to a verify. Raises WireError."""
+    """Decodes the answers to a verify request. Raises WireError."""
     if len(body) < 4:
         raise WireError("truncated")
     count, reserved = struct.unpack_from("<HH", body)
@@ -299,11 +302,11 @@ def decode_verified(body: bytes) -> list[Answer]:
         claims: dict[str, str | int] = _decode_claims(body, at, end) if claims_length else {}
         at = end
         if verdict >= len(VERDICTS) or flags > 1:
-            # A later daemon's word, which may mean anything: no answer to this key.
+            # A newer daemon's verdict or flag has an unknown meaning: this key gets no answer.
             answers.append(Answer("unavailable", False, None))
             continue
         age = None if age_ms == AGE_UNKNOWN else age_ms / 1000
-        # mypy cannot see that "expires" alone is a number.
+        # mypy cannot see that only "expires" is a number.
         answers.append(Answer(VERDICTS[verdict], flags == 1, age, **claims))  # type: ignore[arg-type]
     if at != len(body):
         raise WireError("trailing")
@@ -326,31 +329,31 @@ def _decode_claims(body: bytes, at: int, end: int) -> dict[str, str | int]:
             if length != 8:
                 raise WireError("bad_length")
             claims["expires"] = int.from_bytes(body[at : at + 8], "little", signed=True)
-        # A newer daemon may tell more; the length lets us step over it.
+        # Unknown tags are claims of a newer daemon: skip them by their length.
         at += length
     return claims
 
 
 def decode_empty(body: bytes) -> None:
-    """A pong. Raises WireError."""
+    """Decodes a pong. Raises WireError."""
     if body:
         raise WireError("trailing")
 
 
 def decode_synced(body: bytes) -> float:
-    """Seconds that it took. Raises WireError."""
+    """Decodes the waiting time in seconds. Raises WireError."""
     if len(body) != 8:
         raise WireError("truncated" if len(body) < 8 else "trailing")
     return int.from_bytes(body, "little") / 1e6
 
 
 def decode_text(body: bytes) -> str:
-    """The JSON of a status_reply or why_reply. Raises WireError."""
+    """Decodes the JSON text of a status_reply or why_reply. Raises WireError."""
     return _text(body)
 
 
 def decode_error(body: bytes) -> tuple[str, str]:
-    """The error's name and its text. Raises WireError."""
+    """Decodes an error's name and text. Raises WireError."""
     if len(body) < 4:
         raise WireError("truncated")
     code, length = struct.unpack_from("<HH", body)
@@ -359,22 +362,22 @@ def decode_error(body: bytes) -> tuple[str, str]:
     text = _printable(_text(body[4 : 4 + length]))
     if len(body) - 4 > length:
         raise WireError("trailing")
-    # A newer daemon may know more of them.
+    # A newer daemon may have more errors.
     return REFUSALS[code] if code < len(REFUSALS) else f"unknown_refusal_{code}", text
 
 
-# What str.isprintable() lets through though nobody sees it (Default_Ignorable_Code_Point).
+# Invisible characters that str.isprintable() accepts (Default_Ignorable_Code_Point).
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def _printable(text: str) -> str:
-    # Who poses as the daemon must not write lines into a log.
+    # An impostor must not write lines into a log.
     return "".join(c if c.isprintable() and not _UNSEEN.match(c) else "?" for c in text)
 
 
 def wipe(frame: bytearray) -> None:
-    """Keys are not to stay in memory once they are sent."""
+    """Overwrites a sent frame, so that keys do not stay in memory."""
     frame[:] = bytes(len(frame))
 

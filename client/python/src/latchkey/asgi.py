@@ -1,11 +1,10 @@
-"""Middleware for ASGI applications (FastAPI, Starlette, Quart, Django): no request without a key.
+"""Middleware for ASGI applications (FastAPI, Starlette, Quart, Django): every request needs a key.
 
     app.add_middleware(LatchkeyMiddleware, all_scopes=["read"])
 
 The Answer is then in scope["latchkey"]; in FastAPI and Starlette that is request.scope["latchkey"].
-Replies to those who may not in are JSON with the status codes of RFC 6750 §3.1: 401 without a good
-key, 403 where the key lacks a scope, 503 where it cannot be known, and 400 for several credentials in one
-request.
+Refusals are JSON with the status codes of RFC 6750 §3.1: 401 without a valid key, 403 if the key lacks
+a scope, 503 if there is no answer, and 400 for several credentials in one request.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 _log = logging.getLogger("latchkey")
 
-# RFC 9110 §5.6.3. What else strip() takes for white space belongs to a key.
+# The white space of RFC 9110 §5.6.3. Other characters that strip() removes belong to a key.
 _SPACES = b" \t"
 
 
 class SeveralCredentials(ValueError):
-    """A request must not present more than one (RFC 6750 §2): whoever checks one of them, others
-    may believe another."""
+    """A request presents more than one credential (RFC 6750 §2 forbids it): another component might
+    use a different one than this middleware."""
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`. None: neither is there. Raises
-    SeveralCredentials where a header comes twice, or both hold a key."""
+    """Returns the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, or None if there is
+    neither. Raises SeveralCredentials if a header occurs twice or both contain a key."""
     authorizations, keys = [], []
     for name, value in headers:
         if name.lower() == b"authorization":
@@ -52,7 +51,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 class LatchkeyMiddleware:
-    """Lets HTTP requests and WebSockets through whose key is valid and holds the scopes."""
+    """Passes HTTP requests and WebSockets whose key is valid and holds the scopes."""
 
     def __init__(
         self,
@@ -65,11 +64,12 @@ class LatchkeyMiddleware:
         max_age: float | None = None,
         public_paths: Iterable[str] = (),
     ) -> None:
-        """`public_paths` need no key: whole paths, each as in scope["path"]. The other terms are
-        those of Client.verify. Raises InvalidRequest if they make no sense."""
+        """`public_paths` need no key: complete paths, as in scope["path"]. The other arguments are
+        those of Client.verify (`max_age` in seconds). `client` None creates an AsyncClient with
+        default path and timeout. Raises InvalidRequest if an argument is invalid."""
         self._app = app
         self._client = client or AsyncClient()
-        # Copies: a generator would demand nothing the second time, a list may be emptied.
+        # Copies: a generator would be empty on the second use, and a list may be changed.
         self._terms: dict[str, Any] = {
             "all_scopes": _copied(all_scopes),
             "any_scopes": _copied(any_scopes),
@@ -77,7 +77,7 @@ class LatchkeyMiddleware:
             "max_age": max_age,
         }
         self._public = _paths(public_paths)
-        # What cannot be asked is told when the program starts, not at each request.
+        # Reports invalid arguments when the program starts, not at each request.
         question(**self._terms, claims=True, metadata=False)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
@@ -88,13 +88,13 @@ class LatchkeyMiddleware:
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # Before it is accepted, the server makes a 403 of it.
+            # Closed before acceptance; the server turns this into a 403.
             await send({"type": "websocket.close", "code": 1008})
         else:
             await _reply(send, *refusal)
 
     async def _refusal(self, scope: _Scope) -> tuple[int, str, bytes] | None:
-        """Status, error and a header's value; None: let it through."""
+        """Returns status, error and a header's value; None if the request may pass."""
         try:
             key = presented_key(scope["headers"])
         except SeveralCredentials:
@@ -111,11 +111,11 @@ class LatchkeyMiddleware:
 
 
 def _copied(scopes: Iterable[str]) -> Iterable[str]:
-    return scopes if isinstance(scopes, str) else tuple(scopes)  # question() refuses one text
+    return scopes if isinstance(scopes, str) else tuple(scopes)  # question() refuses a single text
 
 
 def _paths(paths: Iterable[str]) -> frozenset[str]:
-    # The letters of a single text would be public, "/" among them.
+    # Iterating a single text would make each of its letters a public path, "/" among them.
     if isinstance(paths, (str, bytes)):
         raise InvalidRequest("a list of public paths, not one text")
     found = tuple(paths)
@@ -130,10 +130,10 @@ def _judge(answer: Answer) -> tuple[int, str, bytes] | None:
     if answer.verdict == "insufficient_scope":
         return 403, "insufficient_scope", b'Bearer error="insufficient_scope"'
     if answer.verdict in ("unavailable", "forbidden"):
-        # Our own fault, and no reason for the holder of the key to throw it away.
+        # A problem of this service: the holder of the key must not conclude that the key is bad.
         _log.error("no answer: latchkeyd says %s", answer.verdict)
         return 503, "unavailable", b"1"
-    # Which no it is, is not a stranger's business.
+    # Do not reveal the reason to the holder.
     return 401, "invalid_token", b'Bearer error="invalid_token"'
 
 
