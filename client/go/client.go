@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// MaxConnections is how many connections a client has at most. Further calls wait for one.
+	// MaxConnections is the maximum number of connections per client. Further calls wait for one.
 	MaxConnections = 64
 
 	delayFirst = 2 * time.Millisecond
@@ -26,24 +26,24 @@ const (
 	readBytes  = 16384
 )
 
-// A Client asks one daemon. It may be used by any number of goroutines; each call has a connection
-// to itself, which is made when it is needed and kept for the next one.
+// A Client verifies keys with one daemon. Any number of goroutines may use it; each call uses a
+// connection of its own, which is made when needed and kept for later calls.
 //
-// Every call ends at its context's deadline, or earlier after the client's own timeout, which covers
-// connecting and all retries: what a restart of the daemon, a full backlog or an overload made fail
-// is tried again.
+// Every call ends at its context's deadline, or earlier after the client's own timeout, which
+// covers connecting and all retries. Within it, calls that fail because of a restart of the daemon,
+// a full backlog or an overload are retried.
 type Client struct {
 	path    string
 	timeout time.Duration
-	room    chan struct{} // one for each connection that may still be used
+	room    chan struct{} // one element per connection in use
 
 	mutex  sync.Mutex
 	idle   []*connection
 	closed bool
 }
 
-// New makes a client of the daemon that listens on a path; "" stands for $LATCHKEY_SOCKET, if that
-// is set, or else for DefaultSocket. It does not connect: the first question does.
+// New returns a client of the daemon that listens on path. "" selects $LATCHKEY_SOCKET if set, or
+// else DefaultSocket. It does not connect; the first request does.
 func New(path string) *Client {
 	if path == "" {
 		path = os.Getenv("LATCHKEY_SOCKET")
@@ -54,14 +54,14 @@ func New(path string) *Client {
 	return &Client{path: path, timeout: DefaultTimeout, room: make(chan struct{}, MaxConnections)}
 }
 
-// WithTimeout gives a client of the same daemon with another timeout, and connections of its own.
+// WithTimeout returns a client of the same daemon with another timeout and its own connections.
 func (c *Client) WithTimeout(timeout time.Duration) *Client {
 	other := New(c.path)
 	other.timeout = timeout
 	return other
 }
 
-// Close ends all idle connections; those in use end with their calls.
+// Close closes all idle connections; connections in use are closed after their calls.
 func (c *Client) Close() error {
 	c.mutex.Lock()
 	c.closed = true
@@ -74,9 +74,9 @@ func (c *Client) bounded(ctx context.Context, more time.Duration) (context.Conte
 	return context.WithTimeout(ctx, c.timeout+more)
 }
 
-// ---- asking until there is an answer, or the deadline has passed
+// ---- retries until an answer or the deadline
 
-// A request can be asked as often as need be: none has side effects.
+// A request may be repeated, because no request has side effects.
 type request struct {
 	kind   byte
 	append func(to []byte, id uint64) []byte
@@ -86,7 +86,7 @@ func empty(kind byte) request {
 	return request{kind, func(to []byte, id uint64) []byte { return appendEmpty(to, kind, id) }}
 }
 
-// ask has decode look at the body of the reply. ctx has a deadline.
+// ask passes the body of the reply to decode. ctx has a deadline.
 func (c *Client) ask(ctx context.Context, request request, decode func([]byte) error) error {
 	delay := delayFirst
 	for {
@@ -97,7 +97,7 @@ func (c *Client) ask(ctx context.Context, request request, decode func([]byte) e
 		if !err.mayPass() {
 			return err
 		}
-		// What ended one connection has most likely ended all.
+		// An event that ended one connection has most likely ended all.
 		c.forgetIdle()
 		if !sleep(ctx, delay/2+time.Duration(rand.Int63n(int64(delay/2)+1))) {
 			if errors.Is(ctx.Err(), context.Canceled) {
@@ -111,7 +111,7 @@ func (c *Client) ask(ctx context.Context, request request, decode func([]byte) e
 	}
 }
 
-// sleep says whether there is time left after it.
+// sleep reports whether time is left after the delay.
 func sleep(ctx context.Context, delay time.Duration) bool {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -138,7 +138,7 @@ func (c *Client) askOnce(ctx context.Context, request request, decode func([]byt
 	if err == nil || err.Failure == FailedRefused && !conn.over {
 		c.keep(conn)
 	} else {
-		// After a timeout, too: what comes late would pass for the next one's reply.
+		// Also after a timeout: a late reply would be taken for the next request's.
 		conn.Close()
 	}
 	return err
@@ -183,10 +183,10 @@ type connection struct {
 	net.Conn
 	buffer []byte
 	over   bool   // the daemon closes it
-	lastID uint64 // begins where nobody can foresee: a reply to another's request fits none of ours
+	lastID uint64 // starts at an unpredictable number: replies to other clients' requests match none
 }
 
-// nextID gives 1 to 2^64 - 1: 0 is the connection's.
+// nextID returns 1 to 2^64 - 1; id 0 stands for the connection.
 func (c *connection) nextID() uint64 {
 	if c.lastID++; c.lastID == 0 {
 		c.lastID = 1
@@ -194,15 +194,15 @@ func (c *connection) nextID() uint64 {
 	return c.lastID
 }
 
-// What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect(2)
-// does not wait for room in a full backlog: it fails with EAGAIN.
+// isPassing reports errors that occur while a daemon restarts or is overloaded. AF_UNIX's
+// connect(2) does not wait for room in a full backlog: it fails with EAGAIN.
 func isPassing(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) ||
 		errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func connect(path string) (*connection, *Error) {
-	made, err := net.Dial("unix", path) // which does not wait
+	made, err := net.Dial("unix", path) // does not wait
 	if err == nil {
 		var first [8]byte
 		if _, err := cryptorand.Read(first[:]); err != nil {
@@ -233,7 +233,7 @@ func connect(path string) (*connection, *Error) {
 }
 
 func (c *connection) ask(ctx context.Context, request request, decode func([]byte) error) *Error {
-	// A context may be cancelled before its deadline, and then wakes whoever waits for the socket.
+	// Cancelling the context before its deadline wakes a goroutine that waits for the socket.
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
 	answered, watched := make(chan struct{}), make(chan struct{})
@@ -256,7 +256,7 @@ func (c *connection) ask(ctx context.Context, request request, decode func([]byt
 func (c *connection) exchange(ctx context.Context, request request, decode func([]byte) error) *Error {
 	id := c.nextID()
 	frame := request.append(c.buffer[:0], id)
-	// An error is no news: the reader sees the end, and perhaps why.
+	// The error is ignored: the reader finds the end, and perhaps the reason.
 	_, _ = c.Write(frame)
 	for i := range frame {
 		frame[i] = 0
@@ -284,7 +284,7 @@ func (c *connection) exchange(ctx context.Context, request request, decode func(
 	return nil
 }
 
-// read gives one frame. Nothing may follow it, since nothing more was asked.
+// read returns one frame. No bytes may follow it, because no other request is under way.
 func (c *connection) read() (header, []byte, error) {
 	b, need := c.buffer[:0], headerBytes
 	var head header
@@ -319,8 +319,9 @@ func (c *connection) read() (header, []byte, error) {
 	return head, b[headerBytes:], nil
 }
 
-// arrived reads what is there after the deadline. Read does not look then, but whoever was held up until
-// it had passed (a host that slept) may have been answered in time.
+// arrived reads available bytes after the deadline. Read returns an error at that point, but the
+// reply may have arrived in time while this process was delayed (on a host that slept, for
+// example).
 func (c *connection) arrived(b []byte) (got int) {
 	socket, is := c.Conn.(syscall.Conn)
 	if !is {
@@ -332,7 +333,7 @@ func (c *connection) arrived(b []byte) (got int) {
 	}
 	c.SetReadDeadline(time.Time{})
 	_ = raw.Read(func(descriptor uintptr) bool {
-		if count, err := syscall.Read(int(descriptor), b); err == nil { // which does not wait
+		if count, err := syscall.Read(int(descriptor), b); err == nil { // does not wait
 			got = count
 		}
 		return true
@@ -352,7 +353,7 @@ func (c *connection) refused(head header, body []byte) *Error {
 	default:
 		c.over = true
 	}
-	// Who poses as the daemon must not write lines into a log.
+	// An impostor must not write lines into a log.
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) ||
 			unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {

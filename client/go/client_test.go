@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A server that gives each request the same kind of reply, or none.
+// serve starts a server that gives each request the same kind of reply, or none.
 func serve(t *testing.T, reply func(id uint64) []byte) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
@@ -143,7 +143,7 @@ func TestVerdictsHaveTheNumbersOfTheProtocol(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		verdict, name := Unavailable, "unavailable" // a later daemon's word
+		verdict, name := Unavailable, "unavailable" // unknown to this client
 		if number < len(named) {
 			verdict, name = named[number], names[number]
 		}

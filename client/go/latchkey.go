@@ -1,4 +1,4 @@
-// Package latchkey asks the latchkeyd of this host whether the holder of an API key may in.
+// Package latchkey asks the latchkeyd of this host whether to admit the holder of an API key.
 //
 //	client := latchkey.New("")
 //	defer client.Close()
@@ -8,7 +8,7 @@
 //		letIn(*answer.Subject)
 //	}
 //
-// Only a valid answer is a yes; where there is an error, there is no answer.
+// Only a valid answer is a yes. If a method returns an error, there is no answer.
 package latchkey
 
 import (
@@ -19,41 +19,42 @@ import (
 	"time"
 )
 
-// DefaultSocket is where the daemon listens unless it is configured otherwise.
+// DefaultSocket is the daemon's default socket.
 const DefaultSocket = "/run/latchkey/latchkey.sock"
 
-// DefaultTimeout bounds a call whose context has no deadline, or a later one.
+// DefaultTimeout limits a call whose context has no deadline, or a later one.
 const DefaultTimeout = time.Second
 
-// A Question is what is asked of a key. The zero value asks only whether it is good, and whose.
+// A Question contains the terms of a request. The zero value asks only for the verdict and the
+// claims.
 type Question struct {
 	Source    string   // "": every source that this process may use
-	AllScopes []string // the key must hold every one of these
-	AnyScopes []string // and, if there are any, at least one of these
-	// MaxAge: older knowledge gives Unavailable. nil: any age up to the daemon's own limit.
+	AllScopes []string // the key must hold all of these
+	AnyScopes []string // if there are any: the key must hold at least one of these
+	// MaxAge: older data gives Unavailable. nil: any age up to the daemon's own limit.
 	MaxAge     *time.Duration
-	OmitClaims bool // do not tell whose key it is, which is a bit faster
-	Metadata   bool // tell the mapped metadata column
+	OmitClaims bool // do not return claims, which is slightly faster
+	Metadata   bool // return the mapped metadata column
 }
 
-// An Answer is what the daemon knows of one key. The zero value is no yes.
+// An Answer is the daemon's verdict and data on one key. The zero value is not a yes.
 type Answer struct {
 	Verdict Verdict
-	// Fresh: no change that committed longer ago than the daemon's bound is missing.
+	// Fresh is true if no change is missing that committed longer ago than the daemon's bound.
 	Fresh bool
-	// Age of what it was taken from; negative: never loaded, or nothing was asked.
+	// Age of the data behind the answer; negative: never loaded, or no source asked.
 	Age time.Duration
-	// What the key's row does not say, or this process may not know, is nil.
+	// nil if the key's row has no value or this process may not know it.
 	Source, KeyID, Subject, Tenant *string
-	Scope                          *string // the key's scopes, a space between two
+	Scope                          *string // the key's scopes, separated by one space
 	Metadata                       *string
 	Expires                        *time.Time // rounded down to a second
 }
 
-// Valid says whether the holder may in.
+// Valid reports whether the holder is admitted.
 func (a *Answer) Valid() bool { return a != nil && a.Verdict == Valid }
 
-// Scopes are the key's scopes.
+// Scopes returns the key's scopes; nil if there is no scope claim.
 func (a *Answer) Scopes() []string {
 	if a == nil || a.Scope == nil {
 		return nil
@@ -64,7 +65,7 @@ func (a *Answer) Scopes() []string {
 	return strings.Split(*a.Scope, " ")
 }
 
-// HasScope says whether the key holds a scope.
+// HasScope reports whether the key holds a scope.
 func (a *Answer) HasScope(scope string) bool {
 	for _, held := range a.Scopes() {
 		if held == scope {
@@ -74,34 +75,35 @@ func (a *Answer) HasScope(scope string) bool {
 	return false
 }
 
-// A Failure says why there is no answer. The names are the same in all of Latchkey's clients.
+// A Failure is the reason why there is no answer. The names are identical in all clients of
+// Latchkey.
 type Failure string
 
 // The failures.
 const (
-	FailedArgument Failure = "argument" // the call makes no sense; nothing was sent
+	FailedArgument Failure = "argument" // the arguments are invalid; nothing was sent
 	FailedConnect  Failure = "connect"  // the daemon cannot be reached: not running, or no permission
 	FailedTimeout  Failure = "timeout"  // reached, but it did not answer in time
 	FailedClosed   Failure = "closed"   // the connection ended before the reply
-	FailedProtocol Failure = "protocol" // what answers does not speak Latchkey's protocol
-	FailedRefused  Failure = "refused"  // the daemon refused: Error.Refusal says why
+	FailedProtocol Failure = "protocol" // the peer does not speak Latchkey's protocol
+	FailedRefused  Failure = "refused"  // the daemon refused: Error.Refusal has the reason
 	FailedCanceled Failure = "canceled" // the context was cancelled
 )
 
-// An Error is returned by every method that has no answer. It never holds a key.
+// Every method that has no answer returns an Error. It never contains a key.
 type Error struct {
 	Failure Failure
-	Refusal string // if Failure is FailedRefused: the name of PROTOCOL.md's error
+	Refusal string // if Failure is FailedRefused: the error's name in PROTOCOL.md
 	Text    string // for a log
 	cause   error
 }
 
 func (e *Error) Error() string { return e.Text }
 
-// Unwrap gives context.DeadlineExceeded, context.Canceled or a system error, if it was one.
+// Unwrap returns context.DeadlineExceeded, context.Canceled or a system error, if there is one.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Would there perhaps be an answer if it were asked again?
+// mayPass reports whether a retry may succeed.
 func (e *Error) mayPass() bool {
 	switch e.Failure {
 	case FailedConnect:
@@ -118,7 +120,7 @@ func argument(err error) *Error {
 	return &Error{Failure: FailedArgument, Text: "this cannot be asked: " + err.Error()}
 }
 
-// Verify asks whether the holder of a key may in. A nil question asks nothing further.
+// Verify verifies one key. A nil question means the zero Question.
 func (c *Client) Verify(ctx context.Context, key string, question *Question) (*Answer, error) {
 	answers, err := c.VerifyMany(ctx, []string{key}, question)
 	if err != nil {
@@ -127,7 +129,7 @@ func (c *Client) Verify(ctx context.Context, key string, question *Question) (*A
 	return &answers[0], nil
 }
 
-// VerifyMany gives one answer to each key, in their order, in as few requests as possible.
+// VerifyMany returns one answer per key, in the order of the keys, in as few requests as possible.
 func (c *Client) VerifyMany(ctx context.Context, keys []string, question *Question) ([]Answer, error) {
 	asked, err := encodeTerms(question)
 	if err != nil {
@@ -164,9 +166,9 @@ func (c *Client) Ping(ctx context.Context) error {
 	return c.ask(ctx, empty(typePing), decodeEmpty)
 }
 
-// Sync returns once everything is in force that had committed in the databases before the call, and
-// says how long that took. If it cannot be proven within the timeout (1 ms to 60 s; it is added to
-// the client's own), the error's Refusal is "timed_out".
+// Sync returns once every change that committed in the databases before the call is in force; the
+// result is the waiting time. If this cannot be proven within the timeout (1 ms to 60 s; it is
+// added to the client's own), the error's Refusal is "timed_out".
 func (c *Client) Sync(ctx context.Context, timeout time.Duration) (time.Duration, error) {
 	if timeout < time.Millisecond || timeout > syncTimeoutMax {
 		return 0, argument(errors.New("a sync timeout is 1 to 60000 milliseconds"))
@@ -182,7 +184,7 @@ func (c *Client) Sync(ctx context.Context, timeout time.Duration) (time.Duration
 	return waited, err
 }
 
-// Status tells how the daemon is: the object that `latchkey status --json` prints.
+// Status returns the daemon's status: the object that `latchkey status --json` prints.
 func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 	return c.text(ctx, empty(typeStatus))
 }

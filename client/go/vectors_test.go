@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The frames of tests/vectors/wire.txt, whose head explains the format.
+// Tests with the frames of tests/vectors/wire.txt; the head of that file explains the format.
 
 type field struct{ name, value string }
 
@@ -139,7 +139,7 @@ func read(frame []byte) ([]field, error) {
 		return nil, err
 	}
 	if h.length != len(frame) {
-		return nil, nil // not whole
+		return nil, nil // incomplete
 	}
 	body := frame[headerBytes:]
 	meaning := []field{{"type", kinds[h.kind]}, {"request_id", strconv.FormatUint(h.id, 10)}}

@@ -37,12 +37,12 @@ const (
 	ageUnknown      = 0xffffffff
 )
 
-// A Verdict is what the daemon says of a key. Only Valid is a yes.
+// A Verdict is the daemon's decision on a key. Only Valid is a yes.
 type Verdict uint8
 
-// The verdicts, explained in PROTOCOL.md. Each is one more than its number there.
+// The verdicts, explained in PROTOCOL.md. Each is its number there plus one.
 const (
-	_ Verdict = iota // of an Answer that no daemon gave: the zero value is no yes
+	_ Verdict = iota // the zero value, in an Answer without a daemon's verdict, is not a yes
 	Valid
 	Unknown
 	Malformed
@@ -59,7 +59,8 @@ const (
 var verdictNames = [...]string{"none", "valid", "unknown", "malformed", "revoked", "disabled", "deleted",
 	"expired", "not_yet_valid", "insufficient_scope", "forbidden", "unavailable"}
 
-// String is the verdict's name in PROTOCOL.md; "none" for the zero value, which is no verdict.
+// String returns the verdict's name in PROTOCOL.md; "none" for the zero value, which is not a
+// verdict.
 func (v Verdict) String() string {
 	if int(v) < len(verdictNames) {
 		return verdictNames[v]
@@ -72,7 +73,7 @@ var refusalNames = [...]string{"none", "bad_version", "bad_type", "bad_length", 
 	"unknown_source", "not_allowed", "timed_out", "overloaded", "stopping", "no_reasons",
 	"operation_not_allowed"}
 
-// A wireError names the rule of the protocol that some bytes break.
+// A wireError names the protocol rule that the bytes violate.
 type wireError string
 
 func (e wireError) Error() string { return string(e) }
@@ -106,7 +107,7 @@ func encodeTerms(q *Question) (terms, error) {
 		if *q.MaxAge < 0 {
 			return t, errors.New("a maximum age is 0 or more")
 		}
-		// Rounded down: rather refuse a moment too early than let in a moment too late.
+		// Rounded down: refusing slightly too early is safer than admitting too late.
 		t.maxAge = uint32(math.Min(float64(q.MaxAge.Milliseconds()), maxAgeAny-1))
 	}
 	for _, scopes := range [][]string{q.AllScopes, q.AnyScopes} {
@@ -139,7 +140,7 @@ func isSourceName(name string) bool {
 	return true
 }
 
-// A longer key than there can be is malformed, and one byte too many suffices to be told so.
+// sent truncates a key over the limit: it is malformed, and one byte over the limit suffices.
 func sent(key string) string {
 	if len(key) > keyBytesMax {
 		return key[:keyBytesMax+1]
@@ -147,7 +148,7 @@ func sent(key string) string {
 	return key
 }
 
-// fitting is how many of the keys go into one request with these terms; at least 1 of any.
+// fitting returns the number of keys that fit into one request with these terms; at least 1.
 func (t *terms) fitting(keys []string) int {
 	size := headerBytes + questionBytes + len(t.source) + len(t.scopes)
 	for i, key := range keys {
@@ -179,7 +180,7 @@ func appendSync(to []byte, id uint64, timeout time.Duration) []byte {
 	return finish(binary.LittleEndian.AppendUint32(to, uint32(timeout.Milliseconds())))
 }
 
-// appendKeys writes a verify or a why of keys that fit.
+// appendKeys appends a verify or why request for keys that fit.
 func appendKeys(to []byte, kind byte, id uint64, t *terms, keys []string) []byte {
 	flags := t.flags
 	if kind == typeWhy {
@@ -256,7 +257,7 @@ func decodeVerified(b []byte) ([]Answer, error) {
 			return nil, err
 		}
 		if int(verdict) > int(Unavailable-Valid) || flags > 1 {
-			// A later daemon's word, which may mean anything: no answer to this key.
+			// A newer daemon's verdict or flag has an unknown meaning: this key gets no answer.
 			answers[i] = Answer{Verdict: Unavailable, Age: -1}
 		}
 		b = b[claims:]
@@ -302,7 +303,7 @@ func decodeClaim(tag byte, value []byte, answer *Answer) error {
 		}
 		*texts[tag] = &text
 	}
-	// A newer daemon may tell more, which is stepped over.
+	// Unknown tags are claims of a newer daemon, and are skipped.
 	return nil
 }
 
@@ -346,7 +347,7 @@ func decodeError(b []byte) (name, text string, err error) {
 	if len(b)-4 > length {
 		return "", "", wireError("trailing")
 	}
-	// A newer daemon may know more of them.
+	// A newer daemon may have more errors.
 	name = fmt.Sprintf("unknown_refusal_%d", code)
 	if code < len(refusalNames) {
 		name = refusalNames[code]

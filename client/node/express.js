@@ -1,20 +1,20 @@
-// Middleware for Express and whatever takes (request, response, next).
+// Middleware for Express and other frameworks with handlers (request, response, next).
 "use strict";
 
 const { judge } = require("./lib/auth.js");
 
-/** app.use(latchkey({ allScopes: ["read"] })); the answer is then request.latchkey. */
+/** app.use(latchkey({ allScopes: ["read"] })) stores the answer in request.latchkey. */
 function latchkey(options) {
   const decide = judge(options);
   return (request, response, next) => {
-    // What next() throws is the handler's, and not to be given to it once more.
+    // An exception of next() belongs to the handler; it must not call the handler again.
     decide(request.rawHeaders).then(({ answer, status, error, header }) => {
       if (answer) {
         request.latchkey = answer;
         next();
         return;
       }
-      if (response.headersSent) return; // somebody else has answered
+      if (response.headersSent) return; // other code has already answered
       response.statusCode = status;
       response.setHeader(...header);
       response.setHeader("Content-Type", "application/json");

@@ -2,7 +2,7 @@ import type { Client, Terms } from "./index.js";
 
 export interface Options extends Terms {
   client?: Client;
-  /** Where failures are told; console.error unless it is said otherwise. */
+  /** Receives failures; the default is console.error. */
   log?: (text: string) => void;
 }
 

@@ -3,7 +3,8 @@
 
 const { judge } = require("./lib/auth.js");
 
-/** fastify.addHook("onRequest", latchkey({ allScopes: ["read"] })); then it is request.latchkey. */
+/** fastify.addHook("onRequest", latchkey({ allScopes: ["read"] })) stores the answer in
+ * request.latchkey. */
 function latchkey(options) {
   const decide = judge(options);
   return async (request, reply) => {

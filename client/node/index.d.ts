@@ -1,4 +1,4 @@
-/** Where the daemon listens unless it is configured otherwise. */
+/** The daemon's default socket. */
 export const DEFAULT_SOCKET: string;
 
 export type Verdict =
@@ -7,28 +7,28 @@ export type Verdict =
 
 export type Failure = "argument" | "connect" | "timeout" | "closed" | "protocol" | "refused";
 
-/** There is no answer: let nobody in. The message is for a log and never holds a key. */
+/** There is no answer: admit no one. The message is for a log and never contains a key. */
 export class LatchkeyError extends Error {
   readonly failure: Failure;
-  /** If failure is "refused": the name of PROTOCOL.md's error. */
+  /** If failure is "refused": the error's name in PROTOCOL.md. */
   readonly refusal?: string;
 }
 
-/** What the daemon knows of one key. */
+/** The daemon's verdict and data on one key. */
 export class Answer {
   private constructor();
-  /** May the holder in? (The object itself is truthy whatever it holds.) */
+  /** True if the holder is admitted. (The object itself is always truthy.) */
   readonly isValid: boolean;
   readonly verdict: Verdict;
-  /** No change that committed longer ago than the daemon's bound is missing. */
+  /** True if no change is missing that committed longer ago than the daemon's bound. */
   readonly fresh: boolean;
-  /** Since what it was taken from was last proven complete; undefined: never, or nothing was asked. */
+  /** Milliseconds since the data was last proven complete; undefined: never, or no source asked. */
   readonly ageMs?: number;
   readonly source?: string;
   readonly keyId?: string;
   readonly subject?: string;
   readonly tenant?: string;
-  /** The key's scopes, a space between two. */
+  /** The key's scopes, separated by one space. */
   readonly scope?: string;
   readonly scopes: string[];
   readonly metadata?: string;
@@ -37,30 +37,31 @@ export class Answer {
 }
 
 export interface Terms {
-  /** Every source that this process may use, if it is left out. */
+  /** The default is every source that this process may use. */
   source?: string;
-  /** The key must hold every one of these, */
+  /** The key must hold all of these. */
   allScopes?: string[];
-  /** and, if there are any, at least one of these. */
+  /** If there are any: the key must hold at least one of these. */
   anyScopes?: string[];
-  /** Older knowledge gives "unavailable". */
+  /** Older data gives "unavailable". */
   maxAgeMs?: number;
-  /** Tell whose key it is (true unless it is said otherwise). */
+  /** Return the key's claims (default: true). */
   claims?: boolean;
-  /** Tell the mapped metadata column. */
+  /** Return the mapped metadata column. */
   metadata?: boolean;
 }
 
 export type Key = string | Uint8Array;
 
 export class Client {
-  /** The path is $LATCHKEY_SOCKET or else the default; a call takes 1000 ms at most. */
+  /** The default path is $LATCHKEY_SOCKET, or else DEFAULT_SOCKET; the default timeout is 1000
+   * ms. */
   constructor(options?: { path?: string; timeoutMs?: number });
   timeoutMs: number;
   verify(key: Key, terms?: Terms): Promise<Answer>;
   verifyMany(keys: Iterable<Key>, terms?: Terms): Promise<Answer[]>;
   ping(): Promise<void>;
-  /** Microseconds until everything was in force that had committed before the call. */
+  /** Resolves to the microseconds until every change committed before the call was in force. */
   sync(timeoutMs?: number): Promise<number>;
   status(): Promise<Record<string, unknown>>;
   why(key: Key, terms?: Terms): Promise<Record<string, unknown>>;

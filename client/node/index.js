@@ -1,4 +1,4 @@
-// Asks the latchkeyd of this host whether the holder of an API key may in. See README.md.
+// Asks the latchkeyd of this host whether to admit the holder of an API key. See README.md.
 "use strict";
 
 const { Connection, closed } = require("./lib/connection.js");
@@ -12,11 +12,11 @@ const DELAY_MAX_MS = 250;
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-// setTimeout() takes no more, and takes a longer wait for none at all.
+// The maximum of setTimeout(), which fires at once for longer delays.
 const TIMER_MAX_MS = 2 ** 31 - 1;
 const waitMs = (deadline) => Math.min(Math.max(deadline - performance.now(), 0), TIMER_MAX_MS);
 
-/** Asks one daemon: over one connection, which all calls share, made when it is needed. */
+/** A client of one daemon. All calls share one connection, made when needed. */
 class Client {
   constructor({ path, timeoutMs = 1000 } = {}) {
     this.path = path || process.env.LATCHKEY_SOCKET || DEFAULT_SOCKET;
@@ -28,18 +28,18 @@ class Client {
     this._connection = undefined;
     this._delayMs = DELAY_FIRST_MS;
     this._underWay = 0;
-    this._turns = []; // of calls that wait because too much is under way
+    this._turns = []; // calls that wait because too many requests are under way
     this._closed = false;
   }
 
-  /** May the holder of this key in? So it is if the answer's isValid is true. */
+  /** Verifies one key; the holder is admitted if the answer's isValid is true. */
   async verify(key, terms) {
     const asked = wire.question(terms);
     const [answer] = await this._verify(asked, [wire.bytesOf(key)], this._deadline());
     return answer;
   }
 
-  /** One answer to each key, in their order, in as few requests as possible. */
+  /** Resolves to one answer per key, in the order of the keys, in as few requests as possible. */
   async verifyMany(keys, terms) {
     const asked = wire.question(terms);
     const deadline = this._deadline();
@@ -55,7 +55,7 @@ class Client {
     await this._ask(empty(wire.PING, wire.decodeEmpty), this._deadline());
   }
 
-  /** Resolves once everything is in force that had committed before, to the microseconds it took. */
+  /** Resolves to the microseconds until every change committed before the call was in force. */
   async sync(timeoutMs = 10000) {
     wire.checkSyncTimeout(timeoutMs);
     const request = {
@@ -63,7 +63,7 @@ class Client {
       encode: (id) => wire.encodeSync(id, timeoutMs),
       decode: wire.decodeSynced,
     };
-    // On a connection of its own: replies behind it would wait for it.
+    // Uses a connection of its own, because later replies would wait for this one.
     const alone = new Client({ path: this.path, timeoutMs: this.timeoutMs + timeoutMs });
     try {
       return await alone._ask(request, alone._deadline());
@@ -72,12 +72,12 @@ class Client {
     }
   }
 
-  /** How the daemon is: what `latchkey status --json` prints. */
+  /** Resolves to the daemon's status, the object that `latchkey status --json` prints. */
   async status() {
     return this._ask(empty(wire.STATUS, wire.decodeObject), this._deadline());
   }
 
-  /** The verdict on one key explained: what `latchkey why --json` prints. */
+  /** Explains the verdict on one key: resolves to the object that `latchkey why --json` prints. */
   async why(key, terms) {
     const asked = wire.question(terms);
     const keys = [wire.bytesOf(key)];
@@ -89,13 +89,13 @@ class Client {
     return this._ask(request, this._deadline());
   }
 
-  /** Ends the connection: what is under way fails. The client cannot be used any more. */
+  /** Ends the connection; requests under way fail. The client cannot be used afterwards. */
   close() {
     this._closed = true;
     if (this._connection) this._connection.end(closed("the client is closed"));
   }
 
-  // ---- asking until there is an answer, or the deadline has passed
+  // ---- retries until an answer or the deadline
 
   _deadline() {
     return performance.now() + this.timeoutMs;
@@ -146,7 +146,8 @@ class Client {
         return answer;
       } catch (error) {
         if (!error.mayPass || this._closed) throw error;
-        // Half of it is left to chance, so that not all processes of a host come back at once.
+        // Half of the delay is random, so that the processes of a host do not reconnect at the same
+        // time.
         const delay = this._delayMs * (0.5 + Math.random() / 2);
         this._delayMs = Math.min(2 * this._delayMs, DELAY_MAX_MS);
         const left = deadline - performance.now();
@@ -165,9 +166,11 @@ class Client {
     let timer, immediate;
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
-        // Timers come before sockets: a loop that was held up may have the reply in its socket.
+        // Timers run before sockets are read: after a delay of the loop, the reply may be in the
+        // socket.
         immediate = setImmediate(() => {
-          // With the deadline of one goes the connection: all that came after it would wait, too.
+          // The connection ends with the deadline of one request, because all later ones would
+          // wait, too.
           reject(new LatchkeyError("timeout", "latchkeyd did not answer in time"));
           connection.end(closed("given up: latchkeyd did not answer an earlier request in time"));
         });

@@ -1,9 +1,9 @@
-// Package httpauth is middleware for net/http: no request without a good key.
+// Package httpauth is middleware for net/http: every request needs a valid key.
 //
 //	http.ListenAndServe(addr, httpauth.Require(client, latchkey.Question{AllScopes: []string{"read"}})(mux))
 //
-// Replies to those who may not in are JSON with the status codes of RFC 6750 §3.1: 401 without a good
-// key, 403 where the key lacks a scope, 503 where it cannot be known, 400 for several credentials.
+// Refusals are JSON with the status codes of RFC 6750 §3.1: 401 without a valid key, 403 if the key
+// lacks a scope, 503 if there is no answer, 400 for several credentials.
 package httpauth
 
 import (
@@ -19,18 +19,18 @@ import (
 
 type answerKey struct{}
 
-// Caller is whose key came with the request: nil outside of Require.
+// Caller returns the answer about the request's key; nil outside of Require.
 func Caller(ctx context.Context) *latchkey.Answer {
 	answer, _ := ctx.Value(answerKey{}).(*latchkey.Answer)
 	return answer
 }
 
-// ErrSeveralCredentials says that a request presents more than one, which it must not (RFC 6750 §2):
-// whoever checks one of them, others may believe another.
+// ErrSeveralCredentials means that a request presents more than one credential (RFC 6750 §2 forbids
+// it): another component might use a different one than this middleware.
 var ErrSeveralCredentials = errors.New("more than one credential in a request")
 
-// Key is the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`; "" if there is none.
-// ErrSeveralCredentials: a header comes twice, or both hold a key.
+// Key returns the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`; "" if there is none.
+// It returns ErrSeveralCredentials if a header occurs twice, or if both contain a key.
 func Key(r *http.Request) (string, error) {
 	var keys []string
 	authorizations := r.Header.Values("Authorization")
@@ -57,20 +57,21 @@ func Key(r *http.Request) (string, error) {
 	return presented, nil
 }
 
-// trimmed cuts off the white space of RFC 9110 §5.6.3; what else Unicode takes for it belongs to a key.
+// trimmed removes the white space of RFC 9110 §5.6.3; Unicode's other white space belongs to a key.
 func trimmed(value string) string { return strings.Trim(value, " \t") }
 
-// Require lets requests through whose key is valid and meets the question. It panics if the question
-// cannot be asked, as regexp.MustCompile does: that is told when the program starts, not at each request.
+// Require passes requests whose key is valid and meets the question. It panics if the question is
+// invalid, as regexp.MustCompile does, so that the error appears when the program starts and not at
+// each request.
 func Require(client *latchkey.Client, question latchkey.Question) func(http.Handler) http.Handler {
-	// Copies: whoever holds the lists may empty them.
+	// Copies, because the owner of the lists may change them.
 	question.AllScopes = append([]string(nil), question.AllScopes...)
 	question.AnyScopes = append([]string(nil), question.AnyScopes...)
 	if question.MaxAge != nil {
 		age := *question.MaxAge
 		question.MaxAge = &age
 	}
-	// This asks of no key, and so sends nothing, but it looks at the question.
+	// With no keys this sends nothing, but it checks the question.
 	if _, err := client.VerifyMany(context.Background(), nil, &question); err != nil {
 		panic("httpauth.Require: " + err.Error())
 	}
@@ -88,8 +89,8 @@ func Require(client *latchkey.Client, question latchkey.Question) func(http.Hand
 			answer, err := client.Verify(r.Context(), key, &question)
 			switch {
 			case err != nil:
-				// A cancelled request, too, is refused: to return from a handler is to say 200 OK. Whoever
-				// asked has gone, or this server ends; neither is news for the log.
+				// Refuse cancelled requests, too: returning from a handler without a reply means 200 OK. Either
+				// the client has gone or this server is stopping; neither is logged.
 				if !errors.Is(err, context.Canceled) {
 					log.Printf("no answer: %v", err)
 				}
@@ -99,11 +100,11 @@ func Require(client *latchkey.Client, question latchkey.Question) func(http.Hand
 			case answer.Verdict == latchkey.InsufficientScope:
 				refuse(w, http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`)
 			case answer.Verdict == latchkey.Unavailable || answer.Verdict == latchkey.Forbidden:
-				// Our own fault, and no reason for the holder of the key to throw it away.
+				// A problem of this service: the holder of the key must not conclude that the key is bad.
 				log.Printf("no answer: latchkeyd says %v", answer.Verdict)
 				refuse(w, http.StatusServiceUnavailable, "unavailable", "1")
 			default:
-				// Which no it is, is not a stranger's business.
+				// Do not reveal the reason to the holder.
 				refuse(w, http.StatusUnauthorized, "invalid_token", `Bearer error="invalid_token"`)
 			}
 		})

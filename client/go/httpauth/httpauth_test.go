@@ -24,7 +24,7 @@ func TestWhereAKeyIsPresented(t *testing.T) {
 		{"Bearer  ", "b", "b"},
 		{"", " ", ""},
 		{"", "", ""},
-		{"Bearer \t a\u00a0 ", "", "a\u00a0"}, // HTTP's white space ends at the space and the tab
+		{"Bearer \t a\u00a0 ", "", "a\u00a0"}, // HTTP's white space is only the space and the tab
 		{"Bearer a\u0085", "", "a\u0085"},
 		{"", "\tb\u00a0\t", "b\u00a0"},
 	} {
@@ -70,10 +70,10 @@ func TestACancelledRequestIsNoYes(t *testing.T) {
 	defer cancel()
 	go func() {
 		for {
-			if _, err := listener.Accept(); err != nil { // and never answers
+			if _, err := listener.Accept(); err != nil { // never answers
 				return
 			}
-			cancel() // as a server does that ends
+			cancel() // like a server that is stopping
 		}
 	}()
 	client := latchkey.New(path).WithTimeout(time.Minute)
@@ -83,7 +83,7 @@ func TestACancelledRequestIsNoYes(t *testing.T) {
 	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.Start()
 	defer server.Close()
-	for i := 0; i < 3; i++ { // under way when it is cancelled, and begun after that
+	for i := 0; i < 3; i++ { // under way at the cancellation, and started after it
 		r, _ := http.NewRequest(http.MethodGet, server.URL, nil)
 		r.Header.Set("X-API-Key", "key")
 		response, err := http.DefaultClient.Do(r)

@@ -1,4 +1,4 @@
-// Express behind Latchkey: every route needs a key, one needs a scope, one needs nothing.
+// Express with Latchkey: every route needs a key except one, and one route needs a scope.
 //
 //     PORT=8000 node express_app.js
 //     curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8000/me

@@ -1,4 +1,4 @@
-// Reads a key from standard input and says whether its holder may in.
+// Reads a key from standard input and prints whether its holder is admitted.
 import { Client, LatchkeyError, type Answer } from "latchkey";
 import { latchkey as forExpress } from "latchkey/express";
 import { latchkey as forFastify } from "latchkey/fastify";

@@ -1,14 +1,15 @@
-// What the middleware for all frameworks has in common: from headers to a reply, as RFC 6750 §3.1 says.
+// Common to the middleware of all frameworks: from headers to a reply, according to RFC 6750 §3.1.
 "use strict";
 
 const { Client, LatchkeyError } = require("../index.js");
 const wire = require("./wire.js");
 
-/** A request must not present more than one (RFC 6750 §2): whoever checks one of them, others may believe another. */
+/** A request presents more than one credential (RFC 6750 §2 forbids it): another component might
+ * use a different one. */
 class SeveralCredentials extends Error {}
 
-// Without the white space of RFC 9110 §5.6.3. (trim() also takes the byte 0xA0, in which a key may end, and a
-// regular expression takes quadratic time for a header that is full of spaces.)
+// Removes the white space of RFC 9110 §5.6.3. (trim() would also remove the byte 0xA0, in which a
+// key may end, and a regular expression takes quadratic time for a header that is full of spaces.)
 function trimmed(value) {
   const isSpace = (at) => value[at] === " " || value[at] === "\t";
   let start = 0, end = value.length;
@@ -17,9 +18,9 @@ function trimmed(value) {
   return value.slice(start, end);
 }
 
-/**
- * The key in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, of a request's rawHeaders: names and values in turn.
- * (Of repeated headers, request.headers holds the first, or all of them joined.) Throws SeveralCredentials.
+/** Returns the key in `Authorization: Bearer KEY` or in `X-API-Key: KEY` of a request's rawHeaders,
+ * which alternate names and values. (For repeated headers, request.headers holds only the first, or
+ * all of them joined.) Throws SeveralCredentials.
  */
 function presentedKey(rawHeaders) {
   let authorizations = 0;
@@ -38,16 +39,17 @@ function presentedKey(rawHeaders) {
   return presented[0];
 }
 
-// A header's bytes come as characters 0 to 255; the key is those bytes.
+// Node decodes a header's bytes to characters 0 to 255; the key consists of the bytes.
 const bytes = (text) => Buffer.from(text, "latin1");
 
 const unavailable = { status: 503, error: "unavailable", header: ["Retry-After", "1"] };
 const refusal = (status, error, challenge) => ({ status, error, header: ["WWW-Authenticate", challenge] });
 
-/** From {client, log, ...terms} to rawHeaders => {answer} or {status, error, header}, which never rejects. */
+/** Turns {client, log, ...terms} into rawHeaders => {answer} or {status, error, header}, which
+ * never rejects. */
 function judge({ client = new Client(), log = console.error, ...demands } = {}) {
-  wire.question(demands); // what cannot be asked is told when the program starts, not at each request
-  const terms = structuredClone(demands); // whoever holds the lists may empty them
+  wire.question(demands); // report invalid terms when the program starts, not at each request
+  const terms = structuredClone(demands); // the owner of the lists may change them
   const decide = async (rawHeaders) => {
     let key;
     try {
@@ -72,11 +74,11 @@ function judge({ client = new Client(), log = console.error, ...demands } = {}) 
         return refusal(403, "insufficient_scope", 'Bearer error="insufficient_scope"');
       case "unavailable":
       case "forbidden":
-        // Our own fault, and no reason for the holder of the key to throw it away.
+        // A problem of this service: the holder of the key must not conclude that the key is bad.
         log(`no answer: latchkeyd says ${answer.verdict}`);
         return unavailable;
       default:
-        // Which no it is, is not a stranger's business.
+        // Do not reveal the reason to the holder.
         return refusal(401, "invalid_token", 'Bearer error="invalid_token"');
     }
   };
@@ -84,11 +86,11 @@ function judge({ client = new Client(), log = console.error, ...demands } = {}) 
     try {
       return await decide(rawHeaders);
     } catch (error) {
-      // A bug, ours or the log's. Thrown on, it might reach a handler that does not look for an error.
+      // A bug here or in log(). If it were thrown, it could reach a handler that ignores errors.
       try {
         log(`no answer: ${error?.stack ?? error}`);
       } catch {
-        // Nobody can be told.
+        // The error cannot be reported.
       }
       return unavailable;
     }

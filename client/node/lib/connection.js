@@ -6,8 +6,8 @@ const net = require("node:net");
 const { LatchkeyError } = require("./errors.js");
 const wire = require("./wire.js");
 
-// What a daemon that is being restarted, or has much to do, gives for a while. AF_UNIX's connect(2)
-// does not wait for room in a full backlog: it fails with EAGAIN.
+// Errors that occur while a daemon restarts or is overloaded. AF_UNIX's connect(2) does not wait
+// for room in a full backlog: it fails with EAGAIN.
 const MAY_PASS = ["ENOENT", "ECONNREFUSED", "EAGAIN", "ECONNRESET"];
 const HINTS = {
   ENOENT: "Is latchkeyd running, and is this its socket?",
@@ -26,7 +26,7 @@ function notLatchkeyd(error) {
 }
 
 function refused({ name, text }) {
-  // Who poses as the daemon must not write lines into a log.
+  // An impostor must not write lines into a log.
   const printable = text.replace(/[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu, "?");
   return new LatchkeyError("refused", `latchkeyd refused: ${printable} (${name})`, {
     refusal: name,
@@ -37,9 +37,9 @@ function refused({ name, text }) {
 class Connection {
   constructor(path) {
     this.usable = true;
-    this._pending = []; // {id, type, decode, resolve, reject}; a queue from _first on
+    this._pending = []; // {id, type, decode, resolve, reject}; a queue that starts at _first
     this._first = 0;
-    // Nobody can foresee where they begin: a reply to another's request fits none of ours.
+    // Starts at an unpredictable number: a reply to another client's request matches none.
     this._lastId = randomBytes(8).readBigUInt64LE();
     this._parts = [];
     this._size = 0;
@@ -57,15 +57,15 @@ class Connection {
     return this._pending.length - this._first;
   }
 
-  // A program with nothing under way may end, and one that waits may not.
+  // A program without requests under way may exit; a program that waits for a reply may not.
   _keepAlive() {
     if (this.pending === 0) this._socket.unref();
     else this._socket.ref();
   }
 
-  /** The reply to a request; the frame is wiped once it is sent. */
+  /** Resolves to the reply to a request; the frame is wiped once it is sent. */
   ask(request) {
-    this._lastId = BigInt.asUintN(64, this._lastId + 1n) || 1n; // 0 is the connection's
+    this._lastId = BigInt.asUintN(64, this._lastId + 1n) || 1n; // 0 stands for the connection
     const id = this._lastId;
     return new Promise((resolve, reject) => {
       this._pending.push({ id, type: request.type, decode: request.decode, resolve, reject });
@@ -75,7 +75,7 @@ class Connection {
     });
   }
 
-  /** What is under way fails. */
+  /** Closes the connection; all requests under way fail with `error`. */
   end(error) {
     this.usable = false;
     this._socket.destroy();
@@ -110,7 +110,7 @@ class Connection {
 
   _reply(header, body) {
     if (header.type === wire.ERROR && header.id === 0n) {
-      // Said of the connection, not of a request.
+      // Concerns the connection, not a request.
       this.end(refused(wire.decodeError(body)));
       return;
     }
@@ -127,7 +127,7 @@ class Connection {
       }
       return;
     }
-    const value = first.decode(body); // if it throws, it fails with the others
+    const value = first.decode(body); // if it throws, this request fails with the others
     this._pop().resolve(value);
   }
 

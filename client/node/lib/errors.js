@@ -1,6 +1,6 @@
 "use strict";
 
-/** There is no answer: let nobody in. Its message is for a log and never holds a key. */
+/** There is no answer: admit no one. The message is for a log and never contains a key. */
 class LatchkeyError extends Error {
   constructor(failure, message, { refusal, mayPass = false } = {}) {
     super(message);
@@ -8,7 +8,7 @@ class LatchkeyError extends Error {
     /** "argument", "connect", "timeout", "closed", "protocol" or "refused". */
     this.failure = failure;
     if (refusal !== undefined) this.refusal = refusal;
-    // Would there perhaps be an answer if it were asked again?
+    // True if a retry may succeed.
     Object.defineProperty(this, "mayPass", { value: mayPass });
   }
 }

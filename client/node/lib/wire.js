@@ -1,4 +1,4 @@
-// Requests to bytes, bytes to replies (protocol/PROTOCOL.md). No sockets, no clock.
+// Encodes requests and decodes replies (protocol/PROTOCOL.md). No sockets, no clock.
 "use strict";
 
 const { LatchkeyError } = require("./errors.js");
@@ -26,7 +26,7 @@ const REFUSALS = ["none", "bad_version", "bad_type", "bad_length", "bad_reserved
 const TEXT_CLAIMS = { 1: "source", 2: "keyId", 3: "subject", 4: "tenant", 5: "scope", 7: "metadata" };
 const CLAIM_EXPIRES = 6;
 
-/** Bytes that are no frame of the protocol; its message names the rule that they break. */
+/** Bytes that violate the protocol; the message names the rule. */
 class WireError extends Error {}
 
 // ---- requests
@@ -59,14 +59,14 @@ function scopesOf(list) {
 
 const TERMS = ["source", "allScopes", "anyScopes", "maxAgeMs", "claims", "metadata"];
 
-/** What is asked of each key, checked and encoded. Throws LatchkeyError "argument". */
+/** Checks and encodes the terms of a request. Throws LatchkeyError "argument". */
 function question(terms = {}) {
   for (const name of Object.keys(terms)) {
-    // A misspelt demand would let in whom it was to keep out.
+    // Ignoring a misspelt term would admit holders that it should refuse.
     if (!TERMS.includes(name)) throw argument(`there is no ${name}; there are ${TERMS.join(", ")}`);
   }
   const { source: wanted, allScopes = [], anyScopes = [], maxAgeMs, claims = true, metadata = false } = terms;
-  // An empty one is an unset variable sooner than a wish to ask every source.
+  // An empty source is more likely an unset variable than a request for every source.
   if (wanted !== undefined && wanted !== null && (typeof wanted !== "string" || !/^[A-Za-z0-9_.-]{1,63}$/.test(wanted))) {
     throw argument("a source has 1 to 63 characters out of A-Z a-z 0-9 _ - .");
   }
@@ -74,7 +74,7 @@ function question(terms = {}) {
   let age = MAX_AGE_ANY;
   if (maxAgeMs !== undefined && maxAgeMs !== null) {
     if (typeof maxAgeMs !== "number" || !(maxAgeMs >= 0)) throw argument("a maximum age is 0 milliseconds or more");
-    // Rounded down: rather refuse a moment too early than let in a moment too late.
+    // Rounded down: refusing slightly too early is safer than admitting too late.
     age = Math.floor(Math.min(maxAgeMs, MAX_AGE_ANY - 1));
   }
   const all = scopesOf(allScopes), any = scopesOf(anyScopes);
@@ -87,12 +87,12 @@ function question(terms = {}) {
   return Buffer.concat([head, Buffer.from(source, "latin1"), ...all, ...any]);
 }
 
-// A longer key than there can be is malformed, and one byte too many suffices to be told so.
+// A key over the limit is malformed; one byte over the limit suffices to get this verdict.
 function sentLength(key) {
   return Math.min(key.length, KEY_BYTES_MAX + 1);
 }
 
-/** The keys in as few requests as possible. */
+/** Divides the keys into as few requests as possible. */
 function* batches(asked, keys) {
   const empty = HEADER_BYTES + asked.length;
   let start = 0, size = empty;
@@ -109,7 +109,7 @@ function* batches(asked, keys) {
 }
 
 function frame(type, id, length) {
-  // Not from the pool that Node shares between buffers: it is wiped once it is sent.
+  // Not from Node's shared pool of buffers, because the frame is wiped once it is sent.
   const made = Buffer.alloc(length);
   made[0] = 1;
   made[1] = type;
@@ -118,7 +118,7 @@ function frame(type, id, length) {
   return made;
 }
 
-/** A ping or a status. */
+/** Encodes a ping or status request. */
 function encodeEmpty(type, id) {
   return frame(type, id, HEADER_BYTES);
 }
@@ -135,7 +135,7 @@ function encodeSync(id, timeoutMs) {
   return made;
 }
 
-/** A verify or why of keys that fit into it. */
+/** Encodes a verify or why request for keys that fit into it. */
 function encodeKeys(type, id, asked, keys) {
   let length = HEADER_BYTES + asked.length;
   for (const key of keys) length += 2 + sentLength(key);
@@ -155,7 +155,7 @@ function encodeKeys(type, id, asked, keys) {
 
 // ---- replies
 
-/** What the first HEADER_BYTES bytes say. */
+/** Decodes the first HEADER_BYTES bytes. */
 function decodeHeader(bytes) {
   const header = { type: bytes[1], length: bytes.readUInt32LE(4), id: bytes.readBigUInt64LE(8) };
   if (bytes[0] !== 1) throw new WireError("bad_version");
@@ -175,7 +175,8 @@ function text(bytes) {
   return bytes.toString("utf8");
 }
 
-/** What the daemon knows of one key. Only isValid is a yes: an object is true whatever it holds. */
+/** The daemon's verdict and data on one key. Only isValid is a yes: the object itself is always
+ * truthy. */
 class Answer {
   constructor(verdict, fresh, ageMs) {
     this.verdict = verdict;
@@ -205,7 +206,7 @@ function decodeVerified(body) {
     need(body, at, claims);
     const answer = new Answer(VERDICTS[verdict], flags === 1, age === AGE_UNKNOWN ? undefined : age);
     decodeClaims(body, at, at + claims, answer);
-    // A later daemon's word may mean anything: no answer to this key.
+    // A newer daemon's verdict or flag has an unknown meaning: this key gets no answer.
     const isKnown = verdict < VERDICTS.length && flags <= 1;
     answers.push(isKnown ? answer : new Answer("unavailable", false, undefined));
     at += claims;
@@ -226,7 +227,7 @@ function decodeClaims(body, at, end, answer) {
     } else if (TEXT_CLAIMS[tag] !== undefined) {
       answer[TEXT_CLAIMS[tag]] = text(body.subarray(at, at + length));
     }
-    // A newer daemon may tell more; the length lets us step over it.
+    // Unknown tags are claims of a newer daemon: skip them by their length.
     at += length;
   }
 }
@@ -235,7 +236,7 @@ function decodeEmpty(body) {
   if (body.length !== 0) throw new WireError("trailing");
 }
 
-/** Microseconds that it took. */
+/** Returns the waiting time in microseconds. */
 function decodeSynced(body) {
   need(body, 0, 8);
   if (body.length !== 8) throw new WireError("trailing");
@@ -253,14 +254,14 @@ function decodeObject(body) {
   return value;
 }
 
-/** The error's name and its text. */
+/** Returns the error's name and text. */
 function decodeError(body) {
   need(body, 0, 4);
   const code = body.readUInt16LE(0), length = body.readUInt16LE(2);
   need(body, 4, length);
   const said = text(body.subarray(4, 4 + length));
   if (body.length !== 4 + length) throw new WireError("trailing");
-  // A newer daemon may know more of them.
+  // A newer daemon may have more errors.
   return { name: REFUSALS[code] ?? `unknown_refusal_${code}`, text: said };
 }
 

@@ -1,4 +1,4 @@
-// What only the Node client has to show.
+// Tests specific to the Node client.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -28,7 +28,7 @@ function valid(id) {
   return frame;
 }
 
-// A server that has reply() make of each request what is sent back.
+// A server that passes each request to reply() and sends the result.
 async function serve(reply) {
   const server = net.createServer((socket) => {
     ++server.count;
@@ -106,14 +106,14 @@ test("where a key is presented", () => {
   assert.equal(presentedKey(["Authorization", "Bearer "]), undefined);
   assert.equal(presentedKey(["x-api-key", " "]), undefined);
   assert.equal(presentedKey([]), undefined);
-  // HTTP's white space ends at the space and the tab; "voil\u00e0" ends in the byte 0xA0.
+  // HTTP's white space is only the space and the tab; "voil\u00e0" ends in the byte 0xA0.
   assert.equal(presentedKey(["Authorization", "Bearer \t voil\u00c3\u00a0 \t"]), "voil\u00c3\u00a0");
   assert.equal(presentedKey(["X-API-Key", "\tvoil\u00c3\u00a0 "]), "voil\u00c3\u00a0");
   assert.equal(presentedKey(["X-API-Key", "\u00a0"]), "\u00a0");
 });
 
 test("a handler that throws runs once, and its error is not swallowed", () => {
-  // In a process of its own, which ends by it.
+  // Runs in its own process, which the error ends.
   const { stdout, stderr, status } = spawnSync(process.execPath, ["-e", `
     const { latchkey } = require("./express.js");
     const guard = latchkey({ client: { verify: async () => ({ verdict: "valid" }) } });
@@ -126,7 +126,8 @@ test("a handler that throws runs once, and its error is not swallowed", () => {
   assert.notEqual(status, 0);
 });
 
-// What the middleware for Express says to one request: {status, body, headers}, or {next} if it lets it through.
+// Resolves to the Express middleware's reply: {status, body, headers}, or {next} if the request
+// passes.
 const asked = (options) => new Promise((resolve) => {
   const headers = {};
   express.latchkey(options)({ rawHeaders: ["X-API-Key", "key"] }, {
@@ -138,7 +139,7 @@ const asked = (options) => new Promise((resolve) => {
 test("whatever goes wrong lets nobody in", async () => {
   const silent = () => {};
   const fails = (error) => ({ async verify() { throw error; } });
-  const none = Object.create(null); // which cannot even be made text
+  const none = Object.create(null); // cannot be converted to text
   const late = new LatchkeyError("timeout", "latchkeyd did not answer in time");
   for (const options of [
     { client: fails(new TypeError("a bug")), log: silent },
@@ -175,7 +176,7 @@ test("a bug is told in the log", async () => {
 test("what somebody else has answered is left alone", async () => {
   const response = { headersSent: true, setHeader() { throw new Error("ERR_HTTP_HEADERS_SENT"); } };
   express.latchkey({ client: {} })({ rawHeaders: [] }, response, () => assert.fail("let in"));
-  await new Promise((resolve) => { setImmediate(resolve); }); // a rejection that nobody handles fails the test
+  await new Promise((resolve) => { setImmediate(resolve); }); // an unhandled rejection fails the test
 });
 
 test("several credentials are refused", async () => {
@@ -218,7 +219,7 @@ test("scopes are split at one space", () => {
 });
 
 test("what arrived while the loop was held up is an answer", async () => {
-  // On a thread of its own, so that it answers meanwhile.
+  // Runs on its own thread, so that it answers while the loop is blocked.
   const server = new Worker(`
     const net = require("node:net");
     const { workerData, parentPort } = require("node:worker_threads");
@@ -234,7 +235,7 @@ test("what arrived while the loop was held up is an answer", async () => {
   assert.ok((await client.verify("key")).isValid);
   for (let round = 0; round < 3; ++round) {
     const call = client.verify("key");
-    await new Promise((resolve) => { setImmediate(resolve); }); // it is sent
+    await new Promise((resolve) => { setImmediate(resolve); }); // the request has been sent
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
     assert.ok((await call).isValid);
   }

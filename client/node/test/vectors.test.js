@@ -1,4 +1,4 @@
-// The frames of tests/vectors/wire.txt, whose head explains the format.
+// Tests with the frames of tests/vectors/wire.txt; the head of that file explains the format.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -94,7 +94,7 @@ for (const vector of found) {
   } else if (vector.meaning.length !== 0) {
     test(vector.name, () => {
       assert.deepEqual(read(vector.frame), vector.meaning);
-      if (["status_reply", "why_reply"].includes(KINDS[vector.frame[1]])) return; // which end with their frame
+      if (["status_reply", "why_reply"].includes(KINDS[vector.frame[1]])) return; // their text ends with their frame
       for (let length = wire.HEADER_BYTES; length < vector.frame.length; ++length) {
         assert.throws(() => read(ofLength(vector.frame.subarray(0, length))), { message: "truncated" });
       }

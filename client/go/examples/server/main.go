@@ -1,4 +1,4 @@
-// A web server behind Latchkey: every route needs a key, one needs a scope, one needs nothing.
+// A web server with Latchkey: every route needs a key except one, and one route needs a scope.
 //
 //	PORT=8000 go run ./examples/server
 //	curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8000/me
