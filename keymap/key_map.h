@@ -113,7 +113,7 @@ class KeyMap {
   // Address and size of an array of words, packed into one word so that readers load both at once.
   struct Table;
   class Probe;
-  // How full a segment is.
+  // Occupancy of a segment.
   struct Usage {
     std::uint32_t live = 0;
     std::uint32_t used = 0;  // live words and tombstones

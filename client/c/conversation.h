@@ -25,8 +25,8 @@ typedef struct {
   bool lost;                /* the connection is gone: requests not answered by `in` fail */
   uint64_t lost_id;         /* up to this one; later requests wait for the next connection */
   bool answered;            /* this connection has brought a reply */
-  latchkey_answer* answers; /* of the reply that was taken last. Room for LATCHKEY_BATCH_KEYS_MAX,
-                               which the owner mallocs and lk_conversation_free() frees */
+  latchkey_answer* answers; /* of the reply taken last: room for LATCHKEY_BATCH_KEYS_MAX. The owner
+                               allocates them; lk_conversation_free() frees them */
   char text[256];           /* of the last failure; never contains a key */
 } lk_conversation;
 
