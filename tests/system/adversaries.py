@@ -1,13 +1,12 @@
-"""Roles of a database that wish Latchkey ill, and the traps that they lay in its catalogue.
+"""Hostile database roles, and the traps that they lay in the database's catalogue.
 
     eve      an ordinary login: may create what PUBLIC may
     owner1   own a table each, and may create types, casts, operators and functions
     owner2
     app      writes rows
 
-A trap is an object that bears the name of something that SQL may use (an operator, a function, a type, a
-relation) and tells when it is called. It tells by a sequence: what nextval() did is not undone where the
-transaction is.
+A trap is an object with the name of something that SQL may use (an operator, a function, a type, a
+relation). It records each call in a sequence, because a rollback does not undo nextval().
 """
 
 from __future__ import annotations
@@ -68,13 +67,13 @@ _VIEWS = ["pg_class", "pg_namespace", "pg_roles", "pg_trigger", "pg_proc", "pg_d
 
 
 def create_roles(cluster: PrivateCluster) -> None:
-    """Once for a server."""
+    """Create the roles. A server needs this once."""
     for role in (EVE, *OWNERS, APP):
         cluster.sql(f"CREATE ROLE {role} LOGIN")
 
 
 class Traps:
-    """In one database, in each schema that a search_path there leads to."""
+    """The traps of one database, in each schema that a search_path there may name."""
 
     def __init__(self, site: Installation, schemas: tuple[str, ...] = ("hostile", "public", "postgres")) -> None:
         self._site = site
@@ -93,12 +92,12 @@ class Traps:
             self._lay(schema)
 
     def reach_everybody(self) -> None:
-        """As ALTER DATABASE or ALTER ROLE may have it: our own catalogue comes last."""
+        """Set the search_path as ALTER DATABASE or ALTER ROLE may: pg_catalog comes last."""
         path = ", ".join((*self.schemas, "pg_catalog"))
         self._site.sql(f"ALTER DATABASE {self._site.dbname} SET search_path = {path}")
 
     def called(self) -> list[tuple[str, str]]:
-        """Whom a trap caught, and which; by whatever transaction, committed or not."""
+        """Each role caught by a trap, with the trap; calls of aborted transactions count too."""
         ((is_called,),) = self._site.sql("SELECT is_called FROM trap.calls")
         rows = self._site.sql("SELECT DISTINCT by::pg_catalog.text, what FROM trap.log")
         return [*rows] if rows or not is_called else [("?", "in a transaction that was undone")]
@@ -119,7 +118,7 @@ class Traps:
                 number += 1
                 what = f"{schema}.{operator}({left}, {right})"
                 if "record" in (left, right):
-                    continue  # no function in plpgsql takes one
+                    continue  # no function in plpgsql takes a record
                 kind = "pg_catalog.bool" if gives == "boolean" else _catalogue(left)
                 result = "true" if gives == "boolean" else "a"
                 statements.append(
@@ -161,5 +160,5 @@ class Traps:
 
 
 def _catalogue(kind: str) -> str:
-    """The type of this name in pg_catalog, whatever the search_path is by now."""
+    """The type of this name in pg_catalog, independent of the search_path."""
     return f"pg_catalog.{kind}"

@@ -1,4 +1,4 @@
-"""What tests of faults share: a proxy before the database, and a witness of every answer."""
+"""Shared parts of the fault tests: a proxy before the database, and a witness of every answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from installation import Keys, prepare
 BOUND_S = 1.0
 QUICK = {"heartbeat": "100ms", "bound": "1s"}
 
-_ANY_DEADLINE_S = 60.0  # of a test, not a promise
+_ANY_DEADLINE_S = 60.0  # a deadline of the tests, not a promise of the daemon
 _KEYS_AT_ONCE = 250
 
 
@@ -30,59 +30,59 @@ def socket_of(cluster: PrivateCluster) -> str:
 
 @contextlib.contextmanager
 def mortal_cluster(schema: str = "api_keys", **settings: str) -> Iterator[PrivateCluster]:
-    """A server of the test's own, with our role and a template of one schema."""
+    """A private server with the daemon's role and a template of one schema."""
     with PrivateCluster(settings=settings) as server:
         prepare(server, (schema,))
         yield server
 
 
 class Faulty(Keys):
-    """An installation over api_keys whose answers age quickly."""
+    """An installation over api_keys with a short heartbeat and a short bound."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
         self.freshness |= QUICK
 
     def several(self, prefix: str, count: int) -> list[str]:
-        """New keys; the names of their rows are they themselves."""
+        """Issue new keys. The name of each row is its token."""
         tokens = [f"{prefix}_{number}" for number in range(count)]
         for token in tokens:
             self.issue(token)
         return tokens
 
     def revoke(self, *tokens: str) -> None:
-        """Committed once this returns."""
+        """Revoke keys. The revocation has committed when this returns."""
         self.sql(
             "UPDATE public.api_keys SET status = 'revoked' WHERE name = ANY (%s)", list(tokens)
         )
 
     def cut_backends(self) -> None:
-        """The server ends all our daemon's sessions with this database."""
+        """Make the server terminate all sessions of the daemon with this database."""
         self.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'latchkeyd' AND datname = current_database()"
         )
 
     def reconnect(self) -> None:
-        """The owner's connection ended with the server."""
+        """Open a new owner's connection: the old one ended with the server."""
         self.conn.close()
         self.conn = self.cluster.connect(self.dbname)
 
     def state(self) -> str:
-        """How `status` calls the state of the database."""
+        """The state of the database, as `status` names it."""
         return str(self.database_status()["state"])
 
     def told(self) -> str:
-        """All that `status` says of what is wrong, or was last."""
+        """All problems that `status` reports, present and last."""
         problems = self.source_status("api_keys").get("problems", [])
         return "\n".join([self.database_status()["last_error"], *problems])
 
     def wait_told(self, reason: str, deadline_s: float = 10) -> None:
-        """Return once `status` says that this is wrong."""
+        """Return once `status` reports this problem."""
         until(lambda: reason in self.told(), deadline_s, f"status tells of: {reason}")
 
     def wait_fresh(self, token: str, verdict: str = "valid", deadline_s: float = 20) -> None:
-        """Return once the answer is this, and fresh."""
+        """Return once the daemon gives this verdict with a fresh answer."""
 
         def there() -> bool:
             (answer,) = self.cli.verify(token)
@@ -92,7 +92,7 @@ class Faulty(Keys):
 
 
 class Proxied(Faulty):
-    """The daemon reaches the database through a proxy; we ourselves reach it directly."""
+    """The daemon reaches the database through a proxy; the tests reach it directly."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
@@ -102,12 +102,14 @@ class Proxied(Faulty):
         )
 
     def close(self) -> None:
-        with self.proxy:  # which tells if it has failed
+        with self.proxy:  # which raises if it has failed
             super().close()
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Daemon]:
-        """Its end need not wait for what a test left broken."""
+        """Heal the proxy before the daemon ends, so that its end need not wait for a broken
+        connection.
+        """
         with super().serve() as daemon:
             try:
                 yield daemon
@@ -115,16 +117,17 @@ class Proxied(Faulty):
                 self.proxy.heal()
 
     def listener(self) -> int:
-        """The number of the connection that listens now."""
+        """The number of the connection that listens."""
         return max(facts.number for facts in self.proxy.connections if facts.listens)
 
 
 class Witness:
-    """Asks for the same keys without pause, and remembers each answer that must not be.
+    """Asks for the same keys without pause, and records each answer that is not allowed.
 
-    Never legal: a fresh yes to a key whose revocation had committed longer than the bound before
-    the request; any answer but yes to a key that no one touches. At the end of the block, which
-    raises if there was one, every revocation must be in force, freshly.
+    Two answers are never allowed: a fresh yes to a key whose revocation committed longer than the
+    bound before the request, and any answer but yes to a steady key, which no test touches. The end
+    of the block waits until every revocation is in force and fresh, and fails if one answer was not
+    allowed.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class Witness:
         self._failure: BaseException | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness")
-        self.rounds = 0  # in which every key was asked for
+        self.rounds = 0  # complete passes over all keys
         self.stale = 0  # answers that did not claim to be fresh
 
     def __enter__(self) -> Witness:
@@ -169,13 +172,13 @@ class Witness:
         self.revoked(*tokens)
 
     def revoked(self, *tokens: str) -> None:
-        """The caller has committed their revocation."""
+        """Record that the caller has committed the revocation of these keys."""
         now = time.monotonic()
         for token in tokens:
             self._revoked_at[token] = now
 
     def wait_in_force(self, deadline_s: float = _ANY_DEADLINE_S) -> None:
-        """Return once a fresh no was given to each key revoked so far."""
+        """Return once each key revoked so far has got a fresh no."""
 
         def missing() -> list[str]:
             seen = self._seen
@@ -184,19 +187,19 @@ class Witness:
         self._until(lambda: not missing(), deadline_s, "all revocations are in force")
 
     def wait_stale(self, deadline_s: float = _ANY_DEADLINE_S) -> None:
-        """Return once an answer given from now on does not claim to be fresh."""
+        """Return once a new answer does not claim to be fresh."""
         before = self.stale
         self._until(lambda: self.stale > before, deadline_s, "answers say that they are not fresh")
 
     def wait_past_bound(self) -> None:
-        """Return once what was revoked so far was asked for after the bound."""
+        """Return once the keys revoked so far have been asked for after the bound."""
         over = time.monotonic() + self._bound_s
         self._until(lambda: time.monotonic() > over, _ANY_DEADLINE_S, "the bound has passed")
         rounds = self.rounds
         self._until(lambda: self.rounds > rounds + 1, _ANY_DEADLINE_S, "keys are asked for")
 
     def verdict(self, token: str) -> str:
-        """The last answer."""
+        """The verdict of the last answer."""
         return self._seen[token][0]
 
     def _until(self, predicate: Callable[[], bool], deadline_s: float, what: str) -> None:
@@ -230,5 +233,5 @@ class Witness:
 
 
 def refuses_connections(error: psycopg2.OperationalError) -> bool:
-    """Whether a server has no connection to give."""
+    """Whether the server refused the connection because it has none left."""
     return "too many clients" in str(error) or "connection slots" in str(error)

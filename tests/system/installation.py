@@ -18,8 +18,8 @@ PASSWORD = "geheim"
 
 Setting = str | bool | int | list[str]
 
-# Heartbeats come often, so that tests need not wait; the bound stays wide, so that a machine busy
-# with other things does not make answers look stale.
+# A short heartbeat keeps the tests' waits short. The bound stays wide, so that a machine busy with
+# other work does not make answers look stale.
 RELAXED = {"heartbeat": "100ms", "bound": "10s", "max_stale": "1h", "start_timeout": "20s"}
 
 
@@ -34,26 +34,26 @@ def prepare(cluster: PrivateCluster, schemas: Iterable[str] = seeds.ALL_SCHEMAS)
 
 
 class Databases:
-    """Makes databases, each under a name of its own."""
+    """Creates databases with unique names."""
 
     def __init__(self, cluster: PrivateCluster) -> None:
         self._cluster = cluster
         self._numbers = itertools.count(1)
 
     def new(self, schema: str | None = None) -> str:
-        """The name of a new database that holds one of the three schemas, or nothing."""
+        """Create a database from one of the three schemas, or an empty one; returns its name."""
         name = f"db_{next(self._numbers)}"
         template = "template1" if schema is None else f"template_{schema}"
         self._cluster.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, name: str) -> None:
-        """Every connection to it ends."""
+        """Drop a database. The server terminates every connection to it."""
         self._cluster.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def toml_section(header: str, **settings: Setting) -> str:
-    """A table of a configuration. JSON's strings, numbers and lists are TOML's, too."""
+    """One TOML table of a configuration. JSON strings, numbers and lists are valid TOML."""
     lines = [
         f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()
     ]
@@ -61,13 +61,13 @@ def toml_section(header: str, **settings: Setting) -> str:
 
 
 def changed_for_a_while(table: str) -> str:
-    """SQL after which a table has to be read anew, though nothing is different."""
+    """SQL that forces a reload of a table and leaves the table unchanged."""
     return f"""ALTER TABLE {table} DISABLE TRIGGER latchkey_truncate,
         ENABLE ALWAYS TRIGGER latchkey_truncate"""
 
 
 class Installation:
-    """What an operator sets up around one database. Sources are added, then it is served."""
+    """An operator's setup around one database. Tests add sources, then serve it."""
 
     def __init__(
         self,
@@ -93,13 +93,13 @@ class Installation:
             "conninfo": cluster.conninfo(dbname, user),
             "password_file": str(self.password_file),
         } | database
-        self.more = ""  # sections in TOML, at the end of the configuration
+        self.more = ""  # TOML sections to append to the configuration
         self._sources: list[dict[str, Setting]] = []
         self.conn = cluster.connect(dbname)
         self.cli = Cli(self.socket)
 
     def close(self) -> None:
-        """Forget it all. The database stays."""
+        """Delete the temporary files. The database stays."""
         self.conn.close()
         self._temporary.close()
 
@@ -108,13 +108,13 @@ class Installation:
     def source(self, name: str, **settings: Setting) -> None:
         """Add a [[source]], or replace the one of this name."""
         if "preset" not in settings:
-            settings.setdefault("scheme", "plain")  # which the configuration does not guess
+            settings.setdefault("scheme", "plain")  # the configuration has no default for it
         self._sources = [known for known in self._sources if known["name"] != name]
         self._sources.append({"name": name} | settings)
 
     @property
     def config(self) -> str:
-        """The configuration as it stands."""
+        """The current configuration."""
         sections = [
             toml_section("[listen]", **self.listen),
             toml_section("[freshness]", **self.freshness),
@@ -124,10 +124,10 @@ class Installation:
         ]
         return "\n".join(sections)
 
-    # ---- what an operator runs
+    # ---- commands of an operator
 
     def sql(self, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run and commit SQL as the owner of the tables; the rows, if there are any."""
+        """Run and commit SQL as the owner of the tables; returns the rows, if any."""
         with self.conn.cursor() as cursor:
             cursor.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
@@ -138,21 +138,21 @@ class Installation:
         return value
 
     def grant(self) -> None:
-        """Run what `latchkey sql grant` prints."""
+        """Run the output of `latchkey sql grant`."""
         self.cluster.psql(self.cli.sql("grant", self.config), self.dbname)
 
     def install(self) -> None:
-        """Run what `latchkey sql install` prints, after what `grant` prints."""
+        """Run the output of `latchkey sql grant`, then that of `latchkey sql install`."""
         printed = self.cli.sql("grant", self.config) + self.cli.sql("install", self.config)
         self.cluster.psql(printed, self.dbname)
 
     def check(self) -> str:
-        """`latchkeyd --check` must be content; what it says."""
+        """`latchkeyd --check` must succeed; returns its output."""
         return check_config(self.config).expect(0).stdout
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Daemon]:
-        """Install, and run a daemon from ready to its orderly end."""
+        """Install, and run a daemon from readiness to its orderly end."""
         self.install()
         with Daemon(self.config) as daemon:
             yield daemon
@@ -160,16 +160,16 @@ class Installation:
     # ---- questions
 
     def ask(self, *keys: str | bytes, **terms: Any) -> Verdicts:
-        """Verdicts with everything in force that was committed before."""
+        """Verdicts after a `sync`: every earlier commit is in force."""
         self.cli.sync("30s")
         return self.cli.verify(keys, **terms)
 
     def verdict(self, key: str | bytes, **terms: Any) -> str:
-        """The verdict on one key, with everything in force that was committed before."""
+        """The verdict on one key after a `sync`."""
         return self.ask(key, **terms).names[0]
 
     def claims(self, key: str | bytes, **terms: Any) -> dict[str, Any]:
-        """One answer without what depends on the hour: its age."""
+        """One answer without its age, which depends on the time of the request."""
         (answer,) = self.ask(key, **terms)
         assert isinstance(answer.pop("age_ms"), int)
         return answer
@@ -177,15 +177,17 @@ class Installation:
     # ---- counters
 
     def database_status(self, name: str = "main") -> dict[str, Any]:
-        """What `status` says of one database."""
+        """The part of `status` about one database."""
         return _named(self.cli.status()["databases"], name)
 
     def source_status(self, name: str) -> dict[str, Any]:
-        """What `status` says of one source."""
+        """The part of `status` about one source."""
         return _named(self.cli.status()["sources"], name)
 
     def wait_source(self, name: str, **expected: Any) -> None:
-        """Counters are published between two steps of the loader, so they may come a bit later."""
+        """Wait for values in `status`: the loader publishes counters between two steps, possibly
+        later.
+        """
 
         def as_expected() -> bool:
             status = self.source_status(name)
@@ -194,9 +196,9 @@ class Installation:
         until(as_expected, 10, f"status of source {name}: {expected}")
 
     def reload(self, table: str) -> None:
-        """Have a table read as a whole, which also counts its odd rows anew."""
-        # A trigger that was changed for a while may have missed something. And a notification, so
-        # that the table is looked at before the next heartbeat.
+        """Force a reload of a table, which also recounts its odd rows."""
+        # A trigger that was altered for a moment may have missed a change, so the loader reloads
+        # the table. The notification makes it look at the table before the next heartbeat.
         self.sql(f"""DO $$ BEGIN
             PERFORM set_config('lock_timeout', '20s', true);
             IF EXISTS (SELECT FROM pg_trigger
@@ -208,7 +210,7 @@ class Installation:
 
 
 class Keys(Installation):
-    """An installation over api_keys, with a tenant, a user and a pepper to issue keys for."""
+    """An installation over api_keys, with a tenant, a user and a pepper for new keys."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
@@ -219,7 +221,7 @@ class Keys(Installation):
         self.user = seeds.insert_user(self.conn)
 
     def issue(self, token: str, **facts: Any) -> int:
-        """A row whose name is the token; its id."""
+        """Insert a row whose name is the token; returns its id."""
         return seeds.insert_api_key(
             self.conn, self.tenant, self.user, token, token, self.pepper, **facts
         )

@@ -1,4 +1,4 @@
-"""Tables of any shape: columns mapped to roles in the configuration."""
+"""Tables of any shape: the configuration maps columns to roles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from installation import Databases, Installation, Keys, Setting
 
 @pytest.fixture(scope="module")
 def scratch(databases: Databases) -> str:
-    """One database for all tests that need nothing but an empty one: emptying is cheaper."""
+    """One database for all tests that need an empty one: emptying it is cheaper than creating
+    another.
+    """
     return databases.new()
 
 
@@ -77,7 +79,7 @@ def odd_ids(cluster: PrivateCluster, databases: Databases) -> Iterator[Installat
 
 @pytest.mark.parametrize("number", range(len(ODD_IDS)), ids=lambda n: repr(ODD_IDS[n])[:20])
 def test_any_text_may_be_an_id(odd_ids: Installation, number: int) -> None:
-    """The id makes the whole way: into the load, the notification, the question, the answer."""
+    """The id passes unchanged through the load, the notification, the re-read and the answer."""
     odd, key = ODD_IDS[number], f"loaded {number}"
     answer = odd_ids.claims(key)
     assert answer["verdict"] == "valid" and answer.get("key_id", "") == odd
@@ -149,7 +151,7 @@ def test_schemas_tables_and_columns_of_any_name(site: Installation, odd: str) ->
 
 
 def test_tables_whose_names_differ_late_do_not_share_triggers(site: Installation) -> None:
-    """PostgreSQL cuts names after 63 bytes: what is derived from them must still differ."""
+    """PostgreSQL cuts names after 63 bytes: names derived from two long names must still differ."""
     for last in "ab":
         table = "t" * 62 + last
         site.sql(f"CREATE TABLE public.{table} (id int PRIMARY KEY, key text)")
@@ -194,7 +196,7 @@ def test_sha256_in_each_encoding(
     site.sql("INSERT INTO t VALUES (1, %s)", stored)
     with site.serve():
         assert site.ask("the key", "another key", HEX, B64).names == ["valid"] + ["unknown"] * 3
-        # The same once more, through a notification instead of the load.
+        # The same through a notification instead of the load.
         site.sql("UPDATE t SET digest = NULL")
         assert site.verdict("the key") == "unknown"
         site.sql("UPDATE t SET digest = %s", stored)
@@ -263,7 +265,7 @@ def test_hmac_in_hex_with_and_without_a_version_column(
 
 
 def one_row(site: Installation, column: str, value: str, **settings: Setting) -> None:
-    """A table whose only row has this `odd` column, written as in SQL."""
+    """A table whose rows have this `odd` column, with a value written as in SQL."""
     site.sql(f"CREATE TABLE t (id int PRIMARY KEY, key text, odd {column})")
     site.sql(f"INSERT INTO t VALUES (1, 'the key', {value}), (2, 'other key', {value})")
     site.source("t", table="public.t", id="id", key="key", **settings)
@@ -288,7 +290,7 @@ def set_odd(site: Installation, value: str) -> None:
 def test_flags_and_moments(
     site: Installation, role: str, column: str, verdicts: dict[str, str]
 ) -> None:
-    """What is not known to be good is refused: a flag that is NULL refuses, too."""
+    """A value not known to be good refuses the key, so a flag that is NULL refuses too."""
     one_row(site, column, next(iter(verdicts)), **{role: "odd"})
     with site.serve():
         for value, verdict in [*verdicts.items(), next(iter(verdicts.items()))]:
@@ -317,7 +319,7 @@ def test_flags_and_moments(
 def test_what_may_say_no_by_another_value_than_null_is_no_moment(
     site: Installation, role: str, column: str, value: str
 ) -> None:
-    """Each of these refused every key, and the check was content."""
+    """A column of this type would refuse every key: NULL is not its only value for "no"."""
     one_row(site, column, value, **{role: "odd"})
     site.install()
     checked = check_config(site.config).expect(1).stdout
@@ -426,7 +428,7 @@ def test_expiry_in_any_type_and_zone(
     site: Installation, column: str, value: str, zone: str, exp: int | None
 ) -> None:
     one_row(site, column, "NULL", expires_at="odd", time_zone=zone)
-    # Whatever zone the server or the role is set to must not matter.
+    # The time zone of the server or of the role must not matter.
     site.sql(f"ALTER DATABASE {site.dbname} SET timezone = 'Pacific/Kiritimati'")
     with site.serve():
         set_odd(site, value)
@@ -450,7 +452,7 @@ def test_expiry_in_any_type_and_zone(
 def test_a_time_beyond_all_dates_harms_no_other_row(
     site: Installation, column: str, value: str, role: str
 ) -> None:
-    """An application's "never" may be a number that PostgreSQL takes for no time at all."""
+    """An application's "never" may be a number that PostgreSQL reads as an invalid time."""
     zone = "America/Lima" if not value.startswith("'4714") else "Asia/Tokyo"
     one_row(site, column, "NULL", time_zone=zone, **{role: "odd"})
     site.sql(f"INSERT INTO t VALUES (3, 'odd from the start', {value})")
@@ -477,7 +479,9 @@ def test_a_time_beyond_all_dates_harms_no_other_row(
 def test_an_integer_that_counts_no_seconds_refuses(
     site: Installation, column: str, value: str, expires: str, begins: str
 ) -> None:
-    """As seconds it would be tens of thousands of years from now: a key for ever."""
+    """Read as seconds, milliseconds would be a time tens of thousands of years from now: the key
+    would never expire.
+    """
     site.sql(f"CREATE TABLE t (id int PRIMARY KEY, key text, odd {column})")
     site.sql(f"INSERT INTO t VALUES (1, 'from the start', {value})")
     for source, role in {"a": "expires_at", "b": "not_before"}.items():
@@ -516,7 +520,7 @@ def test_text_that_begins_like_json_is_json(
 
 
 def test_no_row_changes_what_another_says(site: Installation) -> None:
-    """Scopes were remembered under what a row could spell."""
+    """The text of one row must not be found as the interned scopes of another row."""
     one_row(site, "text", "NULL", scopes="odd")
     with site.serve():
         site.sql("UPDATE t SET odd = 'admin ' || chr(2) WHERE id = 2")
@@ -530,7 +534,7 @@ def test_no_row_changes_what_another_says(site: Installation) -> None:
 def test_twins_refuse_whatever_the_order_of_sources_and_peppers(
     site: Installation, order: str
 ) -> None:
-    """Good in a, and twice in b, once under each pepper."""
+    """The key is good in source a, and is stored twice in b, once under each pepper."""
     old, new = (seeds.Pepper.random(f"pepper_{name}") for name in ("1", "2"))
     for pepper in (old, new):
         pepper.write_to(site.peppers)
@@ -589,7 +593,7 @@ def test_a_key_becomes_valid_by_itself(site: Installation) -> None:
         assert time.time() >= start
 
 
-# ---- presets, bent
+# ---- presets with changes
 
 
 def test_a_preset_can_do_without_one_of_its_columns(
@@ -669,7 +673,7 @@ def test_a_partitioned_table_is_one_table(site: Installation) -> None:
         assert site.ask("key 0", "key 199").names == ["revoked", "revoked"]
         site.sql("DELETE FROM t WHERE id IN (1, 198)")
         assert site.ask("key 1", "key 198").names == ["unknown", "unknown"]
-        # From one partition into the other.
+        # The row moves from one partition into the other.
         site.sql("DELETE FROM t WHERE id = 150; UPDATE t SET id = 150 WHERE id = 50")
         assert site.claims("key 50")["key_id"] == "150"
         site.sql("UPDATE t SET off = now() WHERE id = 150")
@@ -701,7 +705,7 @@ def test_the_audit_finds_what_was_written_past_the_parent(site: Installation) ->
 def test_a_row_that_no_answer_holds_refuses_its_key_all_the_same(
     site: Installation, state: str
 ) -> None:
-    """Left out, it would have another row, which holds the key as well, let it in."""
+    """If the loader left the row out, another row that holds the same key would admit it."""
     for name in ("a", "b"):
         site.sql(f"CREATE TABLE {name} (id text PRIMARY KEY, key text, off timestamptz)")
         site.source(name, table=f"public.{name}", id="id", key="key", revoked_at="off")

@@ -40,7 +40,7 @@ def test_a_live_key_is_valid_with_the_claims_of_its_row(site: Keys) -> None:
 
 
 def test_facts_that_are_null_are_absent(site: Keys) -> None:
-    """A key that belongs to the tenant and to no user, and never expires."""
+    """The key belongs to the tenant and to no user, and never expires."""
     row = seeds.insert_api_key(
         site.conn, site.tenant, None, "nobody's", "sk_nobody", site.pepper, scopes=["read"]
     )
@@ -75,7 +75,7 @@ def test_the_status_decides_before_the_expiry_does(
 def test_unknown_and_malformed_keys(site: Keys) -> None:
     answers = site.ask("sk_never_issued", "", "x" * 4097)
     assert answers.names == ["unknown", "malformed", "malformed"] and answers.exit_code == 1
-    # A digest is not a key: what a thief of the table has does not open anything.
+    # A digest is not a key: a stolen copy of the table gives no access.
     site.issue("sk_stolen")
     digest = site.pepper.digest("sk_stolen")
     assert set(site.ask(digest.hex(), digest.hex().upper()).names) == {"unknown"}
@@ -115,7 +115,8 @@ def test_scopes_are_checked_in_the_same_call(
 
 @pytest.mark.parametrize("scope", ["read ", "read write", "\t", "s" * 256])
 def test_a_scope_that_cannot_be_one_is_a_usage_error(site: Keys, scope: str) -> None:
-    """Split or cut in silence, it would be another scope than the one that was meant."""
+    """If the client split or cut the text, it would ask for a scope that the caller did not mean.
+    """
     command = ["--socket", str(site.socket), "verify", "--scope", scope]
     done = site.cli.run(*command, stdin=b"sk_whatever\n")
     assert done.exit_code == 2 and done.stdout == "" and "scope" in done.stderr
@@ -172,7 +173,7 @@ def test_answers_are_counted_by_verdict_source_and_pepper(site: Keys) -> None:
     assert more("verdicts", "valid") == 2 and more("verdicts", "insufficient_scope") == 1
     assert more("verdicts", "disabled") == more("verdicts", "unknown") == 1
     assert more("verdicts", "malformed") == 1
-    # Two of verify; and one of status, or several until one came that was made anew.
+    # Two of verify, and one or more of status: the client repeats it until the figures are new.
     assert 3 <= more("requests") < 50
     assert more("sources", 0, "accepted") == 2
     assert more("sources", 0, "accepted_by_pepper", site.pepper.version) == 2

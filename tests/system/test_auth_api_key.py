@@ -1,4 +1,4 @@
-"""auth.api_key: whole JWTs in a table with row level security."""
+"""auth.api_key: whole JWTs in a table with row-level security."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_revoked_token_is_revoked(site: Installation, user: int) -> None:
 def test_what_a_plain_role_does_under_row_level_security_is_in_force(
     site: Installation, user: int
 ) -> None:
-    """The triggers run as whoever changes the table, who may use neither our schema nor much else."""
+    """The triggers run as the role that changes the table, which has no rights on our schema."""
     mine = seeds.insert_auth_key(site.conn, user)
     stranger = seeds.insert_auth_user(site.conn, "stranger@example.com")
     theirs = seeds.insert_auth_key(site.conn, stranger)
@@ -89,7 +89,7 @@ def test_an_expired_token_is_expired(site: Installation, user: int) -> None:
 
 
 def test_a_token_expires_by_itself(site: Installation, user: int) -> None:
-    """Nothing changes in the table: expiry is judged at each request."""
+    """The table does not change: the daemon checks the expiry at each request."""
     expiry = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(seconds=2)
     key = seeds.insert_auth_key(site.conn, user, expiry)
     assert site.verdict(key.token) == "valid"
@@ -126,12 +126,12 @@ def test_a_token_whose_claims_cannot_be_read_is_disabled(
 
 
 def test_a_token_that_no_row_holds_is_unknown(site: Installation, user: int) -> None:
-    """Even one signed with the right secret: the table decides, not the signature."""
+    """A token signed with the right secret is unknown too: the table decides, not the signature."""
     key = seeds.insert_auth_key(site.conn, user)
     claims = '{"type": "api_key", "exp": 4102444800}'
     forged = site.value("SELECT public.sign(%s::json, auth.jwt_secret())", claims)
     assert site.ask(forged).names == ["unknown"]
-    # The last character of a signature carries spare bits: another text, the same signature.
+    # The last character of a signature has spare bits, so two texts decode to one signature.
     last = key.token[-1]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twin = key.token[:-1] + alphabet[alphabet.index(last) ^ 1]

@@ -1,4 +1,4 @@
-"""latchkey-bench against the real daemon: what it counts, and that no wrong answer gets by."""
+"""latchkey-bench against the real daemon: it counts correctly and detects every wrong answer."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def test_a_rate_is_kept(there: Installation, tmp_path: Path) -> None:
 
 
 def test_latency_of_an_open_loop_counts_what_waits(there: Installation, tmp_path: Path) -> None:
-    """One connection, one in flight, at far more than it can: the queue grows, and so does latency."""
+    """One connection with one request in flight cannot keep this rate, so the queue and the latency
+    grow.
+    """
     told = report(there, tmp_path, "--rate", "400000", "--connections", "1", "--duration", "1s")
     assert told["not_sent"] > 1000
     assert told["latency_us"]["p99"] > 200_000, "not what an answer takes, but what was waited"
@@ -143,7 +145,7 @@ def test_what_cannot_be_meant_is_a_usage_error(
 
 
 def test_the_floor_and_a_page(there: Installation, tmp_path: Path) -> None:
-    """Two runs, of which a page is made."""
+    """Two runs, and the page made from them."""
     socket = tmp_path / "echo.sock"
     echo = subprocess.Popen([str(program("latchkey-bench")), "echo", "--socket", str(socket)])
     try:

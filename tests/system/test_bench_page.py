@@ -1,4 +1,4 @@
-"""The page that latchkey-bench makes, as a browser shows it: in light and in dark."""
+"""The page of latchkey-bench, rendered by a browser in light and in dark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.folder import TemporaryFolder
 from harness.programs import program, sanitized
 from harness.wait import scaled, until
 
-# Asks the browser where everything stands and what colour it has, once it has laid the page out.
+# Reports the position and the colour of every element, once the browser has laid the page out.
 MEASURE = """
 <script>
 addEventListener("load", () => {
@@ -57,7 +57,7 @@ Box = list[float]
 
 
 def shown(page: Path, *, dark: bool) -> dict[str, Any]:
-    """What the browser says of the page."""
+    """The browser's report on the page."""
     scheme = 0 if dark else 1  # blink::mojom::PreferredColorScheme
     with_question = page.with_suffix(".asked.html")
     with_question.write_text(page.read_text().replace("</body>", MEASURE + "</body>"))
@@ -73,7 +73,7 @@ def shown(page: Path, *, dark: bool) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Path]:
-    """Of two measurements of the floor, which needs no database."""
+    """The page of two measurements of the floor, which needs no database."""
     if sanitized():
         pytest.skip("a browser sees the same page")
     folder = TemporaryFolder()
@@ -100,14 +100,14 @@ def page() -> Iterator[Path]:
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.1, relative luminance of "rgb(r, g, b)"."""
+    """WCAG 2.1: the relative luminance of "rgb(r, g, b)"."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.1: 1 is none, 21 is black on white."""
+    """WCAG 2.1: the contrast ratio, from 1 (none) to 21 (black on white)."""
     bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
     return (bright + 0.05) / (dim + 0.05)
 

@@ -1,4 +1,4 @@
-"""Who may ask what: the kernel says who calls, the configuration what that one may do."""
+"""Rights of callers: the kernel names the caller's uid, the configuration grants it sources."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_restricted_caller_sees_its_sources_and_no_others(served: Installation
     answers = served.cli.verify(["other_key", "sk_good"], uid=RESTRICTED)
     assert answers.names == ["valid", "unknown"]
     assert served.cli.verify(["sk_good"], source="main", uid=RESTRICTED).names == ["forbidden"]
-    # Whether a source exists is none of its business either.
+    # The answer must not reveal whether a source exists.
     assert served.cli.verify(["sk_good"], source="nowhere", uid=RESTRICTED).names == ["forbidden"]
 
 
@@ -150,13 +150,13 @@ def test_a_reload_changes_who_may_ask(cluster, databases: Databases) -> None:
         assert there.cli.verify(["sk_good"], uid=STRANGER).names == ["valid"]
 
         there.more = f"[[allow]]\nuid = {STRANGER}\nsources = [\"main\"]\n"
-        with Raw(there.socket) as ours:  # root's, whom no rule names
+        with Raw(there.socket) as ours:  # root's connection; no rule names uid 0
             assert ours.ask(wire.verify([b"sk_good"])).verdicts == ["valid"]
             there.more = "[[allow]]\nuid = 0\nsources = [\"second\"]\n" + there.more
             daemon.write_config(there.config)
             daemon.sighup()
             daemon.wait_notified("READY=1", 3)
-            # An open connection follows the new rules, too.
+            # The new rules apply to an open connection too.
             until(
                 lambda: ours.ask(wire.verify([b"sk_good"], source=b"main")).verdicts
                 == ["forbidden"],

@@ -1,4 +1,4 @@
-"""Every change is in force in time, whatever becomes of the notification, the server or us."""
+"""Every change is in force in time, even if notifications, the server or the daemon fail."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from harness.wire import Raw
 from installation import Databases, Installation, Keys, prepare, toml_section
 
 BOUND_S = 0.3
-# Answers age while one looks on. The bound is too short for a busy machine to stay fresh all the
-# time, so these tests wait for freshness instead of asserting it.
+# With this bound, answers become stale within a test. It is too short for a busy machine to stay
+# fresh all the time, so these tests wait for freshness instead of asserting it.
 QUICK = {"heartbeat": "100ms", "bound": "300ms"}
 
 RESTRICTED = 4001  # a caller's uid
@@ -32,7 +32,7 @@ def revoke(site: Installation, *rows: int) -> None:
 
 
 def names(site: Installation, *tokens: str) -> list[str]:
-    """Verdicts as they are now: without a sync."""
+    """The verdicts at this moment, without a sync."""
     return site.cli.verify(tokens).names
 
 
@@ -144,7 +144,7 @@ ROWS = 20_000
 
 @pytest.fixture(scope="module")
 def many(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A table of many live keys. Each test leaves them as it found them."""
+    """A table of many live keys. Each test restores it."""
     site = Installation(cluster, databases.new("external_credentials"))
     site.source("external", preset="external_credentials")
     seeds.fill_external(site.conn, ROWS)
@@ -181,7 +181,7 @@ def test_many_rows_changed_are_in_force_within_a_second_without_a_sync(many: Ins
 def test_a_table_filled_anew_in_one_transaction_is_one_load(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    # The ids of the new rows, more than are asked for one by one, come after the TRUNCATE's.
+    # The ids of the new rows, more than the loader re-reads one by one, come after the TRUNCATE's.
     rows = 400_000
     with contextlib.closing(Installation(cluster, databases.new("external_credentials"))) as site:
         site.source("external", preset="external_credentials")
@@ -194,7 +194,7 @@ def test_a_table_filled_anew_in_one_transaction_is_one_load(
                 " INSERT INTO public.external_credentials TABLE old; COMMIT"
             )
             assert set(site.ask(*keys).names) == {"deleted"}
-            # Whichever of the two is noticed first.
+            # The reason is the condition that the loader notices first.
             reasons = site.source_status("external")["loads_by_reason"]
             assert reasons in [{"connected": 1, why: 1} for why in ("table_changed", "many_ids")]
 
@@ -223,7 +223,7 @@ def test_an_upsert_counts_as_what_it_does(many: Installation) -> None:
     assert many.ask(old, "ext_upserted").names == ["valid", "unknown"]
 
 
-# ---- how old an answer may be
+# ---- the age of an answer
 
 
 @pytest.mark.parametrize(("max_age", "verdict"), [("0s", "unavailable"), ("1h", "valid")])
@@ -236,12 +236,12 @@ def test_an_answer_older_than_the_caller_accepts_is_none(
     assert (asked.names, asked.exit_code) == ([verdict], 0 if verdict == "valid" else 3)
 
 
-# ---- a server that stops, dies or hangs
+# ---- a server that stops, crashes or hangs
 
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[PrivateCluster]:
-    """A server that tests may stop, kill and hang. They leave it running."""
+    """A server that tests may stop, kill and freeze. They leave it running."""
     with PrivateCluster() as server:
         prepare(server, ("api_keys", "external_credentials"))
         yield server
@@ -254,7 +254,7 @@ def mortal_databases(mortal: PrivateCluster) -> Databases:
 
 @pytest.fixture
 def hurt(mortal: PrivateCluster, mortal_databases: Databases) -> Iterator[Keys]:
-    """An installation over the mortal server, whose answers age quickly."""
+    """An installation over the mortal server, with a short heartbeat and a short bound."""
     mortal.thaw()
     mortal.start()
     site = Keys(mortal, mortal_databases.new("api_keys"))
@@ -264,7 +264,7 @@ def hurt(mortal: PrivateCluster, mortal_databases: Databases) -> Iterator[Keys]:
 
 
 def reconnect(site: Installation) -> None:
-    """The owner's connection ended with the server."""
+    """Open a new owner's connection: the old one ended with the server."""
     site.conn.close()
     site.conn = site.cluster.connect(site.dbname)
 
@@ -280,12 +280,12 @@ def test_answers_go_on_with_their_age_while_the_server_is_stopped(hurt: Keys) ->
         assert (stale.names, stale.exit_code) == (["valid", "revoked"], 1)
         for answer in stale:
             assert not answer["fresh"] and answer["age_ms"] > 1000 * BOUND_S
-        # Past the bound, but the caller decides whether that is too old for it.
+        # The answer is past the bound; the caller's max_age decides whether that is too old.
         assert hurt.cli.verify("sk_on", max_age="1h").names == ["valid"]
         too_old = hurt.cli.verify("sk_on", max_age="300ms")
         assert (too_old.names, too_old.exit_code) == (["unavailable"], 3)
         assert_sync_gives_up_in_time(hurt, 0.5)
-        # The age is that of what is known, and grows.
+        # The age is that of the last confirmed state, and grows.
         older = hurt.cli.verify("sk_on")[0]
         assert older["age_ms"] >= stale[0]["age_ms"] + 500
         assert hurt.source_status("api_keys")["state"] == "lost"
@@ -325,7 +325,9 @@ def test_past_max_stale_there_is_no_answer(hurt: Keys) -> None:
 def test_what_changed_while_nobody_listened_is_in_force_afterwards(
     hurt: Keys, end: str, listening: bool
 ) -> None:
-    """ "deaf" is frozen from before the crash until after the changes: it can hear of none."""
+    """With "deaf", the daemon is frozen from before the crash until after the changes: it misses
+    them all.
+    """
     revoked, gone, restored = hurt.issue("sk_revoked"), hurt.issue("sk_gone"), hurt.issue("sk_back")
     hurt.issue("sk_steady")
     revoke(hurt, restored)
@@ -413,7 +415,7 @@ def test_revocations_are_in_force_though_our_connections_are_cut(
     site.close()
 
 
-# ---- a daemon that does not run
+# ---- a stopped daemon
 
 
 def test_a_daemon_that_was_stopped_does_not_answer_from_its_past(
@@ -451,14 +453,14 @@ def read_answers(raw: Raw, count: int) -> Iterator[tuple[str, bool]]:
         yield from reply.answers
 
 
-# ---- notifications that anybody can forge
+# ---- forged notifications
 
-STRANGER = "notifying_stranger"  # owns nothing and may read nothing
+STRANGER = "notifying_stranger"  # a role that owns nothing and may read nothing
 
 
 @pytest.fixture(scope="module")
 def forger(keys: Keys) -> Iterator[Callable[[str], None]]:
-    """Sends a notification as a role without any right."""
+    """Sends a notification as a role without any rights."""
     keys.sql(f"CREATE ROLE {STRANGER} LOGIN")
     conn = keys.cluster.connect(keys.dbname, STRANGER)
 
@@ -475,7 +477,7 @@ def trio(keys: Keys) -> tuple[int, int, int]:
     """Rows of a valid, a revoked and a deleted key."""
     rows = keys.issue("sk_good"), keys.issue("sk_bad", status="revoked"), keys.issue("sk_none")
     keys.sql("DELETE FROM public.api_keys WHERE id = %s", rows[2])
-    keys.cli.sync("30s")  # what is counted from here on is the test's
+    keys.cli.sync("30s")  # counters measure only the test from here on
     return rows
 
 
@@ -574,7 +576,7 @@ def test_a_forged_notification_changes_no_verdict(
     keys.wait_source("api_keys", malformed_ids=malformed_ids)
 
 
-# Blanks make payloads differ: PostgreSQL sends equal ones of a transaction only once.
+# Blanks make the payloads differ: PostgreSQL sends equal payloads of a transaction only once.
 STORMS = {
     "reloads": """SELECT pg_notify('latchkey', '{"t":"public.api_keys","all":true}'
                                                || repeat(' ', i))
@@ -590,7 +592,7 @@ STORMS = {
 
 @contextlib.contextmanager
 def storm(site: Installation, statement: str) -> Iterator[None]:
-    """A stranger sends these notifications again and again."""
+    """A stranger sends these notifications repeatedly."""
     stop, sent = threading.Event(), threading.Event()
     conn = site.cluster.connect(site.dbname, STRANGER)
 
@@ -628,13 +630,13 @@ def test_a_storm_of_forged_notifications_delays_no_revocation_for_long(
         assert names(keys, "sk_good", "sk_bad") == ["valid", "revoked"]
     assert_trio_unchanged(keys)
     keys.cli.status()
-    # Whole tables are read at most once a second, whoever asks for it.
+    # The loader reads whole tables at most once a second, regardless of the requester.
     reloads = keys.source_status("api_keys")["loads"] - loads
     assert reloads <= time.monotonic() - started + 1
     assert keys.database_status()["state"] == "live"
 
 
-# ---- what no trigger tells of
+# ---- changes that no trigger reports
 
 
 @pytest.mark.parametrize("session", [None, "replica"])
@@ -650,7 +652,7 @@ def test_the_audit_finds_what_a_disabled_trigger_hid(
         if session is None:
             site.sql("ALTER TABLE public.api_keys DISABLE TRIGGER USER")
         else:
-            # Back to an ordinary trigger, which stays silent in a session that replicates.
+            # An ordinary trigger does not fire in a session that replicates.
             for event in ("insert", "update", "delete"):
                 site.sql(f"ALTER TABLE public.api_keys ENABLE TRIGGER latchkey_{event}")
             site.sql(f"SET session_replication_role = {session}")
@@ -672,7 +674,8 @@ class Pair:
 
     def __init__(self, main: Keys, other: PrivateCluster, other_dbname: str) -> None:
         self.main, self.other, self.other_dbname = main, other, other_dbname
-        # In this order: where both hold a key and accept it, the main one speaks.
+        # The order matters: where both databases hold a key and accept it, the answer is from
+        # "main".
         main.source("api_keys", preset="api_keys", peppers=str(main.peppers), database="main")
         main.source("external", preset="external_credentials", database="other")
         main.freshness |= QUICK
@@ -724,14 +727,14 @@ def test_a_database_that_is_down_leaves_the_other_one_fresh(
         until(lambda: not is_fresh(main, "sk_other"), 5, "the other database's answers are stale")
         until(lambda: pair.state("api_keys") == "fresh", 5, "the main source is fresh")
         until(lambda: is_fresh(main, "sk_main"), 5, "its answers are")
-        # An unknown key might by now be in the table that cannot be read.
+        # An unknown key might exist in the table that cannot be read.
         assert not is_fresh(main, "sk_nobodys")
         until(
             lambda: main.cli.verify("sk_nobodys", source="api_keys")[0]["fresh"],
             5,
             "a key that is in none of the tables asked is freshly unknown",
         )
-        # Sync: what everybody may see cannot be proven, what this one may see can.
+        # A sync for all sources cannot succeed; a sync for this caller's sources can.
         revoke(main, row)
         main.cli.sync("30s", uid=RESTRICTED)
         assert names(main, "sk_main") == ["revoked"]
@@ -746,7 +749,9 @@ def test_a_database_that_is_down_leaves_the_other_one_fresh(
 def test_a_key_in_two_databases_is_only_as_fresh_as_the_older_knowledge(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Either row may refuse it, so a row that cannot be read for longer than the bound counts."""
+    """Either row may refuse the key, so a row that has been unreadable for longer than the bound
+    counts.
+    """
     main = Keys(cluster, databases.new("api_keys"))
     pair = Pair(main, cluster, databases.new("external_credentials"))
     main.issue("sk_both")

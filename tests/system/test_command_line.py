@@ -1,5 +1,5 @@
-"""What a shell does to `latchkey` and `latchkeyd`: unset variables, full disks, closed descriptors,
-keys that come slowly."""
+"""Effects of the shell on `latchkey` and `latchkeyd`: unset variables, full disks, closed
+descriptors, keys that arrive slowly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "sk_of_the_command_line_1"
 
 @pytest.fixture(scope="module")
 def served(cluster: PrivateCluster, databases: Databases) -> Iterator[tuple[Installation, Daemon]]:
-    """Connections that say nothing for a second are let go."""
+    """The daemon closes connections that are idle for a second."""
     site = Installation(cluster, databases.new())
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE NOT NULL, off timestamptz)")
     site.sql(f"INSERT INTO t SELECT i, 'sk_of_the_command_line_' || i FROM generate_series(1, 9) i")
@@ -31,7 +31,7 @@ def served(cluster: PrivateCluster, databases: Databases) -> Iterator[tuple[Inst
 
 
 def commands(served: tuple[Installation, Daemon]) -> dict[str, tuple[list[str], int]]:
-    """Each command that prints, and what it exits with when that is lost."""
+    """Each command that prints, and its exit code when that output is lost."""
     site, daemon = served
     latchkey = [str(program("latchkey")), "--socket", str(site.socket)]
     config = ["--config", str(daemon.config_path)]
@@ -76,7 +76,8 @@ def test_output_that_is_lost_is_an_error(
 def test_no_descriptor_that_was_closed_becomes_a_connection(
     served: tuple[Installation, Daemon], closed: str
 ) -> None:
-    """An answer, or a line of the log, would be written into it."""
+    """Otherwise an answer or a log line would be written into the file that reuses the descriptor.
+    """
     site, _ = served
     before = site.cli.status()["protocol_errors"]
     close = " ".join(f"{number}>&-" for number in closed)
@@ -143,7 +144,7 @@ def test_a_daemon_whose_descriptors_were_closed_serves(
 def test_an_empty_value_is_no_wish(
     served: tuple[Installation, Daemon], arguments: list[str]
 ) -> None:
-    """An unset variable in a script would take the demand away."""
+    """An unset variable in a script would remove the restriction."""
     site, _ = served
     socket = [] if "--socket" in arguments else ["--socket", str(site.socket)]
     done = site.cli.run(*socket, *arguments, stdin=f"{KEY}\n".encode())
@@ -159,7 +160,8 @@ def ask(verify: subprocess.Popen[str], key: str) -> str:
 
 
 def test_keys_that_come_slowly_are_all_answered(served: tuple[Installation, Daemon]) -> None:
-    """A co-process of a shell: the connection is let go, the daemon restarted between two keys."""
+    """A co-process of a shell: the daemon closes the idle connection and restarts between two keys.
+    """
     site, daemon = served
     command = [str(program("latchkey")), "--socket", str(site.socket), "verify"]
     with subprocess.Popen(
