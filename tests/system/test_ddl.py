@@ -1,12 +1,12 @@
-"""DDL under a running daemon: what a table means changes, and no trigger tells of it.
+"""DDL under a running daemon: the meaning of a table changes, and no trigger reports it.
 
-Each case has a table `k` with three keys. "gone" is revoked by the case's DDL, or by an ordinary statement
-after it; "stays" never is; "later" is revoked by the application when all is over, which shows that the feed is
-not deaf. The promise holds throughout: later than `bound`, "gone" is not answered with a fresh yes. Where the table
-can still be read, `sync` succeeds, and its answers are right; where it cannot, `sync` fails, and no answer is fresh
-until the table is mended.
+Each case has a table `k` with three keys. The case's DDL, or an ordinary statement after it, revokes "gone".
+"stays" is never revoked. The application revokes "later" at the end, which shows that the feed still works.
+The promise holds throughout: later than `bound`, no answer on "gone" is a fresh yes. Where the table can still
+be read, `sync` succeeds, and its answers are right; where it cannot, `sync` fails, and no answer is fresh until
+the table is mended.
 
-Audits are off: what they find is no merit of the heartbeat.
+Audits are off, so the heartbeat alone must detect the changes.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from installation import Databases, Installation, Setting
 
 BOUND_S = 0.6
 QUICK: dict[str, Setting] = {"heartbeat": "100ms", "bound": "600ms", "audit": "0s"}
-READER = "ddl_reader"  # a role that no other test gives rights to
+READER = "ddl_reader"  # a role that has no rights from other tests
 KEYS = ("gone", "stays", "later")
 REVOKE = "UPDATE k SET revoked_at = now() WHERE key = '{}'"
 ROWS = "INSERT INTO k (id, key) VALUES (1, 'gone'), (2, 'stays'), (3, 'later')"
 PLAIN = f"CREATE TABLE k (id int PRIMARY KEY, key text NOT NULL, revoked_at timestamptz); {ROWS}"
-# Columns that come later are readable, too.
+# The role may read columns that are added later.
 GRANTED = f"; GRANT SELECT ON k TO {READER}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One statement or several: of a tuple, each is a transaction of its own."""
+    """One DDL case. Each statement of a tuple runs in its own transaction."""
 
     ddl: str | tuple[str, ...]
     setup: str = PLAIN
     mapping: dict[str, Setting] = field(default_factory=lambda: {"revoked_at": "revoked_at"})
-    gone: str = "revoked"  # what is said of "gone" afterwards; of "stays", `valid` unless said
+    gone: str = "revoked"  # the verdict on "gone" afterwards; `stays` is that on "stays"
     stays: str = "valid"
-    revoke: str = REVOKE  # how the application takes a key back afterwards; "": it cannot
+    revoke: str = REVOKE  # the application's later revocation; "": impossible
     revoked: str = "revoked"
-    mend: str = ""  # for tables that cannot be read any more; "install": what `latchkey sql` prints
-    told: str = ""  # what `status` says as long as that is so
-    server: int = 13  # since this version
+    mend: str = ""  # SQL that makes the table readable again; "install": `latchkey sql`
+    told: str = ""  # the problem that `status` reports while the table cannot be read
+    server: int = 13  # the oldest PostgreSQL version that has this
 
     @property
     def transactions(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Case:
 def installed(
     cluster: PrivateCluster, databases: Databases, setup: str, **mapping: Setting
 ) -> Iterator[Installation]:
-    """A database with the table in it, and a source that reads it."""
+    """A database with the table, and a source that reads it."""
     site = Installation(cluster, databases.new(), user=READER)
     site.freshness |= QUICK
     try:
@@ -76,14 +76,16 @@ def reader(cluster: PrivateCluster) -> None:
 
 
 def run(site: Installation, *transactions: str) -> float:
-    """Commit them; when the last one had."""
+    """Commit the transactions; returns the time at which the last one had committed."""
     for text in transactions:
         site.sql(text)
     return time.monotonic()
 
 
 def assert_no_fresh_yes(site: Installation, since: float, key: str = "gone") -> None:
-    """From `bound` after that on. Returns when the answer is a refusal, or has once been late enough."""
+    """No answer sent later than `bound` after `since` is a fresh yes. Returns at a refusal, or past the
+    bound.
+    """
     while True:
         asked = time.monotonic()
         (answer,) = site.cli.verify(key)
@@ -104,7 +106,7 @@ def server_version(cluster: PrivateCluster) -> int:
 
 @contextlib.contextmanager
 def served(cluster: PrivateCluster, databases: Databases, case: Case) -> Iterator[Installation]:
-    """The case's table, followed; all three keys are good."""
+    """The case's table, followed by a daemon; all three keys are valid."""
     if server_version(cluster) < case.server:
         pytest.skip(f"PostgreSQL {case.server} and later")
     with installed(cluster, databases, case.setup, **case.mapping) as site, site.serve():
@@ -113,7 +115,9 @@ def served(cluster: PrivateCluster, databases: Databases, case: Case) -> Iterato
 
 
 def assert_follows(site: Installation, case: Case) -> None:
-    """The table is as the case says, freshly, and a revocation by the application is in force."""
+    """The table has the case's verdicts, with fresh answers, and a revocation by the application
+    takes effect.
+    """
     assert site.ask("gone", "stays").names == [case.gone, case.stays]
     until(lambda: fresh(site), 10, "answers are fresh")
     assert site.cli.verify(["gone", "stays"]).names == [case.gone, case.stays]
@@ -122,14 +126,15 @@ def assert_follows(site: Installation, case: Case) -> None:
         assert site.verdict("later") == case.revoked
 
 
-# ---- tables that can be read all the same
+# ---- tables that stay readable
 
 GONE_NOW = "CASE WHEN key = 'gone' THEN now() END"
 STATUS = {"status": "status", "status_active": ["good", "better"]}
 
 
 def enum(kind: str, more: str = "", column: str = "status", value: str = "'{}'") -> str:
-    """A table with labels of an enum in it; "gone" has the label `good`, the others have `better`."""
+    """A table with a column of enum labels: "gone" has the label `good`, the others have `better`.
+    """
     good, better = value.format("good"), value.format("better")
     return f"""CREATE TYPE mood AS ENUM ('good', 'better', 'blocked'); {more};
         CREATE TABLE k (id int PRIMARY KEY, key text NOT NULL, {column} {kind});
@@ -141,7 +146,7 @@ BLOCK = "UPDATE k SET status = 'blocked' WHERE key = '{}'"
 
 
 def label(kind: str, more: str = "") -> Case:
-    """A label that admits becomes one that does not."""
+    """An accepted label becomes one that refuses."""
     return Case(RENAME_LABEL, enum(kind, more), STATUS, "disabled", revoke=BLOCK, revoked="disabled")
 
 
@@ -162,7 +167,7 @@ FLAGGED = "CREATE TABLE k (id int PRIMARY KEY, key text NOT NULL, revoked_at {0}
 BY_FLAG = "UPDATE k SET revoked_at = true WHERE key = '{}'"
 
 READABLE = {
-    # What an id looks like changes, and then rows do.
+    # The type of the id changes, then rows change.
     "id: integer to text": Case(
         f"ALTER TABLE k ALTER id TYPE text USING 'k' || id; {REVOKE.format('gone')}"
     ),
@@ -215,7 +220,7 @@ READABLE = {
         INSERT INTO k VALUES ('good', 'gone'), ('better', 'stays'), ('best', 'later')""",
         gone="unknown",
     ),
-    # A column that refuses is rewritten.
+    # A rewrite changes a column that refuses keys.
     "revoked_at: rewritten": Case(
         f"ALTER TABLE k ALTER revoked_at TYPE timestamptz USING {GONE_NOW}"
     ),
@@ -261,7 +266,7 @@ READABLE = {
         revoke="UPDATE k SET expires_at = 'epoch' WHERE key = '{}'",
         revoked="expired",
     ),
-    # Columns come, go and change places.
+    # Columns are added, dropped and reordered.
     "a mapped column dropped, and added with a default": Case(
         "ALTER TABLE k DROP revoked_at; ALTER TABLE k ADD revoked_at timestamptz DEFAULT now()",
         PLAIN + GRANTED,
@@ -307,7 +312,7 @@ READABLE = {
         f"""ALTER TABLE k RENAME revoked_at TO x; UPDATE k SET x = now() WHERE key = 'gone';
         ALTER TABLE k RENAME x TO revoked_at"""
     ),
-    # What a value means changes, and no row does.
+    # The meaning of a value changes, and no row does.
     "a label": label("mood"),
     "a label of a domain": label("feeling", "CREATE DOMAIN feeling AS mood"),
     "a label of a domain over a domain": label(
@@ -351,7 +356,7 @@ READABLE = {
         revoke=BLOCK,
         revoked="disabled",
     ),
-    # Rows come and go with the parts that hold them.
+    # Rows appear and disappear with the partitions that hold them.
     "a partition detached": Case(
         "ALTER TABLE k DETACH PARTITION p1", PARTITIONED, gone="unknown"
     ),
@@ -424,7 +429,7 @@ READABLE = {
         {REVOKE.replace("UPDATE k", "UPDATE above").format("gone")};
         ALTER TABLE above DETACH PARTITION k"""
     ),
-    # Another table under the name.
+    # Another table takes the name.
     "blue and green, and back": Case(
         """CREATE TABLE green (LIKE k INCLUDING ALL); INSERT INTO green SELECT * FROM k;
         ALTER TABLE k RENAME TO blue; ALTER TABLE green RENAME TO k;
@@ -474,7 +479,7 @@ READABLE = {
         revoke=BLOCK,
         server=17,
     ),
-    # Statements that go other ways.
+    # Rules redirect statements.
     "a rule on another table": Case(
         (
             "CREATE TABLE other (key text); INSERT INTO other VALUES ('gone');"
@@ -496,7 +501,7 @@ READABLE = {
             "INSERT INTO hull VALUES (7, 'gone')",
         )
     ),
-    # What must not matter, and must not make it deaf either.
+    # These changes must not disturb the feed.
     "storage parameters": Case(
         f"ALTER TABLE k SET (fillfactor = 50, autovacuum_enabled = off); {REVOKE.format('gone')}"
     ),
@@ -544,7 +549,7 @@ AT_ONCE = ("revoked_at: rewritten", "two columns renamed into each other", "a la
 def test_a_sync_tells_of_what_no_trigger_did(
     cluster: PrivateCluster, databases: Databases, name: str
 ) -> None:
-    """No heartbeat comes in between: the sync's own barrier notices."""
+    """No heartbeat comes in between, so the sync's own barrier must detect the change."""
     case = READABLE[name]
     with installed(cluster, databases, case.setup, **case.mapping) as site:
         site.freshness |= {"heartbeat": "60s", "bound": "120s"}
@@ -583,7 +588,7 @@ def test_a_scope_that_is_a_label_is_renamed(
 
 
 WHO = {
-    # from, value, to, how, what the row says afterwards
+    # type, value, new type, USING, the row's later value
     "integer to text": ("int", "7", "text", "'u' || who", "1234"),
     "integer to text of one byte": ("int", "7", "text", "'u' || who", "1"),
     "integer to bigint": ("int", "7", "bigint", "who", "12345678901"),
@@ -607,7 +612,7 @@ WHO = {
 def test_nobody_becomes_somebody_else(
     cluster: PrivateCluster, databases: Databases, role: str, before: str, value: str, after: str, how: str, said: str
 ) -> None:
-    """The row of an unchanged key tells of another person: bytes of one type are no value of another."""
+    """The key's row names another person: the bytes of a value must not be read as another type."""
     setup = f"""CREATE TABLE k (id int PRIMARY KEY, key text, who {before});
         INSERT INTO k VALUES (1, 'gone', {value})"""
     name = {"subject": "sub", "tenant": "tenant"}[role]
@@ -624,7 +629,7 @@ def test_nobody_becomes_somebody_else(
         assert site.claims("gone")[name] == said
 
 
-# ---- what changes nothing
+# ---- changes without effect
 
 
 def test_indexes_that_are_made_anew_cost_no_load(cluster: PrivateCluster, databases: Databases) -> None:
@@ -639,7 +644,7 @@ def test_indexes_that_are_made_anew_cost_no_load(cluster: PrivateCluster, databa
         assert site.source_status("k")["loads"] == 1
 
 
-# ---- tables that cannot be read any more
+# ---- tables that become unreadable
 
 GROUP = "ddl_group"
 SUSPENDED = {
@@ -797,11 +802,11 @@ def test_a_table_that_cannot_be_followed_ages_until_it_can(
         assert_follows(site, case)
 
 
-# ---- moments in between
+# ---- races with DDL
 
 
 def waits(site: Installation, text: str) -> bool:
-    """Whether a statement with this text in it waits for somebody else's transaction."""
+    """Whether a statement with this text waits for another transaction's lock."""
     return bool(
         site.value(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
@@ -813,7 +818,9 @@ def waits(site: Installation, text: str) -> bool:
 def test_a_partition_on_its_way_out_is_gone_for_all_who_come_later(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """DETACH CONCURRENTLY waits for old transactions. To new ones its rows are gone already."""
+    """DETACH CONCURRENTLY waits for old transactions. New transactions no longer see the
+    partition's rows.
+    """
     case = Case("ALTER TABLE k DETACH PARTITION p1 CONCURRENTLY", PARTITIONED, gone="unknown", server=14)
     with (
         served(cluster, databases, case) as site,
@@ -837,8 +844,8 @@ def test_a_partition_on_its_way_out_is_gone_for_all_who_come_later(
 def test_a_row_is_never_read_as_the_table_was(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """A time becomes a flag, and a row changes before any heartbeat can tell. A flag that is NULL refuses, a time
-    that is NULL does not: a re-read that asks as before would let a revoked key in."""
+    """A time becomes a flag, and a row changes before the next heartbeat. A NULL flag refuses, a NULL time does
+    not: a re-read with the old query would admit a revoked key."""
     setup = f"{PLAIN.replace('revoked_at timestamptz', 'revoked_at timestamptz, who text')}; {REVOKE.format('gone')}"
     with installed(cluster, databases, setup, revoked_at="revoked_at", subject="who") as site:
         site.freshness |= {"heartbeat": "60s", "bound": "120s"}
@@ -874,7 +881,9 @@ TWO_ROWS = """CREATE TABLE k (id text PRIMARY KEY, key text NOT NULL, revoked_at
 def test_a_load_that_waited_for_a_rewrite_sees_what_was_written(
     cluster: PrivateCluster, databases: Databases, statements: str
 ) -> None:
-    """Key "gone" stands in two rows, of which the revoked one speaks: without it, the other one would admit."""
+    """Two rows hold the key "gone", and the revoked one refuses it: if a load missed that row, the other would
+    admit.
+    """
     with (
         installed(cluster, databases, TWO_ROWS, revoked_at="revoked_at") as site,
         contextlib.closing(cluster.connect(site.dbname, autocommit=False)) as rewriting,
@@ -884,7 +893,7 @@ def test_a_load_that_waited_for_a_rewrite_sees_what_was_written(
             assert site.ask("gone", "stays").names == ["revoked", "valid"]
             loads = site.source_status("k")["loads"]
             rewriting.cursor().execute(statements)
-            for ask in ("all", "reload"):  # whichever of them has a table read anew
+            for ask in ("all", "reload"):  # one of them starts a reload of the table
                 site.sql("SELECT pg_notify('latchkey', %s)", f'{{"t": "public.k", "{ask}": true}}')
             until(lambda: waits(site, "COPY"), 10, "a load waits for the lock")
             rewriting.commit()
@@ -900,7 +909,9 @@ def test_a_load_that_waited_for_a_rewrite_sees_what_was_written(
 def test_a_row_read_from_another_table_of_that_name_does_not_stay(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Two schemas change places and back between two heartbeats; a row that changed is read meanwhile."""
+    """Two schemas swap names and swap back between two heartbeats; meanwhile the loader reads a changed
+    row.
+    """
     setup = """CREATE SCHEMA app; CREATE TABLE app.k (id int PRIMARY KEY, key text, revoked_at timestamptz);
         INSERT INTO app.k VALUES (1, 'gone'), (2, 'stays'), (3, 'later'); CREATE SCHEMA green;
         CREATE TABLE green.k (LIKE app.k INCLUDING ALL); INSERT INTO green.k SELECT * FROM app.k;
@@ -933,7 +944,7 @@ HARM = {
 def test_the_triggers_fail_no_statement_of_the_applications(
     cluster: PrivateCluster, databases: Databases, harm: str
 ) -> None:
-    """What they cannot compare any more they tell of as a whole."""
+    """If the triggers cannot compare rows, they report a change of the whole table."""
     setup = """CREATE TABLE k (id int PRIMARY KEY, key text NOT NULL, subject text, note text, revoked_at timestamptz);
         INSERT INTO k VALUES (1, 'gone', 'x'), (2, 'stays', 'y'), (3, 'later', 'z');
         DO $$ BEGIN CREATE ROLE application LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -949,10 +960,10 @@ def test_the_triggers_fail_no_statement_of_the_applications(
         assert_no_fresh_yes(site, since)
 
 
-# ---- how a writer's session spells an id
+# ---- text of ids in the writer's session
 
 SPELLED = {
-    # type, ids, settings of the session that writes
+    # type, ids, settings of the writing session
     "bytea, escape": ("bytea", ["\\x00ff", "\\x5c41"], "bytea_output = escape"),
     "date, German": ("date", ["2024-02-29", "infinity"], "DateStyle = German"),
     "date, SQL": ("date", ["2024-02-03", "0044-03-15 BC"], "DateStyle = 'SQL, DMY'"),
@@ -1017,7 +1028,7 @@ def test_no_setting_of_a_writer_changes_which_row_is_meant(
 def test_no_setting_of_our_own_role_changes_how_a_row_is_told(
     cluster: PrivateCluster, databases: Databases, settings: str
 ) -> None:
-    """ALTER ROLE and ALTER DATABASE decide how our sessions begin, not how they read."""
+    """ALTER ROLE and ALTER DATABASE set only the initial settings of the daemon's sessions."""
     setup = r"""CREATE TABLE k (id bytea PRIMARY KEY, key text, b bytea, t timestamptz, revoked_at timestamptz);
         INSERT INTO k VALUES ('\x00ff', 'one', '\x5c', '2024-02-03 01:02:03+00')"""
     with installed(cluster, databases, setup, revoked_at="revoked_at", subject="t", tenant="b") as site:
@@ -1031,7 +1042,7 @@ def test_no_setting_of_our_own_role_changes_how_a_row_is_told(
             assert site.verdict("one") == "unknown"
 
 
-# ---- what a type or a collation takes for equal
+# ---- values that a type or a collation treats as equal
 
 
 @pytest.fixture(scope="module")
@@ -1041,7 +1052,7 @@ def icu(cluster: PrivateCluster) -> None:
 
 
 ALIKE = {
-    # type, value, another one that is equal to it
+    # type, value, another value equal to it
     "any case": ("text COLLATE any_case", "sk_aé", "SK_AÉ"),
     "any case, varchar": ("varchar(20) COLLATE any_case", "sk_a", "SK_A"),
     "any case, char(n)": ("char(8) COLLATE any_case", "sk_a", "SK_A"),
@@ -1065,7 +1076,7 @@ def create_alike(site: Installation, kind: str) -> None:
     site.sql("CREATE DOMAIN any_text AS text COLLATE any_case")
 
 
-# Other types hold no keys (L107).
+# A column of another type cannot hold keys (L107).
 KEYS_ALIKE = {
     name: alike for name, alike in ALIKE.items() if alike[0].startswith(("text", "varchar", "char", "citext", "any_"))
 }
@@ -1131,7 +1142,7 @@ def test_a_word_that_changes_into_its_equal_is_another_word(
 def test_ids_that_a_collation_takes_for_one_are_two(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """The unique index goes by bytes, the column does not."""
+    """The unique index compares bytes, the column does not."""
     setup = f"""{ANY_CASE}; CREATE TABLE k (id text COLLATE any_case NOT NULL, key text);
         CREATE UNIQUE INDEX ON k (id COLLATE "C"); INSERT INTO k VALUES ('ab', 'small'), ('AB', 'large')"""
     with installed(cluster, databases, setup) as site, site.serve():

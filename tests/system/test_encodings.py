@@ -1,4 +1,5 @@
-"""Databases that are not encoded as UTF-8: what cannot be converted costs its own row, nothing else."""
+"""Databases with another encoding than UTF-8: a value that cannot be converted costs its own row only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from harness.postgres import PrivateCluster
 from harness.wait import until
 from installation import Databases, Installation
 
-# PostgreSQL manual, "Character Set Support": those that a server may use.
+# PostgreSQL manual, "Character Set Support": the encodings that a server may use.
 SINGLE = (
     "ISO_8859_5 ISO_8859_6 ISO_8859_7 ISO_8859_8 KOI8R KOI8U LATIN1 LATIN2 LATIN3 LATIN4 LATIN5"
     " LATIN6 LATIN7 LATIN8 LATIN9 LATIN10 WIN866 WIN874 WIN1250 WIN1251 WIN1252 WIN1253 WIN1254"
@@ -32,7 +33,7 @@ def encoded(
 ) -> Iterator[Installation]:
     name = f"in_{encoding.lower()}"
     cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
-    cluster.sql(f"ALTER DATABASE {name} SET client_encoding = 'UTF8'")  # psycopg2 does not know all
+    cluster.sql(f"ALTER DATABASE {name} SET client_encoding = 'UTF8'")  # psycopg2 lacks some
     site = Installation(cluster, name)
     site.sql(TABLE)
     site.source("t", table="public.t", revoked_at="off", **(COLUMNS | {"id": "id"} | settings))
@@ -44,12 +45,12 @@ def encoded(
 
 
 def stored(encoding: str, hexadecimal: str) -> str:
-    """SQL: text of just these bytes, whatever they are."""
+    """SQL for a text of exactly these bytes."""
     return f"convert_from(decode('{hexadecimal}', 'hex'), '{encoding}')"
 
 
 def converted(site: Installation, encoding: str, hexadecimal: str) -> str | None:
-    """As PostgreSQL does it; None where it refuses to."""
+    """PostgreSQL's conversion to UTF-8; None if it refuses."""
     try:
         found = site.value(
             "SELECT encode(convert(decode(%s, 'hex'), %s, 'UTF8'), 'hex')", hexadecimal, encoding
@@ -63,17 +64,21 @@ def converted(site: Installation, encoding: str, hexadecimal: str) -> str | None
 def test_text_is_what_postgres_makes_of_it_or_its_row_is_refused(
     cluster: PrivateCluster, databases: Databases, encoding: str
 ) -> None:
-    """Each byte of an encoding of single bytes, alone and beside others; a sample of pairs of the rest."""
+    """Every byte of a single-byte encoding, alone and between others; a sample of pairs of a double-byte
+    encoding.
+    """
     with encoded(cluster, databases, encoding) as site:
         values = [f"{byte:02x}" for byte in range(0x80, 0x100)]
-        # Letters and what combines with them (in WIN1255 and WIN1258), wherever in a text.
+        # Letters and their combining characters (in WIN1255 and WIN1258), at several places of a
+        # text.
         values += [f"{byte:02x}61{byte:02x}e0{byte:02x}" for byte in range(0xC0, 0xF0, 2)]
         if encoding in DOUBLE:
-            # Beyond are characters that users define, which glibc knows in EUC_JP, PostgreSQL does not.
+            # Higher bytes are user-defined characters, which glibc knows in EUC_JP and PostgreSQL
+            # does not.
             values = [f"{a:02x}{b:02x}" for a in range(0xA1, 0xF5, 7) for b in range(0xA1, 0xFF, 5)]
         expected = {}
         for value in values:
-            with contextlib.suppress(psycopg2.DataError):  # not even text of this encoding
+            with contextlib.suppress(psycopg2.DataError):  # not a valid text of this encoding
                 site.sql(
                     "INSERT INTO t (id, number, key, subject, status)"
                     f" SELECT '{value}', {len(expected)}, 'key {value}', {stored(encoding, value)}, 'active'"
@@ -95,7 +100,7 @@ GOOD = stored("WIN1252", "e9")  # é
 
 
 def insert(site: Installation, number: int, **values: str) -> str:
-    """A row; values are SQL. Returns its key."""
+    """Insert a row; the values are SQL expressions. Returns its key."""
     row = {"id": f"'{number}'", "number": str(number), "key": f"'the key {number}'", "status": "'active'"}
     row |= values
     site.sql(f"INSERT INTO t ({', '.join(row)}) VALUES ({', '.join(row.values())})")
@@ -120,7 +125,7 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 
 
 def follow(site: Installation, ids: str, **settings: str) -> None:
-    """The empty table, told apart by this column."""
+    """Configure the source for the empty table, with this column as the id."""
     site.source("t", table="public.t", **(COLUMNS | {"id": ids, "revoked_at": "off"} | settings))
     site.sql("TRUNCATE t")
 
@@ -133,7 +138,7 @@ def unreadable_rows(site: Installation) -> int:
 @pytest.mark.parametrize("ids", ["id", "number"])
 @pytest.mark.parametrize("column", BAD_COLUMNS)
 def test_a_value_that_does_not_convert_costs_its_row(site: Installation, column: str, ids: str) -> None:
-    """At the start, as a change, and to an audit."""
+    """In the first load, in a re-read, and in an audit."""
     if (column, ids) == ("id", "number"):
         pytest.skip("the column is not read")
     follow(site, ids)
@@ -163,7 +168,7 @@ def test_a_value_that_does_not_convert_costs_its_row(site: Installation, column:
 
 
 def test_an_audit_names_ids_that_do_not_convert(site: Installation) -> None:
-    """Of rows that changed behind the triggers' back."""
+    """The ids are of rows that changed without a trigger."""
     follow(site, "id")
     insert(site, 1, id=BAD)
     token = insert(site, 2, id=GOOD)
@@ -188,7 +193,7 @@ def test_ids_that_convert_are_followed(site: Installation, ids: str) -> None:
 
 
 def test_names_that_do_not_convert_disturb_nobody(site: Installation) -> None:
-    """Of a column that is not mapped, of a function, of a schema."""
+    """The names of a column that is not mapped, of a function, of a schema."""
     follow(site, "id")
     token = insert(site, 1)
     with site.serve():
@@ -207,7 +212,7 @@ def test_names_that_do_not_convert_disturb_nobody(site: Installation) -> None:
 
 
 def test_stored_keys_that_are_not_ascii_are_refused_and_counted(site: Installation) -> None:
-    """PostgreSQL might not be able to convert one, and then would read none."""
+    """If PostgreSQL had to convert such a key and could not, it would return no row at all."""
     follow(site, "id")
     insert(site, 1, key=f"'cl' || {GOOD}")
     token = insert(site, 2)

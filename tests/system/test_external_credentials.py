@@ -1,4 +1,4 @@
-"""public.external_credentials: keys in plain text, soft-deleted, without expiry and scopes."""
+"""public.external_credentials: keys in plain text, soft-deleted, without expiry or scopes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.postgres import PrivateCluster
 from installation import Databases, Installation
 
 NO_ONE = 61234  # a uid that no rule allows
-LIMITED = 61235  # one that may ask the other source only
+LIMITED = 61235  # a uid that may ask the other source only
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Whatever becomes of the connections to the database, no fresh yes for a revoked key."""
+"""No fresh yes for a revoked key, whatever happens to the connections to the database."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def listens(facts: Facts) -> bool:
 
 
 def stop_idle_listener(site: Faulty) -> int:
-    """Stop the backend that listens for us while it holds no lock; its process id."""
+    """Stop the daemon's listening backend at a moment when it holds no lock; returns its process
+    id.
+    """
 
     def stopped() -> int | None:
-        # Of all our sessions, it asks what each heartbeat compares.
+        # Only the listening session runs the query that each heartbeat compares.
         busy = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%json_agg(v.version%'"
         busy += " AND application_name = 'latchkeyd' AND datname = current_database()"
         for (pid,) in site.sql(busy):
@@ -54,7 +56,7 @@ def stop_idle_listener(site: Faulty) -> int:
 def test_a_stopped_listener_backend_is_left_behind(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Fault 4: nothing is closed and nothing comes; only the heartbeat tells."""
+    """Fault 4: the connection stays open and silent; only the heartbeat detects it."""
     site = Faulty(cluster, databases.new("api_keys"))
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
@@ -77,7 +79,7 @@ def test_a_stopped_listener_backend_is_left_behind(
     "direction", [Direction.BOTH, Direction.TO_CLIENT], ids=["both ways", "from the server"]
 )
 def test_a_silent_network_makes_answers_stale(site: Proxied, direction: Direction) -> None:
-    """Fault 5, fault 6: half-open connections; new ones come to nothing, too."""
+    """Fault 5, fault 6: half-open connections; new ones get no answer either."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -93,7 +95,7 @@ def test_a_silent_network_makes_answers_stale(site: Proxied, direction: Directio
 
 
 def test_notifications_that_still_come_prove_nothing(site: Proxied) -> None:
-    """Fault 7: nothing of ours reaches the server, yet what it notifies reaches us."""
+    """Fault 7: the daemon's requests do not reach the server, but notifications still arrive."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -111,7 +113,7 @@ def test_notifications_that_still_come_prove_nothing(site: Proxied) -> None:
 
 
 def test_the_audit_finds_what_a_lost_notification_told_of(site: Proxied) -> None:
-    """Fault 8: the heartbeat passes, so answers call themselves fresh; the audit is the bound."""
+    """Fault 8: heartbeats pass, so answers claim to be fresh; the next audit bounds the delay."""
     site.freshness |= {"audit": "1s", "bound": "10s"}
     tokens = site.several("sk_revoked", 1)
     with site.serve():
@@ -128,7 +130,7 @@ def test_the_audit_finds_what_a_lost_notification_told_of(site: Proxied) -> None
 
 
 def test_the_witness_sees_a_revocation_that_is_not_in_force(site: Proxied) -> None:
-    """A test of these tests: without an audit, what fault 8 does is a broken promise."""
+    """A test of the witness: without audits, fault 8 breaks the promise."""
     site.freshness["audit"] = "0s"
     tokens = site.several("sk_revoked", 1)
     with site.serve(), pytest.raises(AssertionError, match="fresh and valid 1.* after its revoc"):
@@ -141,7 +143,9 @@ def test_the_witness_sees_a_revocation_that_is_not_in_force(site: Proxied) -> No
 
 
 def test_without_heartbeat_there_is_no_start(site: Proxied) -> None:
-    """Fault 9, at the start: a pooler in transaction mode takes the LISTEN, and nothing comes."""
+    """Fault 9, at the start: a pooler in transaction mode accepts the LISTEN, and no notification
+    arrives.
+    """
     site.freshness["start_timeout"] = "3s"
     site.issue("sk_1")
     site.install()
@@ -155,7 +159,7 @@ def test_without_heartbeat_there_is_no_start(site: Proxied) -> None:
 
 @pytest.mark.parametrize("how", ["UNLISTEN *", "swallowed"])
 def test_a_registration_that_is_gone_is_made_anew(site: Proxied, how: str) -> None:
-    """Fault 9, running: the session goes on, but nobody listens any more."""
+    """Fault 9, running: the session continues, but its LISTEN is gone."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -173,13 +177,13 @@ def test_a_registration_that_is_gone_is_made_anew(site: Proxied, how: str) -> No
 
 
 CONNECTS = 40
-REVOCATIONS = 8  # during each
+REVOCATIONS = 8  # revocations during each connect
 
 
 def test_no_revocation_falls_between_the_listen_and_the_load(
     site: Proxied, request: pytest.FixtureRequest
 ) -> None:
-    """Fault 10: keys are revoked at random moments of many connects."""
+    """Fault 10: keys are revoked at random moments of many connection attempts."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"{request.node.name}: seed {seed}")
     rng = random.Random(seed)
@@ -188,7 +192,8 @@ def test_no_revocation_falls_between_the_listen_and_the_load(
     with site.serve(), Witness(site, tokens, steady) as witness:
         connects = site.database_status()["connects"]
         for _ in range(CONNECTS):
-            # The steps of a connect take some milliseconds each, instead of fractions of one.
+            # The delay stretches each step of a connect from fractions of a millisecond to some
+            # milliseconds.
             site.proxy.delay(rng.uniform(0, 0.004))
             site.proxy.cut(rng.choice([listens, lambda facts: not facts.listens, lambda _: True]))
             for _ in range(REVOCATIONS):
@@ -204,7 +209,7 @@ def test_no_revocation_falls_between_the_listen_and_the_load(
 
 @pytest.mark.parametrize("slow", ["300 ms later", "5 kB/s"])
 def test_a_slow_network_yields_late_answers_and_no_false_ones(site: Proxied, slow: str) -> None:
-    """Fault 26: what is said takes its time, in both directions."""
+    """Fault 26: the network is slow in both directions."""
     site.freshness["bound"] = "2s"
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady, bound_s=2.0) as witness:
@@ -220,7 +225,7 @@ def test_a_slow_network_yields_late_answers_and_no_false_ones(site: Proxied, slo
 
 
 def test_an_old_heartbeat_proves_nothing(site: Proxied) -> None:
-    """Fault 63: somebody answers for the server, with nonces that it has heard before."""
+    """Fault 63: a forged server replays heartbeats with old nonces."""
     tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])

@@ -1,4 +1,4 @@
-"""A load is complete or invisible, however slow, cut short or damaged it is."""
+"""A load is complete or invisible, even if it is slow, cut short or damaged."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.proxy import Direction, Facts
 from harness.wait import NotInTime, until
 from installation import Databases
 
-ROWS = 1500  # some hundred kilobytes on the wire
+ROWS = 1500  # some hundred kilobytes of protocol messages
 STEADY = [seeds.key_text("seed", i) for i in range(1, ROWS + 1)]
 
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Proxied]:
     made = Proxied(cluster, databases.new("api_keys"))
-    made.freshness["audit"] = "0s"  # we say when the table is read
+    made.freshness["audit"] = "0s"  # the test alone decides when the loader reads the table
     seeds.fill_api_keys(made.conn, ROWS, made.pepper)
     yield made
     made.close()
@@ -30,9 +30,9 @@ def loads(facts: Facts) -> bool:
 
 
 def load_bytes(site: Proxied) -> tuple[int, int]:
-    """Where in the stream from the server a load begins and ends, on a connection made anew.
+    """The offsets in the server's stream at which a load begins and ends, on a new connection.
 
-    Much the same on each but the first, on which the tables are looked at once more.
+    They differ little between connections. The first one also looks up the tables.
     """
     site.proxy.cut()
     site.cli.sync("30s")
@@ -42,16 +42,16 @@ def load_bytes(site: Proxied) -> tuple[int, int]:
 
 
 def loaded_bytes(site: Proxied) -> int:
-    """What came from the server so far on connections that load."""
+    """The number of bytes so far from the server on connections that load."""
     seen = [*site.proxy.ended, *site.proxy.connections]
     return sum(facts.to_client for facts in seen if facts.loads)
 
 
 @pytest.mark.parametrize("why", ["after a reconnect", "while in step"])
 def test_a_slow_load_brings_no_revoked_key_back(site: Proxied, why: str) -> None:
-    """Fault 11: what is revoked while the table is on its way is revoked when it has come."""
+    """Fault 11: a key revoked during a load is revoked once the load is complete."""
     first = site.several("sk_first", 3)
-    # Rows travel in the order in which they stand.
+    # A COPY sends the rows in their physical order.
     site.sql("UPDATE public.api_keys SET name = name WHERE name LIKE 'Row %%'")
     site.sql("VACUUM FULL public.api_keys")
     last = site.several("sk_last", 3)
@@ -59,7 +59,7 @@ def test_a_slow_load_brings_no_revoked_key_back(site: Proxied, why: str) -> None
         site.wait_fresh(first[0])
         begin, end = load_bytes(site)
         loads_before, bytes_before = site.source_status("api_keys")["loads"], loaded_bytes(site)
-        site.proxy.throttle(end - begin, where=loads)  # so it would take a second
+        site.proxy.throttle(end - begin, where=loads)  # about one second for a load
         if why == "after a reconnect":
             site.proxy.cut()
         else:
@@ -80,7 +80,7 @@ GRID = 20
 
 
 def test_a_load_cut_anywhere_leaves_what_was_known(site: Proxied) -> None:
-    """Fault 12: the connection ends at each of a grid of bytes of the load."""
+    """Fault 12: the connection ends at one of many evenly spaced bytes of the load."""
     tokens = site.several("sk_revoked", GRID + 1)
     with site.serve(), Witness(site, tokens, STEADY) as witness:
         site.cli.sync("30s")
@@ -105,7 +105,7 @@ FLIPS = 10
 
 
 def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
-    """Fault 13, on the wire: a byte of the load is another. (In the table: see test_traps.py.)"""
+    """Fault 13, on the wire: one byte of the load is flipped. (In the table: see test_traps.py.)"""
     revoked = site.several("sk_revoked", 200)
     site.revoke(*revoked)
     with site.serve() as daemon, Witness(site, revoked) as witness:
@@ -114,7 +114,7 @@ def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
         begin, end = load_bytes(site)
         for number in range(FLIPS):
             before = site.database_status()["failures"], site.source_status("api_keys")["loads"]
-            # The revoked rows come last; steps of no round size meet all fields.
+            # The revoked rows come last; steps of an odd size reach all fields.
             site.proxy.flip(end - 7 - (end - begin) * number // (20 * FLIPS), where=loads)
             flipped = site.proxy.counters.flipped
             site.proxy.cut()
@@ -127,7 +127,7 @@ def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
             try:
                 until(over, 0.5, "the load is taken or refused")
             except NotInTime:
-                pass  # it waits for the bytes that a damaged length has promised
+                pass  # the daemon waits for the bytes announced by a damaged length
             assert daemon.exit_code is None
             site.proxy.heal()
             site.proxy.cut()

@@ -1,4 +1,4 @@
-"""Threads of the daemon that stand still. (All of it: see test_changes.py.)"""
+"""Stopped threads of the daemon. (A stopped process: see test_changes.py.)"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Faulty]:
 
 
 def test_a_loader_that_stands_still_makes_answers_stale(site: Faulty) -> None:
-    """Fault 27: no timer of its own has to run; each answer looks at the clock."""
+    """Fault 27: this needs no timer of the daemon; each answer compares the clock."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -38,12 +38,12 @@ def test_a_loader_that_stands_still_makes_answers_stale(site: Faulty) -> None:
 
 
 def test_what_a_stopped_worker_was_asked_is_answered_as_of_when_it_goes_on(site: Faulty) -> None:
-    """Fault 28: the others go on meanwhile. (In the middle of a batch: test_stalled_worker.py.)"""
+    """Fault 28: the other workers continue. (In the middle of a batch: test_stalled_worker.py.)"""
     site.listen["workers"] = 2
     (token,) = site.several("sk_revoked", 1)
     request = wire.verify([token.encode()])
     with site.serve() as daemon, Raw(site.socket, 30) as one, Raw(site.socket, 30) as two:
-        for raw in (one, two):  # each worker takes one
+        for raw in (one, two):  # each worker gets one connection
             assert raw.ask(request).answers == [("valid", True)]
         with StoppedThread(thread_id(daemon.pid, "worker 1")):
             for raw in (one, two):

@@ -1,4 +1,4 @@
-"""Servers that hang, have no room, refuse us, follow another one, or are another one."""
+"""Servers that hang, are full, refuse the daemon, fail over, or are replaced by another server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from psycopg2.extensions import connection as Connection
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[PrivateCluster]:
-    """A server whose settings and roles tests may change. They leave it as it was."""
+    """A server whose settings and roles tests may change. They restore them."""
     with mortal_cluster(max_connections="12") as server:
         yield server
 
@@ -45,10 +45,10 @@ def site(mortal: PrivateCluster, mortal_databases: Databases) -> Iterator[Faulty
     yield made
     made.close()
     if mortal.running:
-        mortal_databases.drop(made.dbname)  # a standby copies what is there
+        mortal_databases.drop(made.dbname)  # otherwise the standby would copy it
 
 
-# ---- commits that hang
+# ---- hanging commits
 
 
 def set_synchronous_standby(server: PrivateCluster, name: str) -> None:
@@ -60,8 +60,8 @@ def set_synchronous_standby(server: PrivateCluster, name: str) -> None:
 def commits_hang(site: Faulty) -> Iterator[None]:
     """Commits wait for a standby that does not exist, from the block's start to its end.
 
-    Sessions see the setting before they obey it: what they obey is a flag that the checkpointer
-    sets once it has read the file. So commits are made until one is seen to wait.
+    Sessions see the setting before they obey it: they obey a flag that the checkpointer sets once
+    it has read the file. So the test commits until one commit is seen to wait.
     """
     waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     site.sql("CREATE TABLE probe (i int)")
@@ -88,10 +88,10 @@ def commits_hang(site: Faulty) -> Iterator[None]:
 
 
 def test_commits_that_wait_for_a_dead_standby_make_answers_stale(site: Faulty) -> None:
-    """Fault 18: the first change that hangs keeps back every notification, heartbeats too.
+    """Fault 18: the first change that hangs delays every notification, heartbeats included.
 
-    PostgreSQL hands out notifications one commit after the other. Until a change hangs, nothing
-    does: a heartbeat alone writes nothing that a standby would have to confirm.
+    PostgreSQL delivers notifications in commit order. Before the first change, no commit hangs: a
+    heartbeat alone writes no WAL that a standby would have to confirm.
     """
     tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)
     with site.serve(), Witness(site, tokens, steady) as witness:
@@ -109,7 +109,9 @@ def test_commits_that_wait_for_a_dead_standby_make_answers_stale(site: Faulty) -
 
 
 def test_a_session_that_pins_the_notification_queue_does_not_disturb(site: Faulty) -> None:
-    """Fault 20: somebody listens, and stays in one transaction while others notify much."""
+    """Fault 20: another session listens and stays in one transaction while others send many
+    notifications.
+    """
     site.freshness["bound"] = "5s"
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
     with (
@@ -131,7 +133,7 @@ def test_a_session_that_pins_the_notification_queue_does_not_disturb(site: Fault
         assert site.database_status()["failures"] == failures
 
 
-# ---- no way in
+# ---- refused connections
 
 
 @contextlib.contextmanager
@@ -140,7 +142,7 @@ def no_connection_left(site: Faulty) -> Iterator[str]:
     held: list[Connection] = []
     try:
         stop = time.monotonic() + scaled(10)
-        # Ours are ended while others wait for their place.
+        # The daemon's sessions are terminated while others wait for their slots.
         while time.monotonic() < stop:
             try:
                 held.append(site.cluster.connect(site.dbname, "greedy"))
@@ -174,7 +176,7 @@ def no_such_role(site: Faulty) -> Iterator[str]:
     site.sql(f"ALTER ROLE {PASSWORD_ROLE} RENAME TO somebody_else")
     try:
         site.cut_backends()
-        yield PASSWORD_ROLE  # PostgreSQL does not tell strangers which roles exist
+        yield PASSWORD_ROLE  # PostgreSQL conceals from strangers which roles exist
     finally:
         site.sql(f"ALTER ROLE somebody_else RENAME TO {PASSWORD_ROLE}")
 
@@ -183,7 +185,7 @@ def no_such_role(site: Faulty) -> Iterator[str]:
 def test_a_server_that_does_not_let_us_in_is_not_battered(
     site: Faulty, way: Callable[[Faulty], contextlib.AbstractContextManager[str]]
 ) -> None:
-    """Fault 21: max_connections exhausted, wrong password, role gone."""
+    """Fault 21: max_connections exhausted, wrong password, missing role."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -194,7 +196,7 @@ def test_a_server_that_does_not_let_us_in_is_not_battered(
             assert site.state() == "lost"
             connects, started = site.database_status()["connects"], time.monotonic()
             witness.wait_past_bound()
-            # They come further and further apart, from 50 ms to 5 s.
+            # The delay between attempts grows from 50 ms to 5 s.
             attempts = site.database_status()["connects"] - connects
             assert attempts <= 3 + 4 * (time.monotonic() - started), "no attempt after the other"
             assert witness.verdict(steady[0]) == "valid", "answers go on, with their age"
@@ -205,7 +207,7 @@ def test_a_server_that_does_not_let_us_in_is_not_battered(
 
 
 def test_a_new_password_needs_no_restart(site: Faulty) -> None:
-    """Fault 21, as an operator plans it: the role's password is changed, then the file's."""
+    """Fault 21, as a planned change: the operator changes the role's password, then the file."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -254,7 +256,7 @@ def read_only_server(site: Faulty) -> str:
 def test_what_is_read_only_by_default_is_followed(
     site: Faulty, switch: Callable[[Faulty], str], moment: str
 ) -> None:
-    """Fault 69: sessions that ask for it can still write, and revoke keys."""
+    """Fault 69: with this default, sessions can still write if they ask for it, and revoke keys."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     site.source("api_keys", preset="api_keys", peppers=str(site.peppers), last_used_at="last_used_at")
     site.more = '[last_used]\nflush = "1s"\n'
@@ -265,7 +267,7 @@ def test_what_is_read_only_by_default_is_followed(
         if moment == "before the start":
             undo = switch(site)
         with (
-            # Deferrable transactions wait for this one.
+            # Deferrable transactions wait for this transaction.
             contextlib.closing(site.cluster.connect(site.dbname, autocommit=False)) as other,
             Daemon(site.config) as daemon,
             Witness(site, tokens, steady) as witness,
@@ -293,7 +295,7 @@ def test_what_is_read_only_by_default_is_followed(
 
 
 def two_hosts(site: Faulty, *folders: object) -> str:
-    """A conninfo that names several servers; the port is the same."""
+    """A conninfo that names several servers with the same port."""
     hosts = ",".join(str(folder) for folder in folders)
     return site.cluster.conninfo(site.dbname, PASSWORD_ROLE, host=hosts, connect_timeout="2")
 
@@ -301,7 +303,9 @@ def two_hosts(site: Faulty, *folders: object) -> str:
 def test_a_host_that_never_answers_does_not_hide_the_next(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Fault 22, and one of several hosts swallows everything: the others are tried, too."""
+    """Fault 22: one of several hosts accepts connections and never answers; the daemon tries the
+    others.
+    """
     site = Faulty(cluster, databases.new("api_keys"))
     tokens = site.several("sk_revoked", 2)
     with ChaosProxy(cluster.socket_dir / socket_of(cluster)) as hole:
@@ -324,12 +328,13 @@ def test_a_host_that_never_answers_does_not_hide_the_next(
 def test_an_address_that_never_answers_does_not_hide_the_next(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Fault 22: one host name, two addresses. Each has an attempt, and a deadline, of its own."""
+    """Fault 22: one host name has two addresses. Each gets its own attempt with its own deadline.
+    """
     site = Faulty(cluster, databases.new("api_keys"))
     tokens = site.several("sk_revoked", 2)
     with (
         ChaosProxy(cluster.socket_dir / socket_of(cluster), tcp=True) as way,
-        # The kernel takes connections for it, and nobody ever says a word.
+        # The kernel accepts connections here, and no process ever answers.
         socket.create_server(("127.0.0.2", way.tcp_port)),
     ):
         site.database["conninfo"] = (
@@ -337,7 +342,7 @@ def test_an_address_that_never_answers_does_not_hide_the_next(
             " connect_timeout=2"
         )
         site.install()
-        # Which one comes first is for the resolver to say.
+        # The resolver decides the order of the addresses.
         for addresses in (["127.0.0.2", "127.0.0.1"], ["127.0.0.1", "127.0.0.2"]):
             hosts = "".join(f"{address} two.addresses\n" for address in addresses)
             with Daemon(site.config, hosts=hosts), Witness(site, tokens) as witness:
@@ -352,7 +357,7 @@ def test_an_address_that_never_answers_does_not_hide_the_next(
 def test_another_server_at_the_same_address_is_believed_anew(
     cluster: PrivateCluster, mortal: PrivateCluster
 ) -> None:
-    """Fault 23: the address now leads to another server, with a database of the same name."""
+    """Fault 23: the address leads to another server that has a database of the same name."""
     name = "of_two_servers"
     for server in (cluster, mortal):
         server.sql(f"CREATE DATABASE {name} TEMPLATE template_api_keys")
@@ -370,7 +375,7 @@ def test_another_server_at_the_same_address_is_believed_anew(
         site.proxy.retarget(mortal.socket_dir / socket_of(mortal))
         site.proxy.cut()
         site.cli.sync("30s")
-        # As whole as the other server has it, without a trace of the first.
+        # The data are complete as of the other server, without a trace of the first.
         answers = site.cli.verify([*tokens, *there]).names
         assert answers == ["unknown", "valid", "revoked", "valid"]
         site.wait_source("api_keys", rows=3, keys=3)
@@ -385,7 +390,9 @@ def test_another_server_at_the_same_address_is_believed_anew(
 def test_a_database_set_back_to_the_past_is_read_anew(
     mortal: PrivateCluster, mortal_databases: Databases
 ) -> None:
-    """Fault 23: dropped, and restored from an old backup. What it says now is what counts."""
+    """Fault 23: the database is dropped and restored from an old backup. Its present content
+    counts.
+    """
     name = mortal_databases.new("api_keys")
     site = Faulty(mortal, name)
     tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)
@@ -413,9 +420,10 @@ def test_a_database_set_back_to_the_past_is_read_anew(
 @pytest.mark.parametrize("since", ["little", "much"])
 @pytest.mark.parametrize("how", ["cold", "running"])
 def test_a_snapshot_restored_over_the_same_server_is_an_alarm(how: str, since: str) -> None:
-    """Fault 23: the same system, the same timeline, and a past that it had left behind.
+    """Fault 23: the same system and timeline, restored to an earlier state.
 
-    `since`: before we see it again, it has written less than was lost, or much more.
+    `since`: before the daemon reconnects, the server has written less WAL than was lost, or much
+    more.
     """
     with mortal_cluster() as server:
         site = Faulty(server, Databases(server).new("api_keys"))
@@ -430,7 +438,7 @@ def test_a_snapshot_restored_over_the_same_server_is_an_alarm(how: str, since: s
         with Daemon(site.config) as daemon:
             site.revoke(*tokens)
             assert site.ask(*tokens).names == ["revoked"]
-            site.cli.sync("30s")  # one more heartbeat
+            site.cli.sync("30s")  # ensures one more heartbeat
             daemon.freeze()
             server.stop("immediate" if how == "running" else "fast")
             server.restore(snapshot)
@@ -443,7 +451,7 @@ def test_a_snapshot_restored_over_the_same_server_is_an_alarm(how: str, since: s
             site.cli.sync("30s")
             assert site.cli.verify([*tokens, *steady]).names == ["valid", "valid"], "as it is now"
             assert "ALARM" in daemon.log() and " on timeline 1)" in daemon.log()
-            # From now on this is the server that is followed.
+            # The daemon now follows this server.
             for mode in ("fast", "immediate"):
                 server.restart(mode)
                 site.reconnect()
@@ -454,7 +462,7 @@ def test_a_snapshot_restored_over_the_same_server_is_an_alarm(how: str, since: s
 
 
 def test_a_server_that_crashes_while_it_writes_is_no_alarm() -> None:
-    """What it had not flushed is lost, the part of a record that it had as well."""
+    """WAL that was not flushed is lost, and so is the flushed part of its last record."""
     with mortal_cluster(wal_writer_delay="10ms") as server:
         site = Faulty(server, Databases(server).new("api_keys"))
         steady = site.several("sk_steady", 1)
@@ -504,14 +512,14 @@ SIDE_RIGHTS = [
 def test_rights_that_everybody_has_may_be_missing(
     cluster: PrivateCluster, databases: Databases, revoked: str
 ) -> None:
-    """Fault 70: less is known of the server then, and that is said. Keys are followed."""
+    """Fault 70: the daemon knows less of the server and reports so. It still follows the keys."""
     site = Faulty(cluster, databases.new("api_keys"))
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
 
     def findings() -> list[str]:
         return [each["number"] for each in site.source_status("api_keys")["findings"]]
 
-    # While it runs: the heartbeat is refused, and the next connection asks for less.
+    # The daemon runs: the heartbeat is refused, and the next connection requests less.
     with site.serve(), Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
         assert "L003" not in findings()
@@ -522,7 +530,7 @@ def test_rights_that_everybody_has_may_be_missing(
         witness.revoke(tokens[1])
         witness.wait_in_force()
         until(lambda: "L003" in findings(), 10, "it is said")
-    # And from the start.
+    # From the start.
     assert "L003 note: " in site.check()
     with Daemon(site.config), Witness(site, tokens[2:], steady) as witness:
         assert "L003" in findings()
@@ -531,12 +539,12 @@ def test_rights_that_everybody_has_may_be_missing(
     site.close()
 
 
-# ---- a standby; the mortal server does not outlive this
+# ---- a standby; the mortal server does not survive these tests
 
 
 @pytest.fixture(scope="module")
 def standby(mortal: PrivateCluster) -> Iterator[PrivateCluster]:
-    """It follows the mortal server, until a test promotes it."""
+    """A standby of the mortal server, until a test promotes it."""
     server = mortal.standby()
     try:
         yield server.start()
@@ -545,14 +553,14 @@ def standby(mortal: PrivateCluster) -> Iterator[PrivateCluster]:
 
 
 def caught_up(primary: PrivateCluster, standby: PrivateCluster) -> None:
-    """Return once the standby has replayed all that the primary has written."""
+    """Return once the standby has replayed all WAL of the primary."""
     ((lsn,),) = primary.sql("SELECT pg_current_wal_flush_lsn()")
     replayed = "SELECT pg_last_wal_replay_lsn() >= %s"
     until(lambda: standby.sql(replayed, (lsn,))[0][0], 20, "the standby has caught up")
 
 
 def test_a_standby_alone_is_never_answered_from(site: Faulty, standby: PrivateCluster) -> None:
-    """Fault 22, at the start: it cannot be listened to, so nothing it says is fresh."""
+    """Fault 22, at the start: a standby does not support LISTEN, so nothing from it is fresh."""
     site.freshness["start_timeout"] = "2s"
     site.issue("sk_1")
     site.install()
@@ -578,7 +586,7 @@ def test_the_new_primary_is_followed(site: Faulty, standby: PrivateCluster) -> N
         primary.kill9()
         witness.wait_stale(5 * BOUND_S)
         until(lambda: site.state() == "lost", 10, "the loss is noticed")
-        # The standby lets itself be read, and is not a source of freshness.
+        # The standby can be read, and does not make answers fresh.
         witness.wait_past_bound()
         assert not site.cli.verify(steady[0])[0]["fresh"]
         standby.promote()

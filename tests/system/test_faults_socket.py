@@ -1,4 +1,4 @@
-"""Faults on the callers' side, and of the process itself: killed, flooded, talked nonsense to."""
+"""Faults on the callers' side, and of the process itself: killed, flooded, sent malformed data."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ def there(cluster: Any, databases: Databases) -> Iterator[Installation]:
 
 
 class RetryingCallers:
-    """Callers that ask for a good and a revoked key, and again where a connection has ended."""
+    """Callers that ask for a good and a revoked key, and repeat a request when a connection ends.
+    """
 
     def __init__(self, there: Installation, count: int) -> None:
         self._there = there
         self._ends = False
         self.answered = 0
         self.wrong: list[str] = []
-        self.lost = 0  # requests whose reply did not come, before they were asked again
+        self.lost = 0  # requests without a reply, which were repeated
         self._threads = [threading.Thread(target=self._run) for _ in range(count)]
 
     def __enter__(self) -> RetryingCallers:
@@ -83,7 +84,7 @@ class RetryingCallers:
 
 
 def test_killed_again_and_again_it_never_answers_from_nothing(there: Installation) -> None:
-    """Fault 30: kill -9 under load; the socket is the service manager's, callers try again."""
+    """Fault 30: kill -9 under load; the service manager holds the socket, and callers retry."""
     activated = Activated(there)
     choice = random.Random(30)
     with RetryingCallers(there, 4) as callers:
@@ -91,7 +92,7 @@ def test_killed_again_and_again_it_never_answers_from_nothing(there: Installatio
             daemon = activated.start()
             before = callers.answered
             until(lambda: callers.answered > before + 20, 20, "callers are answered")  # noqa: B023
-            time.sleep(choice.random() * 0.02)  # where it is met differs
+            time.sleep(choice.random() * 0.02)  # a random point of its work
             daemon.kill()
             daemon.wait()
         daemon = activated.start()
@@ -107,7 +108,7 @@ def test_killed_again_and_again_it_never_answers_from_nothing(there: Installatio
 
 
 def test_restarts_under_load_lose_no_reply(there: Installation) -> None:
-    """Fault 32: what has arrived is answered, what comes meanwhile waits in the socket."""
+    """Fault 32: requests that have arrived get an answer; new ones wait in the socket."""
     activated = Activated(there)
     daemon = activated.start()
     with RetryingCallers(there, 4) as callers:
@@ -122,8 +123,8 @@ def test_restarts_under_load_lose_no_reply(there: Installation) -> None:
     daemon.terminate()
     assert daemon.wait(scaled(20)) == 0
     assert callers.wrong == []
-    # A connection that is closed while its next request is on its way gets no reply, and is told
-    # nothing wrong: it asks again. One for each caller and restart at most.
+    # If the daemon closes a connection while the next request is on its way, that request gets no
+    # reply, and the caller repeats it. This happens once for each caller and restart at most.
     assert callers.lost <= 4 * 6
     activated.socket.close()
 
@@ -136,18 +137,18 @@ def test_stopped_while_it_loads_it_ends_at_once(cluster: Any, databases: Databas
     there.install()
     for pause in (0.0, 0.02, 0.1):
         with Daemon(there.config, wait=False) as daemon:
-            time.sleep(pause)  # wherever it is by then
+            time.sleep(pause)  # a different stage of the start
             started = time.monotonic()
-            # Before its handlers are there the signal ends it, as it ends any program.
+            # Before it has installed its handlers, the signal ends it as it ends any program.
             assert daemon.stop() in (0, -15)
             assert time.monotonic() - started < scaled(5)
     there.close()
 
 
-# (Not ECONNABORTED: accept() on a Unix socket does not return it, and whoever waits does not go.)
+# (Not ECONNABORTED: accept() on a Unix socket does not return it, and a waiting client stays.)
 @pytest.mark.parametrize("error", ["ENFILE", "ENOMEM"])
 def test_an_accept_that_fails_is_tried_again(there: Installation, error: str) -> None:
-    """Fault 37: the kernel refuses one accept after the other, for a while."""
+    """Fault 37: for a while, the kernel refuses every accept."""
     with Daemon(there.config) as daemon:
         trace = subprocess.Popen(
             ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(daemon.pid),
@@ -170,7 +171,7 @@ def tracer_of(pid: int) -> int:
 
 
 def test_a_full_backlog_hangs_no_client(there: Installation) -> None:
-    """Fault 38: the daemon stands still; whoever comes has a deadline."""
+    """Fault 38: the daemon is stopped; new clients have a deadline."""
     with Daemon(there.config) as daemon, contextlib.ExitStack() as stack:
         daemon.freeze()
         for _ in range(5000):
@@ -193,7 +194,7 @@ def test_a_full_backlog_hangs_no_client(there: Installation) -> None:
 
 
 def test_many_half_requests_cost_their_own_connections(there: Installation) -> None:
-    """Fault 40: slow loris. Each has its stall timeout, and memory stays as it is."""
+    """Fault 40: slow loris. Each connection has its own stall timeout, and memory does not grow."""
     there.more = '[limits]\nstall_timeout = "500ms"\n'
     with Daemon(there.config) as daemon, contextlib.ExitStack() as stack:
         before = resident_mib(daemon.pid)
@@ -225,7 +226,7 @@ def test_descriptors_that_are_sent_are_not_kept(there: Installation) -> None:
 
 
 def test_out_of_band_bytes_disturb_nobody_else(there: Installation) -> None:
-    """Fault 45: MSG_OOB, where the kernel knows it for Unix sockets."""
+    """Fault 45: MSG_OOB, where the kernel supports it for Unix sockets."""
     with Daemon(there.config), Raw(there.socket) as raw, Raw(there.socket) as other:
         request = wire.verify([GOOD])
         raw.send(request[:20])
@@ -235,19 +236,19 @@ def test_out_of_band_bytes_disturb_nobody_else(there: Installation) -> None:
             pytest.skip(f"this kernel does not send them: {error}")
         raw.send(request[20:])
         raw.end()
-        # It may be answered, refused or closed; never answered with something else.
+        # The request may be answered, refused or closed, but must not get another answer.
         for reply in raw.all():
             assert reply.type == wire.ERROR or reply.verdicts == ["valid"]
         assert other.ask(wire.verify([GOOD])).verdicts == ["valid"]
 
 
 def test_a_caller_is_who_connected(there: Installation) -> None:
-    """Fault 46: a connection that is passed on keeps the rights of who made it (unix(7))."""
+    """Fault 46: a connection that is passed on keeps the rights of its creator (unix(7))."""
     there.listen["mode"] = "0666"
     there.more = f"[[allow]]\nuid = {SOMEBODY}\n"
     with Daemon(there.config):
         passed = connect(there, SOMEBODY)
-        # It is root who asks from here on, and is told what the other may know.
+        # root asks from here on, and gets the answers that the creator may see.
         assert passed.ask(wire.verify([REVOKED])).verdicts == ["unknown"]
         passed.socket.close()
         with Raw(there.socket) as ours:
@@ -255,7 +256,7 @@ def test_a_caller_is_who_connected(there: Installation) -> None:
 
 
 def test_root_of_a_user_namespace_is_nobody_here(there: Installation) -> None:
-    """Fault 46: what calls itself root elsewhere is the user it is here."""
+    """Fault 46: root of a user namespace has the rights of its uid outside."""
     there.listen["mode"] = "0666"
     with Daemon(there.config):
         ask = (
@@ -276,7 +277,9 @@ def test_root_of_a_user_namespace_is_nobody_here(there: Installation) -> None:
 def test_want_of_memory_ends_it_and_never_halves_a_load(
     cluster: Any, databases: Databases
 ) -> None:
-    """Fault 47: the table does not fit. It says so by ending, and is never ready."""
+    """Fault 47: the table does not fit into memory. The daemon exits with an error and never
+    becomes ready.
+    """
     if sanitized():
         pytest.skip("sanitizers need more address space than that")
     there = Installation(cluster, databases.new("external_credentials"))

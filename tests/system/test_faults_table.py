@@ -1,4 +1,4 @@
-"""Tables that are locked, unreadable, of another shape than before, or without their triggers."""
+"""Tables that are locked, unreadable, of a changed shape, or without their triggers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Faulty]:
 
 
 def waits_for_lock(site: Faulty, text: str) -> bool:
-    """Whether a statement with this text in it waits for a lock.
+    """Whether a statement with this text waits for a lock.
 
-    Asked inside a transaction, what backends do is what they did when it was first asked for
-    (PostgreSQL 15, 28.2.2), unless that is forgotten.
+    Inside a transaction, the statistics views repeat their first result (PostgreSQL 15, 28.2.2),
+    unless the snapshot is cleared.
     """
     site.sql("SELECT pg_stat_clear_snapshot()")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -32,7 +32,7 @@ def waits_for_lock(site: Faulty, text: str) -> bool:
 
 
 def test_a_locked_table_makes_answers_stale_and_forgets_nothing(site: Faulty) -> None:
-    """Fault 19: ACCESS EXCLUSIVE, for longer than our own lock timeout."""
+    """Fault 19: ACCESS EXCLUSIVE, for longer than the daemon's lock timeout."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with (
         site.serve(),
@@ -40,10 +40,11 @@ def test_a_locked_table_makes_answers_stale_and_forgets_nothing(site: Faulty) ->
         contextlib.closing(site.cluster.connect(site.dbname)) as conn,
     ):
         site.wait_fresh(steady[0])
-        # The lock is asked for before the revocation commits, so it is there before our re-read.
+        # The lock is requested before the revocation commits, so it precedes the daemon's re-read.
         site.sql("BEGIN")
         site.revoke(tokens[0])
-        # With an end: should this test fail, `conn` cannot be closed while the other thread waits.
+        # The timeout matters if this test fails: `conn` cannot be closed while the other thread
+        # waits.
         lock = f"""BEGIN; SET LOCAL lock_timeout = '{scaled(20):g}s';
             LOCK TABLE public.api_keys IN ACCESS EXCLUSIVE MODE"""
         locker = threading.Thread(target=conn.cursor().execute, args=(lock,))
@@ -65,7 +66,7 @@ def test_a_locked_table_makes_answers_stale_and_forgets_nothing(site: Faulty) ->
 WAYS = {
     "SELECT revoked": (
         f"REVOKE SELECT ON public.api_keys FROM {PASSWORD_ROLE}",
-        "",  # what `grant` prints
+        "",  # the output of `grant`
         "may not read",
     ),
     "column renamed": (
@@ -85,7 +86,7 @@ WAYS = {
 def test_a_table_that_cannot_be_read_is_not_an_empty_one(
     site: Faulty, harm: str, mend: str, reason: str
 ) -> None:
-    """Fault 24: what was known stays, and ages. (Row level security: see test_traps.py.)"""
+    """Fault 24: known keys stay, and age. (Row-level security: see test_traps.py.)"""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 3)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -115,9 +116,9 @@ def test_a_table_that_cannot_be_read_is_not_an_empty_one(
     ids=["disabled", "dropped", "not always"],
 )
 def test_without_triggers_nothing_is_fresh(site: Faulty, harm: str) -> None:
-    """Fault 16: nobody would tell of a change, so nothing may claim to be up to date.
+    """Fault 16: no trigger would report a change, so no answer may claim to be up to date.
 
-    What the audit finds is shown in test_changes.py, TRUNCATE in test_traps.py.
+    test_changes.py shows the findings of the audit, test_traps.py shows TRUNCATE.
     """
     site.freshness["audit"] = "0s"
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)

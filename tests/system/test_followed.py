@@ -1,7 +1,7 @@
-"""A table that cannot be followed as it should be: its answers say so, and no other table suffers.
+"""A table that cannot be followed: its answers say so, and no other table suffers.
 
-What the heartbeat looks at besides (triggers, row level security, which table it is) closes the gap
-that a notification cannot tell of: a change made while nobody would have told.
+The heartbeat also compares triggers, row-level security and the table's identity. This covers
+changes that no notification can report: those made while the triggers were absent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TABLE = "CREATE TABLE {0} (id bigint PRIMARY KEY, key text NOT NULL, off timesta
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """Two tables with a source and a key each, and a role that no other test gives rights to."""
+    """Two tables with a source and a key each, and a role that has no rights from other tests."""
     made = Installation(cluster, databases.new(), user="follower")
     for name in ("one", "two"):
         made.sql(TABLE.format(name))
@@ -35,22 +35,22 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 
 
 def revoke(site: Installation, table: str) -> None:
-    """Take the table's key back."""
+    """Revoke the table's key."""
     site.sql(f"UPDATE {table} SET off = now()")
 
 
 def answer(site: Installation, table: str) -> dict[str, Any]:
-    """The answer on the table's key, as it is just now."""
+    """The present answer on the table's key, without a sync."""
     return site.cli.verify(f"key of {table}")[0]
 
 
 def wait_state(site: Installation, source: str, **expected: Any) -> None:
-    """Until `status` says all that."""
+    """Return once `status` has these values."""
     site.wait_source(source, **expected)
 
 
 def assert_other_is_followed(site: Installation) -> None:
-    """Source "two" hears of changes as if nothing had happened."""
+    """Source "two" receives changes undisturbed."""
     assert answer(site, "two")["fresh"]
     before = site.database_status()["failures"]
     site.sql("UPDATE two SET off = NULL")
@@ -93,9 +93,9 @@ def test_without_its_triggers_a_table_is_read_again_and_again(site: Installation
 def test_what_happened_in_between_is_found_by_the_next_heartbeat(
     site: Installation, silence: str
 ) -> None:
-    """Nothing is notified, and after it everything looks as before."""
+    """No notification is sent, and afterwards the table looks as before."""
     if "RENAME" in silence:
-        # The other table brings triggers and grants with it.
+        # The other table has its own triggers and grants.
         installed = site.cli.sql("grant", site.config, "one") + site.cli.sql(
             "install", site.config, "one"
         )
@@ -138,10 +138,10 @@ def test_a_table_that_cannot_be_read_ages_alone(
 ) -> None:
     with site.serve() as daemon:
         site.sql(damage)
-        # A change, so that it is noticed even where the heartbeat does not see it.
+        # A change, so that the daemon detects the damage even where the heartbeat does not see it.
         site.sql("SELECT pg_notify('latchkey', '{\"t\": \"public.one\", \"ids\": [\"1\"]}')")
         wait_state(site, "one", suspended=True)
-        # At first in PostgreSQL's words, then with advice.
+        # First with PostgreSQL's message, then with advice.
         until(
             lambda: any(words in line for line in site.source_status("one").get("problems", [])),
             10,
@@ -179,8 +179,8 @@ def test_a_lock_on_one_table_holds_back_no_other(site: Installation) -> None:
 
 
 def test_what_looks_like_a_race_for_ever_is_told_of(site: Installation) -> None:
-    """A reading that is refused because the table was just altered is repeated without a word. Code of
-    the table's owner may raise the same error each time."""
+    """The daemon silently repeats a read that fails because the table was just altered. Code of the
+    table's owner may raise the same error each time."""
     with site.serve():
         site.sql(
             """CREATE FUNCTION moody(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
@@ -202,7 +202,7 @@ def test_what_looks_like_a_race_for_ever_is_told_of(site: Installation) -> None:
 
 
 def test_a_lock_on_a_partitioned_table_holds_back_no_other(site: Installation) -> None:
-    """Nor where it keeps the table from being looked up."""
+    """This includes a lock that keeps the table from being looked up."""
     site.sql(TABLE.format("parted") + " PARTITION BY RANGE (id)")
     site.sql("CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10)")
     site.sql("INSERT INTO parted VALUES (1, 'key of parted')")
@@ -233,7 +233,7 @@ def test_an_id_that_the_database_cannot_spell_cuts_no_connection(
     with site.serve():
         assert site.verdict("the key") == "valid"
         before = site.database_status()["failures"]
-        # Forged: no LATIN1 text holds a euro sign.
+        # The notification is forged: no LATIN1 text holds a euro sign.
         notice = '{"t": "public.t", "ids": ["\\u20ac"]}'
         site.sql("SELECT pg_notify('latchkey', %s)", notice)
         site.sql("UPDATE t SET off = now()")
@@ -264,7 +264,7 @@ def test_ids_that_may_be_no_text_are_refused_at_the_start(
 
 @pytest.fixture
 def audited(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """One table, audited all the time."""
+    """One table under continuous audits."""
     made = Installation(cluster, databases.new("external_credentials"))
     made.source("external", preset="external_credentials")
     made.freshness["audit"] = "200ms"
@@ -273,7 +273,7 @@ def audited(cluster: PrivateCluster, databases: Databases) -> Iterator[Installat
 
 
 def test_audits_agree_while_rows_of_every_kind_come_and_go(audited: Installation) -> None:
-    """No false alarm: odd rows, metadata, nulls, and changes during the audits."""
+    """No false alarm for odd rows, metadata, nulls, and changes during the audits."""
     for i in range(50):
         seeds.insert_external(audited.conn, f"sk_{i}", i, {"row": i}, deleted=i % 3 == 0)
     with audited.serve():
@@ -294,7 +294,7 @@ def test_audits_agree_while_rows_of_every_kind_come_and_go(audited: Installation
 def test_an_audit_names_the_rows_and_reads_the_table_anew(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """A statement on a partition fires no trigger of its parent."""
+    """A statement on a partition does not fire its parent's triggers."""
     site = Installation(cluster, databases.new())
     site.sql(
         """CREATE TABLE t (id bigint PRIMARY KEY, key text, off timestamptz) PARTITION BY HASH (id);
@@ -339,7 +339,9 @@ def test_an_audit_that_fails_costs_no_connection(audited: Installation) -> None:
 
 
 def test_while_one_table_is_read_for_long_the_others_stay_fresh(site: Installation) -> None:
-    """The reading connection cannot send heartbeats then. A third one does, in turn with audits."""
+    """Meanwhile the reading connection cannot send heartbeats. A third connection does, in turn
+    with audits.
+    """
     site.sql("INSERT INTO one SELECT i, repeat('x', 1000) || i FROM generate_series(2, 3000) AS i")
     site.freshness["audit"] = "300ms"
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'follower'"

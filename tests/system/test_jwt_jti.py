@@ -1,4 +1,5 @@
-"""Tables that keep only the jti of a token: the signature is checked, then the jti looked up."""
+"""Tables that keep only the jti of a token: the daemon checks the signature, then looks up the jti.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ HOUR = 3600
 
 
 def url64(raw: bytes) -> str:
-    """Base64url as a JWS has it: without padding."""
+    """Base64url as in a JWS: without padding."""
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -52,13 +53,13 @@ def encoded(value: dict[str, Any]) -> str:
 
 
 def sign(secret: bytes, claims: dict[str, Any], header: dict[str, Any] | None = None) -> str:
-    """A token as an issuer makes it: HMAC-SHA-256, whatever the header says."""
+    """A token signed by an issuer with HMAC-SHA-256, regardless of the header."""
     text = f"{encoded(HS256 if header is None else header)}.{encoded(claims)}"
     return f"{text}.{url64(hmac.digest(secret, text.encode(), 'sha256'))}"
 
 
 def secret_file(site: Installation, name: str, content: bytes) -> Path:
-    """A file that only we may read."""
+    """A file readable by its owner only."""
     path = site.folder / name
     path.touch(mode=0o600)
     path.write_bytes(content)
@@ -66,7 +67,7 @@ def secret_file(site: Installation, name: str, content: bytes) -> Path:
 
 
 class Issuer(Installation):
-    """An installation over a table of jtis, and the secret that its tokens are signed with."""
+    """An installation over a table of jtis, with the secret that signs its tokens."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
@@ -76,13 +77,13 @@ class Issuer(Installation):
         self.source("issued", jwt_secret_file=str(self.file), **COLUMNS)
 
     def issue(self, user: int = 7, expires_at: int | None = None) -> str:
-        """A row; its jti. The expiry is the row's, in seconds since 1970."""
+        """Insert a row; returns its jti. The row's expiry is in seconds since 1970."""
         columns = "INSERT INTO issued (user_id, expires_at)"
         text = f"{columns} VALUES (%s, to_timestamp(%s)) RETURNING jti"
         return str(self.value(text, user, expires_at))
 
     def token(self, jti: str, **claims: Any) -> str:
-        """A good token."""
+        """A valid token."""
         return sign(self.secret, {"jti": jti, "sub": "somebody"} | claims)
 
 
@@ -105,7 +106,7 @@ def test_a_token_is_known_by_its_jti_with_the_claims_of_its_row(site: Issuer) ->
         "sub": "42",
         "fresh": True,
     }
-    # Signed anew, with other claims, it is the same key.
+    # A token with the same jti, signed again with other claims, is the same key.
     assert site.verdict(site.token(jti, more=[{"deep": 1}], iat=1)) == "valid"
 
 
@@ -144,7 +145,7 @@ def test_the_earlier_expiry_counts_and_is_told(site: Issuer) -> None:
 
 
 def test_a_token_expires_by_itself(site: Issuer) -> None:
-    """Nothing changes in the table: its own expiry is judged at each request."""
+    """The table does not change: the daemon checks the token's own expiry at each request."""
     expiry = int(time.time()) + 2
     token = site.token(site.issue(expires_at=expiry + HOUR), exp=expiry)
     assert site.verdict(token) == "valid"
@@ -245,7 +246,9 @@ def test_uuids_match_in_either_case_and_texts_exactly(site: Issuer, databases: D
 def test_a_secret_is_replaced_without_a_token_refused(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Both secrets while tokens of both are about; the counters tell when the old one can go."""
+    """Both secrets are configured while tokens of both exist; the counters show when the old one is
+    unused.
+    """
     there = Issuer(cluster, databases.new())
     old, new = there.secret, secrets.token_bytes(48)
     new_file = secret_file(there, "new_secret.b64", base64.b64encode(new) + b"\n")
@@ -261,7 +264,7 @@ def test_a_secret_is_replaced_without_a_token_refused(
         counted = there.source_status("issued")["accepted_by_jwt_secret"]
         assert counted[str(there.file)] == 2
         assert counted[str(new_file)] >= 3
-        # A file that cannot be used changes nothing.
+        # A reload with an unusable file changes nothing.
         new_file.write_bytes(base64.b64encode(new[:31]))
         daemon.sighup()
         daemon.wait_notified("READY=1", 3)

@@ -1,4 +1,4 @@
-"""`last_used_at`, written back: off by default, forward only, and at nobody's expense."""
+"""`last_used_at`, written back: off by default, forward only, and without cost to callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.wait import until
 from installation import Databases, Installation
 
 SOON = '[last_used]\nflush = "1s"\n'
-LATE = '[last_used]\nflush = "10m"\n'  # not before the daemon ends
+LATE = '[last_used]\nflush = "10m"\n'  # later than the daemon's end
 
 DAY = 86400
 
@@ -31,7 +31,7 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 def table(
     site: Installation, column: str = "timestamptz", id_type: str = "int", **settings: Any
 ) -> None:
-    """A table with a column for the last use, mapped unless `last_used_at` is false."""
+    """Create a table with a column for the last use, mapped unless `last_used_at` is false."""
     site.sql(
         f"CREATE TABLE t (id {id_type} PRIMARY KEY, key text, off timestamptz, used {column})"
     )
@@ -76,7 +76,7 @@ def test_nothing_is_written_unless_the_column_is_mapped(site: Installation) -> N
 
 
 def test_seconds_are_not_written_among_milliseconds(site: Installation) -> None:
-    """Nor does what the application writes there look like a lost change to an audit."""
+    """The application's writes to that column must not look like a lost change to an audit."""
     table(site, "bigint")
     site.sql("CREATE TABLE u (LIKE t INCLUDING ALL)")
     site.source("u", table="public.u", id="id", key="key", last_used_at="used")
@@ -189,11 +189,11 @@ def test_partitioned_tables(site: Installation) -> None:
         wait_used(site, *range(1, 10))
 
 
-# ---- what is written, and what is not
+# ---- the written value
 
 
 def test_it_moves_forward_only(site: Installation) -> None:
-    """What the application itself has written later is not set back; an infinity stays."""
+    """A later time written by the application is kept, and so is an infinity."""
     table(site)
     rows(site, 1, 2, 3, 4)
     site.sql("UPDATE t SET used = '2999-01-01' WHERE id = 1")
@@ -271,7 +271,7 @@ def test_we_do_not_notify_ourselves(site: Installation) -> None:
         before = site.database_status()["notifications"]
         assert before >= 1, "the triggers work"
         wait_used(site, 1, 2, 3)
-        site.cli.sync("30s")  # whatever those updates had notified would be here
+        site.cli.sync("30s")  # notifications of those updates would have arrived
         assert site.database_status()["notifications"] == before
 
 
@@ -312,7 +312,7 @@ def test_a_column_of_another_type_is_refused(site: Installation) -> None:
     assert "is of type text; last_used_at must be a timestamp" in done.stdout
 
 
-# ---- when things go wrong
+# ---- failures
 
 
 def test_what_waits_is_written_at_the_end(site: Installation) -> None:
@@ -327,7 +327,7 @@ def test_what_waits_is_written_at_the_end(site: Installation) -> None:
 
 
 def test_many_keys_in_one_period(site: Installation) -> None:
-    """More than half a ring: it is emptied long before the next writing."""
+    """More than half a ring: the daemon drains it long before the next write."""
     table(site)
     site.sql("INSERT INTO t SELECT g, 'key ' || g FROM generate_series(1, 5000) g")
     site.more = LATE
@@ -358,7 +358,7 @@ def test_a_database_that_is_down_costs_no_answer_and_no_time(databases: Database
             site.conn = server.connect()
             wait_used(site, 1)
             assert site.verdict("key 1") == "valid"
-            # Down for good: what waits is lost, and it says so.
+            # The server stays down: pending uses are lost, and the daemon reports this.
             until(lambda: last_used(site)["pending"] == 0, 30, "nothing waits")
             site.conn.close()
             server.stop()
@@ -442,7 +442,7 @@ def test_two_daemons_do_not_stand_in_each_others_way(site: Installation) -> None
         def settled() -> bool:
             written = [client.status()["sources"][0]["last_used"] for client in clients]
             assert all(counts["failures"] == 0 for counts in written)
-            # What one has written the other need not write, unless it was used later there.
+            # One daemon need not write a use that the other has written, unless its own is later.
             enough = sum(counts["written"] for counts in written) >= 2000
             return enough and all(counts["pending"] == 0 for counts in written)
 

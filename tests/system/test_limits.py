@@ -1,4 +1,4 @@
-"""What a caller may not take too much of: connections, memory, descriptors, everybody's time."""
+"""Limits of each caller: connections, memory, descriptors, time of the workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = b"sk_good"
 
 
 class Limited(Installation):
-    """Serves one key to two callers, under limits that tests set."""
+    """An installation with one key, two allowed callers, and limits set by the test."""
 
     def __init__(self, cluster: Any, databases: Databases, limits: str) -> None:
         super().__init__(cluster, databases.new("external_credentials"))
@@ -34,11 +34,11 @@ class Limited(Installation):
         seeds.insert_external(self.conn, KEY.decode(), 42)
 
     def connections(self) -> dict[str, int]:
-        """The counters of connections."""
+        """The counters of connections in `status`."""
         return dict(self.cli.status()["connections"])
 
     def caller(self, uid: int) -> dict[str, int]:
-        """What the daemon has counted of one uid."""
+        """The counters of one uid in `status`."""
         return dict(next(c for c in self.cli.status()["callers"] if c["uid"] == uid))
 
 
@@ -52,7 +52,7 @@ def limited(cluster: Any, databases: Databases, limits: str) -> Iterator[tuple[L
 
 @contextlib.contextmanager
 def as_uid(uid: int) -> Iterator[None]:
-    """Connections made in this thread meanwhile are this uid's."""
+    """Connections opened in this block by this thread have this uid."""
     os.seteuid(uid)
     try:
         yield
@@ -66,7 +66,7 @@ def connect(there: Installation, uid: int) -> Raw:
 
 
 def refusal(raw: Raw) -> str:
-    """The error that a connection is refused with, after which it is closed."""
+    """The error on a refused connection, which is then closed."""
     reply = raw.receive()
     assert reply is not None and reply.request_id == 0
     assert raw.receive() is None
@@ -97,7 +97,7 @@ def test_idle_connections_go_sooner_when_few_are_left(cluster: Any, databases: D
     with limited(cluster, databases, limits) as (there, _), contextlib.ExitStack() as stack:
         few = [stack.enter_context(connect(there, MODEST)) for _ in range(3)]
         many = [stack.enter_context(connect(there, GREEDY)) for _ in range(8)]
-        # 11 of 12 are taken: a hundredth of the time, a second at least.
+        # 11 of 12 are taken: the idle timeout is a hundredth, a second at least.
         until(lambda: there.connections()["closed_idle"] >= 5, 20, "idle ones are closed")
         assert sum(raw.receive() is None for raw in many + few if is_closed(raw)) >= 5
         with connect(there, MODEST) as raw:
@@ -105,7 +105,7 @@ def test_idle_connections_go_sooner_when_few_are_left(cluster: Any, databases: D
 
 
 def is_closed(raw: Raw) -> bool:
-    """Has the daemon closed it? Does not wait."""
+    """Whether the daemon has closed the connection; does not wait."""
     try:
         return raw.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == b""
     except BlockingIOError:
@@ -143,7 +143,9 @@ def descriptors(pid: int) -> int:
 
 
 def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databases) -> None:
-    """Fault 36: none is left. Those who have one are answered, others refused, nobody hangs."""
+    """Fault 36: no descriptor is left. Open connections are answered, new ones refused, and none
+    hangs.
+    """
     if sanitized():
         pytest.skip("UBSan's check of vptr opens a pipe, and calls it a fault if it cannot")
     with limited(cluster, databases, "") as (there, daemon), contextlib.ExitStack() as stack:
@@ -189,7 +191,7 @@ def test_connections_are_as_many_as_there_are_descriptors_for(
 def test_a_flood_of_refused_callers_holds_few_descriptors(
     cluster: Any, databases: Databases
 ) -> None:
-    """Each is told why, as long as it listens; they cannot pile up."""
+    """Each one receives the reason while it listens; refused connections do not accumulate."""
     with limited(cluster, databases, "") as (there, daemon), contextlib.ExitStack() as stack:
         before, most = descriptors(daemon.pid), 0
         held = []
@@ -203,7 +205,7 @@ def test_a_flood_of_refused_callers_holds_few_descriptors(
 
 
 class Flood:
-    """One uid's connections on which batches are asked for without pause, and replies thrown away."""
+    """Connections of one uid that send batches without pause and discard the replies."""
 
     def __init__(self, there: Installation, uid: int, connections: int) -> None:
         self._raws = [connect(there, uid) for _ in range(connections)]
@@ -233,7 +235,8 @@ class Flood:
 
 
 def test_who_floods_makes_himself_wait(cluster: Any, databases: Databases) -> None:
-    """Turns are by uid: one request of another's is answered after one turn, not after all."""
+    """Workers take turns by uid: another uid's request waits for one turn, not for the whole flood.
+    """
     with limited(cluster, databases, "") as (there, _):
         with Flood(there, GREEDY, 8) as flood, connect(there, MODEST) as raw:
             until(lambda: flood.replies > 100, 20, "the flood has begun")

@@ -1,4 +1,6 @@
-"""Every finding of docs/lint.md: a table that has it, what --check, the log and the status say."""
+"""Every finding of docs/lint.md: a table that has it, and its text in --check, the log and the
+status.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from harness.programs import REPOSITORY, Daemon, check_config
 from harness.wait import until
 from installation import Databases, Installation, Setting
 
-# Whatever is planted as a key, or could be mistaken for one, says so.
+# Every planted key, and every text that could be mistaken for one, contains this.
 SECRET = "sk_planted"
 LONG = f"{SECRET}_long_enough_to_pass_"
 
@@ -30,7 +32,7 @@ SECTIONS = {
 
 
 def findings_of(checked: str) -> dict[str, Counter[str]]:
-    """Source (or database) -> the numbers of its findings, each with its count of rows or 0."""
+    """Source or database -> the numbers of its findings, each with its count of rows or 0."""
     found: dict[str, Counter[str]] = {}
     lines = re.findall(r'^(\d+)\. (L\d+) (\w+): (?:source|database) "(\w+)": (.*)$', checked, re.M)
     assert [int(place) for place, *_ in lines] == list(range(1, len(lines) + 1)), "numbered"
@@ -43,7 +45,7 @@ def findings_of(checked: str) -> dict[str, Counter[str]]:
     return found
 
 
-# ---- warnings and notes: all at once, a source for each kind of table
+# ---- warnings and notes: one source for each kind of table
 
 TABLES = """
 CREATE TABLE plain (id int PRIMARY KEY, key text, status text DEFAULT 'active', scopes jsonb,
@@ -104,7 +106,7 @@ EXPECTED = {
     "numbers": {"L207": 3, "L214": 2},
     "refused": {"L213": 2},
 }
-# Shown by tests of their own, or not to be made with a real table.
+# Other tests show these, or no real table can produce them.
 # L114, L115: test_followed.py; L116: test_last_used.py; L212: test_encodings.py;
 # L408: test_triggers.py; L403, L407: below
 ELSEWHERE = {"L003", "L114", "L115", "L116", "L211", "L212", "L403", "L407", "L408"}
@@ -116,7 +118,7 @@ def digest_of(key: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """Nothing here keeps the daemon from starting, and everything is worth a word."""
+    """A setup with every finding that does not keep the daemon from starting."""
     site = Installation(cluster, databases.new())
     site.sql(TABLES + PLAIN_ROWS + OTHER_ROWS)
     good_token = "e30.eyJleHAiOjQwMDAwMDAwMDB9.c2ln"
@@ -130,7 +132,7 @@ def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]
     site.sql(f"INSERT INTO parts VALUES (1, '{LONG}part')")
     site.sql(f"INSERT INTO replica VALUES (1, '{LONG}replica')")
     site.sql(NUMBERS_ROWS)
-    # What CREATE SUBSCRIPTION would enter for it.
+    # The row that CREATE SUBSCRIPTION would insert for the table.
     site.sql(
         "SET allow_system_table_mods = on; INSERT INTO pg_subscription_rel (srsubid, srrelid,"
         " srsubstate) VALUES (1, 'replica'::regclass, 'r'); RESET allow_system_table_mods"
@@ -197,13 +199,13 @@ def test_every_finding_has_a_table_here(odd: Installation) -> None:
 
 
 def queries(number: str) -> list[str]:
-    """The SQL that a section of docs/lint.md proposes."""
+    """The SQL in a section of docs/lint.md."""
     blocks = re.findall(r"(?:^    .*\n?)+", SECTIONS[number][2], re.MULTILINE)
     return [query for query in "".join(blocks).split(";") if "SELECT" in query]
 
 
 def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
-    """As printed, with the columns named as there."""
+    """The queries run as printed, with the document's column names."""
     tables = {"L202": "hashed", "L203": "hashed", "L208": "tokens", "L207": "numbers"}
     tables |= {"L213": "refused", "L214": "numbers"}
     found = {}
@@ -211,7 +213,7 @@ def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
         found[number] = []
         for query in queries(number):
             table = tables.get(number, "plain")
-            if number == "L202" and "{" in query:  # of digests written in letters
+            if number == "L202" and "{" in query:  # for digests stored as hexadecimal text
                 query = re.sub(r"\bkey\b", "encode(key, 'hex')", query)
             odd.sql(f"CREATE TEMP VIEW t AS TABLE {table}")
             found[number].append([row[0] for row in odd.sql(query)])
@@ -229,7 +231,7 @@ def test_the_queries_of_the_document_find_the_rows(odd: Installation) -> None:
     assert found["L303"] == [[12, 13, 15, 16, 19]]
 
 
-# ---- the log says what is new
+# ---- the log reports changes of findings
 
 
 def test_the_log_says_what_is_new_and_what_is_gone(
@@ -242,11 +244,11 @@ def test_the_log_says_what_is_new_and_what_is_gone(
     site.source("t", table="public.t", id="id", key="key", **settings)
 
     def reload_and_count(number: str) -> tuple[int, int]:
-        """How often the log has named it, and what the status counts."""
+        """The number of log lines with the finding, and its count in the status."""
         loads = site.source_status("t")["loads"]
         site.reload("public.t")
         until(lambda: site.source_status("t")["loads"] == loads + 1, 10, "loaded again")
-        # Statuses are published after what they speak of was logged.
+        # The daemon writes the log before it publishes the status.
         found = {each["number"]: each["count"] for each in site.source_status("t")["findings"]}
         told = len(re.findall(rf": {number}: \d+ rows", daemon.log()))
         return told, found.get(number, 0)
@@ -273,7 +275,7 @@ def test_the_log_says_what_is_new_and_what_is_gone(
 def test_sources_of_two_databases_are_compared(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Each is loaded by a thread of its own; whichever is later sees the other."""
+    """Each source has its own loader thread; the later one sees the other."""
     site = Installation(cluster, databases.new())
     second = databases.new()
     with cluster.connect(second) as conn, conn.cursor() as cursor:
@@ -306,7 +308,7 @@ def change(text: str) -> Callable[[Installation], None]:
 
 
 def remap(**settings: Setting) -> Callable[[Installation], None]:
-    """Map a column otherwise, with triggers that know of it."""
+    """Map a column to another one, and install the triggers for it."""
 
     def prepare(site: Installation) -> None:
         site.source("t", **{**BASE, **settings})
@@ -338,11 +340,11 @@ def index_by_code_of_eve(site: Installation) -> None:
 
 def name_another_password(site: Installation) -> None:
     site.password_file.write_text("wrong\n")
-    site.freshness["start_timeout"] = "2s"  # it is tried again for so long
+    site.freshness["start_timeout"] = "2s"  # the daemon retries for this long
 
 
 BASE: dict[str, Setting] = {"table": "public.t", "id": "id", "key": "key", "status": "status"}
-# Number -> what makes it of a table in order, and a part of the advice.
+# Number -> a change that causes it, and a part of the advice.
 ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
     "L001": (name_another_password, "`password_file`"),
     "L101": (change("DROP TABLE t"), "Set `table`"),
@@ -371,7 +373,7 @@ ERRORS: dict[str, tuple[Callable[[Installation], None], str]] = {
 
 @pytest.fixture
 def plain(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """One table of plain keys, in order."""
+    """One table of plain keys without findings."""
     site = Installation(cluster, databases.new())
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE, status text, flag text)")
     site.sql(f"INSERT INTO t VALUES (1, '{LONG}1', 'active')")
@@ -442,7 +444,7 @@ def test_a_superuser_is_noted(cluster: PrivateCluster, databases: Databases) -> 
 def test_a_role_that_bypasses_policies_is_warned_of(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Earlier versions gave BYPASSRLS. A grant for all sources takes it away again."""
+    """Earlier versions granted BYPASSRLS. A grant for all sources revokes it."""
     site = Installation(cluster, databases.new(), user="bypasses")
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text UNIQUE)")
     site.sql(f"INSERT INTO t VALUES (1, '{LONG}1')")
@@ -459,7 +461,7 @@ def test_a_role_that_bypasses_policies_is_warned_of(
 
 
 def test_a_key_column_taken_for_the_pepper_version_is_not_shown(plain: Installation) -> None:
-    """Whoever maps the wrong column must not find its content in the log."""
+    """If an operator maps the wrong column, its content must not appear in the log."""
     seeds.Pepper.random("pepper_v2").write_to(plain.peppers)
     plain.sql(f"INSERT INTO t SELECT i, '{LONG}' || i, 'active' FROM generate_series(2, 20) AS i")
     plain.sql("ALTER TABLE t ADD COLUMN digest bytea; UPDATE t SET digest = sha256(key::bytea)")

@@ -1,4 +1,4 @@
-"""Metrics and health over HTTP, as monitoring asks for them."""
+"""Metrics and health over HTTP, requested as a monitoring system does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY, DELETED = "sk_good_0123456789abcdef", "sk_gone_0123456789abcdef"
 
 
 class Monitored(Installation):
-    """Two keys, one of them deleted, and metrics on a Unix socket."""
+    """An installation with two keys, one of them deleted, and metrics on a Unix socket."""
 
     def __init__(self, cluster: Any, databases: Databases) -> None:
         super().__init__(cluster, databases.new("external_credentials"))
@@ -56,7 +56,7 @@ def promtool(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[st
     )
 
 
-# ---- what is told
+# ---- metrics
 
 
 def test_counts_what_was_answered(there: Monitored) -> None:
@@ -121,7 +121,7 @@ def test_tells_how_fresh_and_how_fast(there: Monitored) -> None:
 
 
 def test_promtool_finds_no_fault(there: Monitored) -> None:
-    """Names, units, help and format, by Prometheus' own linter."""
+    """Prometheus' own linter checks names, units, help and format."""
     with there.serve(), Raw(there.socket) as raw:
         raw.ask(wire.verify([KEY.encode()]))
         response = get(there.metrics, "/metrics")
@@ -214,7 +214,9 @@ def test_rubbish_costs_its_own_connection(there: Monitored, rubbish: bytes) -> N
 def test_a_body_ends_its_connection_wherever_it_is_cut(
     there: Monitored, body: bytes, cut: int
 ) -> None:
-    """Boost.Beast asserts where the last chunk comes in two pieces, which ended the daemon."""
+    """The HTTP parser must accept a last chunk in two pieces; an assertion in Boost.Beast would end
+    the daemon.
+    """
     head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     with there.serve() as daemon:
         with socket.socket(socket.AF_UNIX) as caller:
@@ -243,7 +245,8 @@ def test_probes_are_answered_while_a_thousand_say_nothing(there: Monitored) -> N
 
 
 def test_which_host_and_which_target(cluster: Any, databases: Databases) -> None:
-    """RFC 9112 section 3.2; and a page in a browser must not read it under a name of its own."""
+    """RFC 9112 section 3.2; and a web page must not read the metrics under a host name of its own.
+    """
     there = Monitored(cluster, databases)
     there.more = '[metrics]\nlisten = "127.0.0.1:0"'
     there.install()
@@ -289,7 +292,7 @@ def test_the_start_is_one_moment(there: Monitored) -> None:
 
 
 def test_those_who_say_nothing_are_let_go(there: Monitored) -> None:
-    """All places are taken by callers who ask for nothing; who has waited longest makes room."""
+    """Idle callers hold all places; the one that has waited longest makes room."""
     with there.serve() as daemon, contextlib.ExitStack() as stack:
         open_before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         for _ in range(100):
@@ -299,7 +302,7 @@ def test_those_who_say_nothing_are_let_go(there: Monitored) -> None:
         until(
             lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= open_before + 64, 10, "all taken"
         )
-        # (A database's third connection may have come meanwhile.)
+        # (A database's third connection may have been opened meanwhile.)
         assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= open_before + 64 + 4
         connection = UnixHttp(there.metrics)
         assert connection.ask("/livez").status == 200
@@ -308,7 +311,7 @@ def test_those_who_say_nothing_are_let_go(there: Monitored) -> None:
             assert raw.ask(wire.verify([KEY.encode()])).verdicts == ["valid"]
 
 
-# ---- where
+# ---- addresses
 
 
 def test_on_a_loopback_port(there: Monitored) -> None:

@@ -1,5 +1,5 @@
-"""What docs/ gives to Prometheus and Grafana: it parses, speaks when it should, and names metrics
-that there are."""
+"""The rules and the dashboard in docs/: they parse, alerts fire when they should, and every metric
+exists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METRIC = re.compile(r"\b(?:latchkey|process)_[a-z_]+\b")
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Title and expression of all that the dashboard shows, as Grafana would ask for it."""
+    """Title and expression of each panel of the dashboard, as Grafana would query it."""
     for panel in json.loads((DOCS / "grafana.json").read_text())["panels"]:
         for target in panel.get("targets", []):
             expression = target["expr"].replace("$__rate_interval", "1m")
@@ -36,16 +36,16 @@ def test_the_dashboard_asks_what_prometheus_understands(tmp_path: Path) -> None:
         for number, (_, expression) in enumerate(expressions())
     ]
     assert len(rules) > 20
-    file = tmp_path / "rules.yml"  # JSON is YAML, too
+    file = tmp_path / "rules.yml"  # JSON is valid YAML
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     done = promtool("check", "rules", str(file))
     assert done.returncode == 0, done
 
 
 def told_metrics(there: Monitored) -> set[str]:
-    """Names of all metrics and their series on its listener."""
+    """The names of all metrics and their series on the daemon's listener."""
     with there.serve():
-        # TYPE lines: some have no sample yet.
+        # The TYPE lines, because some metrics have no sample yet.
         told = get(there.metrics, "/metrics").body
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
     known = set(types)
@@ -56,7 +56,7 @@ def told_metrics(there: Monitored) -> set[str]:
 
 
 def alert_rules() -> list[str]:
-    """The text of each rule."""
+    """The text of each alert rule."""
     return (DOCS / "alerts.yml").read_text().split("- alert: ")[1:]
 
 

@@ -1,4 +1,5 @@
-"""PostgreSQL's notification queue is long, or full: we are no part of the trouble, and say what it is."""
+"""PostgreSQL's notification queue is long or full: the daemon does not make it worse, and reports it.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ from harness.programs import Daemon
 from harness.wait import NotInTime, until
 from installation import Databases
 
-STEP_S = 10.0  # that any other step of ours is given
+STEP_S = 10.0  # the deadline of any other step
 
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[PrivateCluster]:
-    """A server of these tests' own: all of one share its queue."""
+    """A private server: all databases of a server share its queue."""
     with mortal_cluster() as server:
         yield server
 
@@ -39,7 +40,7 @@ def site(mortal: PrivateCluster) -> Iterator[Faulty]:
 
 @contextlib.contextmanager
 def pinned(site: Faulty, megabytes: int) -> Iterator[None]:
-    """Somebody listens, stays in one transaction, and others notify so much meanwhile."""
+    """A session listens and stays in one transaction, while others send this many megabytes."""
     with contextlib.closing(site.cluster.connect(site.dbname)) as pin, pin.cursor() as cursor:
         cursor.execute("LISTEN elsewhere")
         cursor.execute("BEGIN; SELECT 1")
@@ -52,7 +53,7 @@ def pinned(site: Faulty, megabytes: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slow_listen(site: Faulty) -> Iterator[None]:
-    """Have the daemon connect anew; the backend that serves its LISTEN hardly runs."""
+    """Make the daemon reconnect while the backend that serves its LISTEN hardly runs."""
     at_it = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%LISTEN %' AND state = 'active'"
     at_it += " AND application_name = 'latchkeyd'"
 
@@ -73,8 +74,9 @@ def slow_listen(site: Faulty) -> Iterator[None]:
     begun = time.monotonic(), child.running_seconds(pid)
 
     def run_a_bit() -> None:
-        # Until it has really run: it may hold a lock that others need, and on a busy machine it
-        # would stand still in between for longer than those wait.
+        # Wait until the backend has really run: it may hold a lock that others need, and on a busy
+        # machine
+        # it would otherwise stand still for longer than they wait.
         ran = child.running_seconds(pid)
         child.send(pid, signal.SIGCONT)
         with contextlib.suppress(NotInTime):
@@ -82,13 +84,13 @@ def slow_listen(site: Faulty) -> Iterator[None]:
         child.send(pid, signal.SIGSTOP)
 
     def allowed() -> bool:
-        # It runs for longer than it is let, and makes up for that later.
+        # The backend runs for longer than its share, and makes up for that later.
         return child.running_seconds(pid) - begun[1] < (time.monotonic() - begun[0]) / 400
 
     def slow_down() -> None:
         stood_still = 0
         while not over.wait(0.15):
-            # Never still for long, for the lock's sake.
+            # It never stands still for long, because it may hold the lock.
             stood_still = 0 if allowed() else stood_still + 1
             if stood_still % 10 == 0:
                 run_a_bit()
@@ -104,7 +106,9 @@ def slow_listen(site: Faulty) -> Iterator[None]:
 
 
 def test_a_listen_that_has_to_pass_a_long_queue_is_given_the_time(site: Faulty) -> None:
-    """Fault 20: given up, it would begin at the queue's tail again, and keep all others there."""
+    """Fault 20: if the daemon gave up, it would start at the queue's tail again, and block all
+    others there.
+    """
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -128,7 +132,7 @@ def test_a_listen_that_has_to_pass_a_long_queue_is_given_the_time(site: Faulty) 
 
 
 def test_a_start_is_given_the_time_to_pass_a_long_queue(site: Faulty) -> None:
-    """A service that is started again and again would never get through."""
+    """A service that restarts during this never gets through the queue."""
     site.freshness["start_timeout"] = "3s"
     tokens = site.several("sk_revoked", 1)
     site.install()
@@ -143,7 +147,7 @@ def test_a_start_is_given_the_time_to_pass_a_long_queue(site: Faulty) -> None:
 
 
 def refused(sqlstate: str, text: str):  # type: ignore[no-untyped-def]
-    """A lie: the statement is refused."""
+    """A lie: the server refuses the statement."""
 
     def lie(answer: Answer, _: random.Random) -> Answer:
         body = f"SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0".encode()
@@ -153,7 +157,9 @@ def refused(sqlstate: str, text: str):  # type: ignore[no-untyped-def]
 
 
 def test_a_full_queue_is_waited_for_on_the_connections_that_there_are(site: Faulty) -> None:
-    """Fault 20: whoever comes back has to pass it, so nobody goes. (8 GB; here PostgreSQL is a liar.)"""
+    """Fault 20: a new connection must pass the queue, so the daemon keeps its old ones. (A full queue
+    has 8 GB; the lying server pretends it.)
+    """
     full = refused("54000", "too many notifications in the NOTIFY queue")
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     rng = random.Random(1)
@@ -179,7 +185,7 @@ def test_a_full_queue_is_waited_for_on_the_connections_that_there_are(site: Faul
             witness.wait_in_force()
             assert site.database_status()["connects"] == connects
             until(lambda: not site.database_status().get("trouble", ""), 10, "it is over")
-            # Nor is LISTEN done in vain where it is full already.
+            # The daemon must not send LISTEN in vain when the queue is already full.
             told = liar.told
             liar.tell("notify", full, rng, always=True)
             liar.cut()

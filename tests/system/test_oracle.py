@@ -1,6 +1,6 @@
-"""The promise of freshness while everything changes and everything fails: scripts/oracle, once.
+"""The promise of freshness under constant changes and faults: one run of scripts/oracle.
 
-What it does is told in tests/oracle. Its seed is printed at the start and with every failure.
+tests/oracle describes it. It prints its seed at the start and with every failure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from harness import child
 from harness.programs import REPOSITORY, build_folder
 
-# A minute has every kind of fault in it. Sanitizers look for something else, and are slow.
+# A minute contains every kind of fault. Sanitizers look for other errors, and are slow.
 SECONDS = 60 if build_folder().name == "release" else 20
 LIMIT_S = 10 * SECONDS
 

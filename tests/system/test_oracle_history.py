@@ -1,4 +1,4 @@
-"""The oracle's own rules: what is legal, what is not, and to the nanosecond where the edge is."""
+"""The rules of the oracle: the legal and the illegal answers, exact to the nanosecond."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from oracle.history import (
 BOUND = NS_PER_S
 GOOD = Version(VALID, 1)
 BAD = Version(REVOKED, 1)
-REAL_US = 1_700_000_000_000_000  # at time 0 of the other clock
+REAL_US = 1_700_000_000_000_000  # the real time at time 0 of the monotonic clock
 
 
 def promise() -> Promise:
@@ -38,7 +38,7 @@ def promise() -> Promise:
 
 
 def history(*changes: tuple[int, int | None, Version]) -> Timeline:
-    """Each change: since, until (None: nobody knows), version."""
+    """A timeline. Each change: since, until (None: outcome unknown), version."""
     timeline = Timeline()
     for since, until, version in changes:
         change = timeline.begin(since, version)
@@ -56,14 +56,14 @@ def answer(
     age_ms: int = BOUND // NS_PER_MS,
     **more: int,
 ) -> Answer:
-    """One of the greatest age that is fresh, unless said otherwise."""
+    """An answer. By default it is fresh and has the greatest allowed age."""
     received = sent if received is None else received
     real = [REAL_US + moment // 1000 for moment in (sent, received)]
     return Answer(sent, received, real[0], real[1], verdict, fresh, age_ms, **more)
 
 
 def is_wrong(timeline: Timeline, given: Answer, held_to: Promise | None = None) -> str | None:
-    """The strictest rule that is broken; that of refusals goes by the name of the bound here."""
+    """The name of the strictest broken rule; a broken rule of refusals is called "bound" here."""
     why = wrong(timeline, given, held_to or promise())
     if why is None:
         return None
@@ -79,11 +79,11 @@ REVOKED_AT = history((0, 1, GOOD), (10 * NS_PER_S, 11 * NS_PER_S, BAD))
     ("verdict", "sent", "received", "why"),
     [
         (VALID, 5 * NS_PER_S, None, None),
-        # The last instant at which it may have been valid is the one at which COMMIT returned.
+        # It may have been valid until the instant at which COMMIT returned.
         (VALID, 11 * NS_PER_S + BOUND, None, None),
         (VALID, 11 * NS_PER_S + BOUND + 1, None, "bound"),
         (VALID, 11 * NS_PER_S + BOUND + 1, 99 * NS_PER_S, "bound"),
-        # The first instant at which it may have been revoked is the one before COMMIT was sent.
+        # It may have been revoked from the instant at which COMMIT was sent.
         (REVOKED, 10 * NS_PER_S - 1, None, "bound"),
         (REVOKED, 10 * NS_PER_S - 1, 10 * NS_PER_S, None),
         (REVOKED, 10 * NS_PER_S, None, None),
@@ -95,13 +95,13 @@ REVOKED_AT = history((0, 1, GOOD), (10 * NS_PER_S, 11 * NS_PER_S, BAD))
 def test_a_fresh_answer_may_be_as_old_as_the_bound(
     verdict: int, sent: int, received: int | None, why: str | None
 ) -> None:
-    # At this age, the rule of the age reaches back further than that of the bound.
+    # At this age, the rule of the age allows older states than the rule of the bound.
     assert is_wrong(REVOKED_AT, answer(verdict, sent, received)) == why
 
 
 def test_an_answer_that_is_not_fresh_may_be_as_old_as_it_says() -> None:
     stale = {"fresh": False, "age_ms": 5000}
-    # The age is rounded down to milliseconds.
+    # The age is rounded down to milliseconds, so one more is allowed.
     edge = 11 * NS_PER_S + 5001 * NS_PER_MS
     assert is_wrong(REVOKED_AT, answer(VALID, edge, **stale)) is None
     assert is_wrong(REVOKED_AT, answer(VALID, edge + 1, **stale)) == "age"
@@ -200,7 +200,7 @@ def expiring(at_us: int) -> Timeline:
     [
         (VALID, 999, 999, True),
         (VALID, 999, 2000, True),
-        (VALID, 1000, 2000, False),  # at the instant of its expiry a key has expired
+        (VALID, 1000, 2000, False),  # a key has expired at the instant of its expiry
         (EXPIRED, 900, 999, False),
         (EXPIRED, 900, 1000, True),
         (EXPIRED, 1000, 1000, True),
@@ -210,7 +210,7 @@ def expiring(at_us: int) -> Timeline:
 def test_expiry_has_no_tolerance(
     verdict: int, sent_us: int, received_us: int, legal: bool
 ) -> None:
-    base = 5 * NS_PER_S  # long after the row was there
+    base = 5 * NS_PER_S  # long after the row was inserted
     given = answer(verdict, base + sent_us * 1000, base + received_us * 1000)
     assert (is_wrong(expiring(5_000_000 + 1000), given) is None) == legal
 
@@ -252,7 +252,7 @@ def test_an_expiry_put_off_within_the_bound_may_not_be_known_yet() -> None:
     )
     assert is_wrong(later, answer(EXPIRED, 6 * NS_PER_S + BOUND)) is None
     assert is_wrong(later, answer(EXPIRED, 6 * NS_PER_S + BOUND + 1)) == "bound"
-    assert is_wrong(later, answer(VALID, 4 * NS_PER_S)) == "bound"  # it had expired by then
+    assert is_wrong(later, answer(VALID, 4 * NS_PER_S)) == "bound"  # the key had expired by then
 
 
 def test_while_somebody_sets_the_clock_expiry_is_not_judged() -> None:
@@ -262,7 +262,7 @@ def test_while_somebody_sets_the_clock_expiry_is_not_judged() -> None:
     assert is_wrong(expiring(1000), jumped) is None
 
 
-# ---- rows that come and go
+# ---- rows that are deleted and inserted again
 
 COMES_AGAIN = history(
     (0, 1, GOOD),
@@ -333,9 +333,9 @@ def test_what_was_in_force_before_cannot_be_lost() -> None:
         (answer(UNAVAILABLE, 5 * NS_PER_S, fresh=False, age_ms=20_000), True),
         (answer(UNAVAILABLE, 5 * NS_PER_S, fresh=False, age_ms=19_999), False),
         (answer(UNAVAILABLE, 5 * NS_PER_S, fresh=False, age_ms=AGE_UNKNOWN), True),
-        (answer(8, 5 * NS_PER_S), False),  # insufficient_scope: none was asked for
-        (answer(9, 5 * NS_PER_S), False),  # forbidden: we may ask everything
-        (answer(2, 5 * NS_PER_S), False),  # malformed: it is not
+        (answer(8, 5 * NS_PER_S), False),  # insufficient_scope: the request has no scope
+        (answer(9, 5 * NS_PER_S), False),  # forbidden: the oracle's uid may ask everything
+        (answer(2, 5 * NS_PER_S), False),  # malformed: the key is well-formed
     ],
 )
 def test_an_answer_agrees_with_itself(given: Answer, legal: bool) -> None:
@@ -366,7 +366,7 @@ def test_what_is_forgotten_is_not_held_against_anybody() -> None:
     changes = [(i * NS_PER_S, i * NS_PER_S + 1, Version(VALID, i)) for i in range(1, 100)]
     timeline = history(*changes)
     timeline.forget(50 * NS_PER_S)
-    # The version that was in force at that moment is kept, and all after it.
+    # The timeline keeps the version in force at that moment, and all later ones.
     assert [change.version.row for change in timeline] == list(range(49, 100))
     assert timeline.possible(49 * NS_PER_S + 1, 50 * NS_PER_S) is None
     assert timeline.possible(49 * NS_PER_S + 2, 49 * NS_PER_S + 3) == [Version(VALID, 49)]
@@ -429,7 +429,7 @@ def test_mended_it_must_be_right_again() -> None:
     assert is_wrong(UNREADABLE_AT, answer(VALID, 20 * NS_PER_S)) == "bound"
 
 
-# ---- whose key it is
+# ---- the owner of a key
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How the oracle brings answers and history together, without a daemon or a database."""
+"""The judge compares answers with the history, without a daemon or a database."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def reply(*verdicts: int, fresh: int = 1, age_ms: int = 0, claims: bytes = b"") 
 
 
 def batch(body: bytes, *keys: int, sent: int | None = None) -> Batch:
-    """Asked and answered now, unless said otherwise."""
+    """A batch, sent and answered now by default."""
     sent = now_ns() if sent is None else sent
     return Batch(sent, now_ns(), real_us(), real_us(), None, LONG_AGO, array("H", keys), body)
 
 
 def long_after(moment: int) -> Batch:
-    """A fresh `valid` on key 0, as it would come half a minute later."""
+    """A fresh `valid` on key 0, half a minute later."""
     later = moment + 30 * NS_PER_S
     real = real_us()
     return Batch(later, later, real, real, None, LONG_AGO, array("H", [0]), reply(VALID))

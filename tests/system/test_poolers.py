@@ -1,4 +1,4 @@
-"""What stands between us and PostgreSQL: poolers that keep our session, and those that do not."""
+"""Poolers between the daemon and PostgreSQL: some keep a session, others do not."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Faulty]:
 def test_a_pooler_that_does_not_keep_our_session_never_gets_us_started(
     site: Faulty, mode: str, delay_ms: int, heartbeat: str
 ) -> None:
-    """Fault 9: however long the pooler's round trips take.
+    """Fault 9, with round trips of any length.
 
-    It hands over what the server says during a query, so a notification that comes then proves
-    nothing. Whether one does is chance: the slower the server, the better its chances.
+    The pooler forwards server messages during a query, so a notification that arrives then proves
+    nothing. Its arrival is chance, and more likely on a slow server.
     """
     patience = f"{4500 + 40 * delay_ms}ms"
     site.freshness |= {"heartbeat": heartbeat, "bound": "2s", "start_timeout": patience}
@@ -91,7 +91,9 @@ def test_a_pooler_in_session_mode_will_do(site: Faulty, delay_ms: int) -> None:
 def test_a_pooler_that_ceases_to_keep_our_session_is_noticed(
     site: Faulty, mode: str, delay_ms: int
 ) -> None:
-    """Fault 9, running: its mode is changed under us. The session goes on, and hears no more."""
+    """Fault 9, running: the pooler's mode changes. The session continues and receives no more
+    notifications.
+    """
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
     site.install()
     with (

@@ -1,4 +1,4 @@
-"""The harness's own network does to connections what it says, and nothing else."""
+"""The harness's proxy disturbs connections exactly as requested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.proxy import ChaosProxy, Direction, Notification
 from harness.wait import scaled, until
 from psycopg2.extensions import connection as Connection
 
-# What a text of so many bytes costs on the way to a client, at most, beside itself.
+# The most bytes that a text of this size adds to its own on the way to a client.
 OVERHEAD_BYTES = 1000
 
 
@@ -57,12 +57,12 @@ def execute(conn: Connection, sql: str) -> None:
 
 
 def answers_within(conn: Connection, seconds: float) -> bool:
-    """Whether the server's next byte comes in time."""
+    """Whether the server's next byte arrives in time."""
     return bool(select.select([conn], [], [], seconds)[0])
 
 
 def heard(conn: Connection) -> list[tuple[str, str]]:
-    """Notifications that have come, forgotten by this."""
+    """Notifications received so far; the connection forgets them."""
     conn.poll()
     found = [(notify.channel, notify.payload) for notify in conn.notifies]
     conn.notifies.clear()
@@ -104,7 +104,7 @@ def test_delay(conn: Connection, proxy: ChaosProxy) -> None:
     proxy.delay(0.2)
     started = time.monotonic()
     assert value(conn, "SELECT 1") == 1
-    assert time.monotonic() - started >= 0.4  # there and back
+    assert time.monotonic() - started >= 0.4  # one delay for each direction
     proxy.heal()
     started = time.monotonic()
     assert value(conn, "SELECT 1") == 1
@@ -144,7 +144,7 @@ def test_cut_to_the_server(conn: Connection, proxy: ChaosProxy) -> None:
 def test_flip(conn: Connection, proxy: ChaosProxy) -> None:
     (facts,) = proxy.connections
     proxy.flip(facts.to_client + 500)
-    conn.set_client_encoding("LATIN1")  # in which every byte is a character
+    conn.set_client_encoding("LATIN1")  # every byte is a character in LATIN1
     text = str(value(conn, "SELECT repeat('x', 5000)"))
     assert text.count("x") == 4999 and text.count(chr(ord("x") ^ 0xFF)) == 1
     assert proxy.counters.flipped == 1
@@ -202,7 +202,7 @@ def test_notifications_get_lost_one_by_one(
     for number in range(4):
         cluster.sql(f"NOTIFY news, '{number}'; NOTIFY beat_1, '{number}'")
     until(lambda: proxy.counters.notifications == 8, 5, "all have come")
-    assert value(conn, "SELECT 1") == 1  # so has all that was sent before
+    assert value(conn, "SELECT 1") == 1  # everything sent earlier has arrived too
     expected = [("beat_1", "0"), ("beat_1", "1")]
     expected += [(channel, number) for number in "23" for channel in ("news", "beat_1")]
     assert heard(conn) == expected

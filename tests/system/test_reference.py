@@ -1,4 +1,4 @@
-"""What is written about options, settings and units, against what there is."""
+"""The documented options, settings and units agree with the programs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_readme_names_each_command() -> None:
 
 
 def documented_settings() -> dict[str, set[str]]:
-    """By section; settings of the reference, whether commented out or not."""
+    """The settings of the reference by section, commented out or not."""
     found: dict[str, set[str]] = defaultdict(set)
     here = ""
     for line in (REPOSITORY / "docs" / "latchkey.toml").read_text().splitlines():
@@ -82,7 +82,7 @@ def documented_settings() -> dict[str, set[str]]:
 
 
 def known_settings(header: str) -> set[str]:
-    """As the daemon tells whoever misspells one."""
+    """The settings that the daemon's error message lists for a misspelt one."""
     needed = {
         "[[database]]": 'name = "a"\nconninfo = "host=/x"\n',
         "[[source]]": 'name = "a"\npreset = "external_credentials"\n',
@@ -98,7 +98,7 @@ def known_settings(header: str) -> set[str]:
 def test_each_setting_is_explained_and_each_that_is_explained_is_one(header: str) -> None:
     documented = documented_settings()[header]
     known = known_settings(header)
-    if header == "[[allow]]":  # named in one comment
+    if header == "[[allow]]":  # one comment names these
         documented |= {"user", "gid", "group"}
     assert documented == known
 
@@ -114,7 +114,7 @@ def test_each_section_is_explained() -> None:
 
 
 def exposure(unit: Path) -> float:
-    """By systemd's own measure: 0 is safe, 10 is not."""
+    """systemd's own exposure level: 0 is safe, 10 is not."""
     told = child.run(["systemd-analyze", "security", "--offline=true", str(unit)]).expect(0).stdout
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
     assert found, told
@@ -131,7 +131,7 @@ def test_the_service_is_exposed_as_little_as_promised(tmp_path: Path) -> None:
 
 
 def test_units_say_what_the_design_asks_for() -> None:
-    """What no test can wait for: that they are never given up, and who calls stays known."""
+    """No test can wait for these: no start limit ends the restarts, and callers keep their uids."""
     service = (SYSTEMD / "latchkeyd.service").read_text()
     socket = (SYSTEMD / "latchkeyd.socket").read_text()
     for line in ("Type=notify", "WatchdogSec=10", "StartLimitIntervalSec=0", "Restart=always"):
@@ -146,7 +146,7 @@ def test_units_say_what_the_design_asks_for() -> None:
 
 
 def test_every_unknown_directive_would_be_found(tmp_path: Path) -> None:
-    """systemd ignores what it does not know: a misspelt line of the sandbox would do nothing."""
+    """systemd ignores unknown directives: a misspelt line of the sandbox would have no effect."""
     for name in ("latchkeyd.service", "latchkeyd.socket"):
         text = (SYSTEMD / name).read_text().replace("/usr/bin/latchkeyd", "/bin/true")
         (tmp_path / name).write_text(text.replace("Documentation=", "#Documentation="))
@@ -164,7 +164,7 @@ def test_every_unknown_directive_would_be_found(tmp_path: Path) -> None:
 
 
 def test_each_test_that_security_md_names_is_there() -> None:
-    """Beside each promise stands the name of what shows it: a file, a test in pytest, a suite in C++."""
+    """Each promise names its proof: a file, a test in pytest, or a suite in C++."""
     page = (REPOSITORY / "docs" / "security.md").read_text()
     python = "\n".join(
         f"{path.name} {path.read_text()}" for path in (REPOSITORY / "tests").rglob("*.py")

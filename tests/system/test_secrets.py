@@ -1,4 +1,4 @@
-"""No key and no pepper in memory, no secret in anything that is written."""
+"""No key and no pepper stays in memory, and no secret appears in any output."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from harness.programs import Daemon, check_config
 from harness.wait import until
 from installation import PASSWORD, Databases, Installation
 
-# Long enough that no chance puts it anywhere.
+# Long enough that it cannot appear by chance.
 PLANTED = secrets.token_hex(16)
 
-# Larger mappings are the shadow memory of a sanitizer: terabytes, and no bytes of the program's.
+# Larger mappings are the shadow memory of a sanitizer: terabytes without bytes of the program.
 SHADOW_BYTES = 1 << 36
 
 
 def memory_of(pid: int) -> Iterator[bytes]:
-    """Every readable mapping of a process, one after the other."""
+    """Every readable mapping of a process in turn."""
     with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
         for line in maps:
             found = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
-            if found is None or "[v" in line:  # vvar and vsyscall are the kernel's
+            if found is None or "[v" in line:  # vvar and vsyscall belong to the kernel
                 continue
             start, end = (int(text, 16) for text in found.groups())
             if end - start > SHADOW_BYTES:
@@ -34,14 +34,14 @@ def memory_of(pid: int) -> Iterator[bytes]:
             for at in range(start, end, 1 << 26):
                 memory.seek(at)
                 try:
-                    # A bit more than the step, so that nothing hides on the border.
+                    # The pieces overlap, so that nothing is missed at their borders.
                     yield memory.read(min((1 << 26) + 4096, end - at))
                 except OSError:
-                    break  # reserved, never touched
+                    break  # reserved and never touched
 
 
 def found_in(pieces: Iterable[bytes], wanted: dict[str, bytes]) -> set[str]:
-    """The names of what occurs."""
+    """The names of the values that occur in one of the pieces."""
     found = set()
     for piece in pieces:
         found |= {name for name, value in wanted.items() if value in piece}
@@ -83,7 +83,7 @@ def test_no_key_stays_in_memory_and_no_secret_is_written(cluster, databases: Dat
     with there.serve() as daemon:
         first = there.ask(*keys.values())
         assert sorted(first.names) == sorted(["valid"] * 4 + ["unknown", "deleted"])
-        # Again after changes, so that re-reads have happened; and after a whole reload.
+        # Verify again after changes, so that re-reads have happened, and after a complete reload.
         changed = f"sk_changed_{PLANTED}"
         there.sql("UPDATE external_credentials SET api_key = %s WHERE api_key = %s", changed, stored_plain)
         keys["stored by a change"] = changed
@@ -93,13 +93,13 @@ def test_no_key_stays_in_memory_and_no_secret_is_written(cluster, databases: Dat
         there.cli.verify(["x" * 4097 + PLANTED, "", *keys.values()])
         status = there.cli.run("--socket", str(there.socket), "--json", "status").stdout
         there.sql("ALTER TABLE external_credentials RENAME TO elsewhere")
-        there.reload("public.external_credentials")  # an error that PostgreSQL words
+        there.reload("public.external_credentials")  # provokes an error worded by PostgreSQL
         there.sql("ALTER TABLE elsewhere RENAME TO external_credentials")
         there.cli.sync("30s")
 
         wanted = {name: key.encode() for name, key in keys.items()}
         wanted["the JWT's signature"] = token.rsplit(".", 1)[1].encode()
-        # That the search would find it: this name is in memory for certain.
+        # A control that the search works: this name is certainly in memory.
         control = {"control": b"external_credentials"}
         assert found_in(memory_of(daemon.pid), control) == {"control"}
         assert found_in(memory_of(daemon.pid), wanted) == set()
@@ -123,14 +123,14 @@ def test_no_key_stays_in_memory_and_no_secret_is_written(cluster, databases: Dat
 
 
 def test_no_pepper_stays_in_memory(cluster, databases: Databases) -> None:
-    """The daemon keeps what HMAC makes of a pepper before it sees a key, and not the pepper."""
+    """The daemon keeps the HMAC states made from a pepper before any key, and not the pepper."""
     there = Installation(cluster, databases.new("api_keys"))
     there.source("api_keys", preset="api_keys", peppers=str(there.peppers))
     tenant = seeds.insert_tenant(there.conn, "Acme")
     wanted: dict[str, bytes] = {}
 
     def add(name: str, form: Literal["key", "hex", "b64"]) -> None:
-        # Random in all its bytes: a part of 16 is enough to tell that a copy lies there.
+        # All bytes are random: 16 of them are enough to detect a copy.
         pepper = seeds.Pepper(name, secrets.token_bytes(48))
         written = pepper.write_to(there.peppers, form).read_bytes().strip()
         for part, text in {"raw": pepper.secret, "as written": written}.items():
@@ -143,7 +143,7 @@ def test_no_pepper_stays_in_memory(cluster, databases: Databases) -> None:
     with there.serve() as daemon:
         assert there.ask("sk_version_key", "sk_version_hex", "sk_version_b64").names == ["valid"] * 3
         assert found_in(memory_of(daemon.pid), wanted) == set()
-        # Rotated while it runs: read again, and one more.
+        # Rotation while the daemon runs: it rereads the peppers, and one more.
         add("version_later", "hex")
         daemon.sighup()
         until(lambda: there.ask("sk_version_later").names == ["valid"], 20, "the pepper is taken over")
@@ -158,13 +158,14 @@ def test_no_core_file_and_no_stranger_may_look(cluster, databases: Databases) ->
     with there.serve() as daemon:
         limits = Path(f"/proc/{daemon.pid}/limits").read_text()
         assert re.search(r"Max core file size +0 +0 ", limits)
-        # What belongs to root although the process may not: the kernel's word for not dumpable.
+        # The kernel gives these files to root if the process is not dumpable.
         assert Path(f"/proc/{daemon.pid}/environ").stat().st_uid == 0
     there.close()
 
 
 def test_peppers_come_from_the_credentials_directory(cluster, databases: Databases) -> None:
-    """As LoadCredential=peppers:FOLDER hands a folder over: a file peppers_NAME for each."""
+    """LoadCredential=peppers:FOLDER passes a folder as one file peppers_NAME for each of its files.
+    """
     there = Installation(cluster, databases.new("api_keys"))
     pepper = seeds.Pepper("db_hmac_api_keys_token_hash_v1", secrets.token_bytes(32))
     credentials = there.folder / "credentials"
@@ -190,7 +191,7 @@ def test_what_editors_leave_beside_peppers_is_none(cluster, databases: Databases
     there = Installation(cluster, databases.new("api_keys"))
     pepper = seeds.Pepper("pepper_v1", secrets.token_bytes(32))
     pepper.write_to(there.peppers)
-    (there.peppers / ".#pepper_v1.key").symlink_to("somebody@host.1234:5678")  # emacs' lock
+    (there.peppers / ".#pepper_v1.key").symlink_to("somebody@host.1234:5678")  # the lock of emacs
     (there.peppers / "._pepper_v1.key").write_bytes(b"of another system, thirty-two by")
     (there.peppers / ".pepper_v1.key.swp").write_bytes(b"x" * 5000)
     (there.peppers / "pepper_v1.key~").write_bytes(b"the one before it")

@@ -1,7 +1,8 @@
-"""What a login of the database that owns nothing can do by NOTIFY: next to nothing.
+"""A login of the database that owns nothing can do next to nothing by NOTIFY.
 
-PostgreSQL has no rights for channels. Eve may notify on ours as fast as she likes; what she sends may
-cost the tables that she names a little, and others nothing. Nothing that she sends hides a change.
+PostgreSQL has no rights for channels, so eve may notify on Latchkey's as fast as she likes. Her
+notifications may delay the tables that they name a little, and others not at all. None of them hides
+a change.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from harness.programs import Daemon, sanitized
 from harness.wait import scaled, until
 from installation import Databases, Installation
 
-# A daemon that is several times slower reads no more than this of what she sends, and the rest is
-# not of this file: how much comes through is bench/fairness's to tell.
+# A daemon that is several times slower reads only part of her notifications. This file does not
+# measure throughput: bench/fairness does.
 IDS_PAUSE_S = 2.0 if sanitized() else 0.01
 # Sanitizers keep freed memory for a while.
 MEMORY_MAX_KIB = (1 << 20) if sanitized() else (24 << 10)
-EVE = "eve_who_floods"  # owns nothing and may read nothing
+EVE = "eve_who_floods"  # a role that owns nothing and may read nothing
 
 TRUNCATED = {"t": "public.named", "all": True}
 
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """Two tables with ids of numbers, and two with ids of text."""
+    """Two tables with numeric ids, and two with ids of text."""
     made = Installation(cluster, databases.new())
     made.sql(
         f"DO $$ BEGIN CREATE ROLE {EVE} LOGIN;"
@@ -48,7 +49,7 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 
 
 def key(table: str, number: object) -> str:
-    """The key of a row: long enough to be no finding."""
+    """The key of a row: long enough to cause no finding."""
     return f"sk_of_a_table_{table}_{number}"
 
 
@@ -58,7 +59,7 @@ def revoke(site: Installation, table: str, number: int) -> None:
 
 @contextlib.contextmanager
 def eve(site: Installation, statement: str, pause_s: float = 0.01) -> Iterator[Callable[[], int]]:
-    """She runs this again and again; how often she has."""
+    """Eve runs this statement repeatedly. Yields a function that counts the runs."""
     stop = threading.Event()
     times = 0
     conn = site.cluster.connect(site.dbname, EVE)
@@ -83,13 +84,13 @@ def eve(site: Installation, statement: str, pause_s: float = 0.01) -> Iterator[C
 
 
 def forged(**notice: object) -> str:
-    """A statement. Blanks make payloads differ."""
+    """A statement that sends 10 notifications. Blanks make the payloads differ."""
     text = json.dumps(notice)
     return f"SELECT pg_notify('latchkey', '{text}' || repeat(' ', i)) FROM generate_series(1, 10) AS i"
 
 
 def oldest(site: Installation, keys: list[str], enough: Callable[[], bool]) -> list[float]:
-    """The greatest age of each key's answers, in seconds, asked until then."""
+    """The greatest age of each key's answers in seconds, until `enough` returns true."""
     ages = [0] * len(keys)
 
     def ask() -> bool:
@@ -113,7 +114,7 @@ def test_a_forged_all_reloads_no_table_whose_truncate_would_show(site: Installat
         site.cli.sync("30s")
         status, heartbeats = site.source_status("named"), site.database_status()["heartbeats"]
         assert status["loads"] == before[0]
-        # A look for each tenth of a heartbeat at most, and one for each sync.
+        # At most one look for each tenth of a heartbeat, and one for each sync.
         assert heartbeats - before[1] <= (time.monotonic() - begin) / 0.01 + 10
 
 
@@ -121,13 +122,13 @@ def test_a_forged_all_reloads_no_table_whose_truncate_would_show(site: Installat
 def test_a_forged_reload_holds_back_the_proof_of_its_own_table_alone(
     site: Installation, table: str
 ) -> None:
-    """Rows may have changed that no trigger can name, so such a notification may be true."""
+    """Such a notification may be true: rows may have changed whose ids no trigger can send."""
     site.freshness |= {"heartbeat": "50ms"}
     tables = sorted(("words", "named", "other"), key=lambda other: other != table)
     with site.serve():
         loads = site.source_status(table)["loads"]
         with eve(site, forged(t=f"public.{table}", reload=True)):
-            # They come a second apart.
+            # Reloads start at least a second apart.
             enough = lambda: site.source_status(table)["loads"] >= loads + 5  # noqa: E731
             its, *others = oldest(site, [key(one, 1) for one in tables], enough)
         assert its > 0.5, "its proof waits for the reload"
@@ -140,22 +141,22 @@ def test_a_truncate_is_in_force_at_once_however_many_are_forged(site: Installati
         assert site.ask(key("named", 1), key("other", 1)).names == ["valid", "valid"]
         site.sql("TRUNCATE named")
         assert site.ask(key("named", 1), key("other", 1)).names == ["unknown", "valid"]
-        # With other changes in one transaction.
+        # A TRUNCATE among other changes of one transaction.
         new = key("named", "new")
         site.sql(f"BEGIN; INSERT INTO named VALUES (1, '{new}', 'active');"
                  " UPDATE other SET status = 'revoked' WHERE id = 1;"
                  f" TRUNCATE named; INSERT INTO named VALUES (2, '{new}', 'active'); COMMIT")  # fmt: skip
         assert site.ask(new, key("other", 1)).names == ["valid", "revoked"]
-        # Taken back.
+        # A TRUNCATE that is rolled back.
         site.sql("BEGIN; TRUNCATE named; ROLLBACK")
         assert site.verdict(new) == "valid"
-        # And without anything behind it.
+        # A TRUNCATE as the last change.
         site.sql("BEGIN; DELETE FROM other; TRUNCATE named; COMMIT")
         assert site.ask(new, key("other", 2)).names == ["unknown", "unknown"]
 
 
 def test_a_truncate_during_a_load_is_in_force(site: Installation) -> None:
-    """Whatever a load that is under way has seen, another follows."""
+    """Another load follows the one under way, regardless of the rows that it has read."""
     with site.serve():
         for round_ in range(10):
             name = key("named", f"round {round_}")
@@ -169,7 +170,7 @@ def test_a_truncate_during_a_load_is_in_force(site: Installation) -> None:
 def test_a_truncate_of_a_partition_is_in_force_within_a_heartbeat(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """No trigger of the whole fires, but the partition gets another file."""
+    """No trigger of the partitioned table fires, but the partition gets a new file."""
     site = Installation(cluster, databases.new())
     site.sql("""CREATE TABLE parted (id bigint PRIMARY KEY, key text NOT NULL) PARTITION BY RANGE (id);
                 CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
@@ -187,7 +188,7 @@ def test_a_truncate_of_a_partition_is_in_force_within_a_heartbeat(
         assert site.ask(*keys).names == ["unknown", "unknown"]
         reasons = site.source_status("parted")["loads_by_reason"]
         assert reasons["table_changed"] == 2
-        # A new file that holds the same costs a load, no more.
+        # A new file with the same rows costs one load, and nothing else.
         site.sql("VACUUM FULL parted")
         site.cli.sync("30s")
         site.wait_source("parted", loads=4)
@@ -195,7 +196,7 @@ def test_a_truncate_of_a_partition_is_in_force_within_a_heartbeat(
 
 
 def memory_kib(daemon: Daemon) -> int:
-    """The most that was resident so far."""
+    """The peak resident memory so far."""
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
     return int(peak)
@@ -205,7 +206,7 @@ def memory_kib(daemon: Daemon) -> int:
 def test_ids_that_no_trigger_would_name_cost_no_memory_and_no_heartbeat(
     site: Installation, table: str
 ) -> None:
-    """60,000 of 8 KB each. (They cost 340 MB and the connection.)"""
+    """60,000 notifications of 8 KB each must cost neither much memory nor the connection."""
     flood = f"""SELECT count(pg_notify('latchkey', json_build_object('t', 'public.{table}', 'ids',
                        json_build_array(i || repeat('x', 7800)))::text))
                 FROM generate_series(1, 6000) AS i"""
@@ -222,14 +223,14 @@ def test_ids_that_no_trigger_would_name_cost_no_memory_and_no_heartbeat(
         assert after["notifications"] - before["notifications"] >= 60_000
         assert memory_kib(daemon) - peak < MEMORY_MAX_KIB
         if table != "of_nobody":
-            # Counted, unless so many came at once that they were dropped unread.
+            # The daemon counts the ids, unless too many arrived at once and it dropped them unread.
             status = site.source_status(table)
             assert status["malformed_ids"] > 0 or status["loads_by_reason"].get("many_ids")
         assert site.source_status("other")["loads"] == 1
 
 
 def test_ids_of_another_table_delay_no_single_change(site: Installation) -> None:
-    """100,000 and more that look as if they were ids."""
+    """More than 100,000 payloads that look like ids."""
     flood = """SELECT count(pg_notify('latchkey',
                       json_build_object('t', 'public.named', 'ids', ids)::text))
                FROM (SELECT json_agg((random() * 1e15)::bigint::text) AS ids
@@ -246,7 +247,7 @@ def test_ids_of_another_table_delay_no_single_change(site: Installation) -> None
                     10,
                     "it is in force",
                 )
-                # Within the bound that is promised; bench/fairness measures the delay.
+                # The limit is the promised bound; bench/fairness measures the delay.
                 assert time.monotonic() - begin < scaled(5.0)
         assert site.database_status()["failures"] == 0
 
@@ -254,7 +255,7 @@ def test_ids_of_another_table_delay_no_single_change(site: Installation) -> None
 def test_what_a_flood_of_ids_hides_from_audits_is_found_by_loads(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """An audit leaves out the rows that it is told of: so many that it can tell nothing."""
+    """An audit omits the rows named by notifications: with this many, it cannot decide anything."""
     if sanitized():
         pytest.skip("needs audits that end while ids come in faster than a sanitizer reads them")
     site = Installation(cluster, databases.new())
@@ -272,7 +273,7 @@ def test_what_a_flood_of_ids_hides_from_audits_is_found_by_loads(
                      FROM generate_series(1, 150000) AS i GROUP BY i / 400) AS parts"""
     with site.serve(), eve(site, flood):
         until(lambda: site.source_status("parted")["audits_unsure"] >= 3, 60, "audits decide nothing")
-        # A statement on a partition fires no trigger of its parent.
+        # A statement on a partition does not fire its parent's triggers.
         site.sql("UPDATE parted_0 SET off = now() WHERE id = 1")
         until(lambda: site.cli.verify(key("parted", 1)).names == ["revoked"], 30, "it is found")
         status = site.source_status("parted")
@@ -299,7 +300,7 @@ def test_one_odd_row_told_of_again_and_again_writes_a_line_a_minute(site: Instal
 
 
 def test_one_huge_transaction_of_notifications_stops_nobody(site: Installation) -> None:
-    """On our channel, and on another one."""
+    """On Latchkey's channel, and on another one."""
     site.freshness["bound"] = f"{scaled(10):g}s"
     with site.serve() as daemon:
         before, peak = site.database_status(), memory_kib(daemon)
@@ -321,7 +322,7 @@ def test_one_huge_transaction_of_notifications_stops_nobody(site: Installation) 
 def test_bytes_that_cannot_be_converted_cost_no_connection(
     cluster: PrivateCluster, encoding: str
 ) -> None:
-    """PostgreSQL would have to convert them for us, fail, and end the connection."""
+    """PostgreSQL would have to convert the names, fail, and end the connection."""
     dbname = f"in_{encoding.lower()}"
     cluster.sql(f"CREATE DATABASE {dbname} TEMPLATE template0 ENCODING '{encoding}'"
                 " LC_COLLATE 'C' LC_CTYPE 'C'")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of a failure may hold a row, and so a key: none of it goes further."""
+"""PostgreSQL's error messages may contain a row, and so a key: the daemon repeats none of it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_no_row_is_repeated_when_a_use_cannot_be_written(
 
 
 def test_no_row_is_repeated_when_a_table_cannot_be_read(site: Installation) -> None:
-    """An index whose function fails for a row, while the query is planned."""
+    """While PostgreSQL plans the query, the function of an index fails for a row."""
     site.install()
     site.sql(
         """CREATE FUNCTION no(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS

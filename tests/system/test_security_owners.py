@@ -1,8 +1,9 @@
-"""Owners of tables that do not trust each other: none of them decides how another's is read.
+"""Owners of tables that do not trust each other: no owner influences the reading of another's table.
 
-What Latchkey reads by one role, code of no owner may read or change: types and casts of theirs are not called or
-refused, functions that PostgreSQL would call for the reader are refused, and what they might leave behind in a
-session goes with it.
+One role reads several owners' tables. No owner's code may read or change another's data: the daemon does not
+call
+owners' types and casts or refuses them, it refuses functions that PostgreSQL would call for the reader, and it
+closes a session together with everything such code might leave there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ OWNER1, OWNER2 = OWNERS
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
     """A schema and a table for each owner, two sources, one role that reads both."""
     made = Installation(cluster, databases.new())
-    # Whoever is called writes it down; what is undone with its transaction, the sequence remembers.
+    # Each function called records this in a sequence, which a rollback does not undo.
     made.sql(
         """CREATE SCHEMA note; GRANT USAGE ON SCHEMA note TO PUBLIC; CREATE SEQUENCE note.calls;
         GRANT ALL ON note.calls TO PUBLIC"""
@@ -53,7 +54,7 @@ def numbers(site: Installation, name: str = OWNER1) -> set[str]:
     return {told["number"] for told in site.source_status(name).get("findings", []) if told["severity"] == "error"}
 
 
-# A function that says that it was called, and spoils the session for whoever comes next.
+# A function that records its call, and spoils the session for later queries.
 EVIL = """CREATE FUNCTION owner1.evil({arguments}) RETURNS {kind} LANGUAGE plpgsql {volatile} AS $$ BEGIN
     PERFORM nextval('note.calls'); PERFORM set_config('search_path', 'owner1', false);
     PERFORM set_config('standard_conforming_strings', 'off', false);
@@ -69,7 +70,9 @@ def evil(arguments: str, kind: str, result: str, volatile: str = "") -> str:
 
 
 def test_an_enum_is_read_without_its_owners_casts(site: Installation) -> None:
-    """`status::text` called a cast that the owner had defined; the labels say the same."""
+    """The daemon must not evaluate `status::text`, which would call the owner's cast; the labels
+    are the same.
+    """
     as_owner(
         site,
         "CREATE TYPE owner1.mood AS ENUM ('active', 'revoked');"
@@ -140,7 +143,7 @@ def test_a_domain_is_read_as_the_type_beneath_it(
         assert site.claims("owner1_key_0000")["tenant"] == told
 
 
-# ---- code that PostgreSQL calls for whoever reads
+# ---- code that PostgreSQL calls for the reader
 
 
 CODE = {
@@ -156,7 +159,8 @@ CODE = {
 
 @pytest.mark.parametrize("make", CODE.values(), ids=CODE.keys())
 def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: str) -> None:
-    """Marked IMMUTABLE, it is called while the reader's query is planned, as the reader."""
+    """PostgreSQL evaluates an IMMUTABLE function while it plans the reader's query, as the reader.
+    """
     with site.serve():
         assert site.ask("owner1_key_0000", "owner2_key_0000").names == ["valid", "valid"]
         as_owner(
@@ -171,7 +175,7 @@ def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: s
         as_owner(site, "UPDATE owner2.k SET status = 'revoked' WHERE id = 0", OWNER2)
         until(lambda: site.cli.verify(["owner2_key_0000"]).names == ["revoked"], 10, "others go on")
     assert "L118" in check_config(site.config).expect(1).stdout
-    # By a role that reads nothing but this owner's, there is nothing to be gained.
+    # A role that reads only this owner's table has nothing to lose.
     alone = Installation(site.cluster, site.dbname)
     alone.source(OWNER1, table="owner1.k", id="id", key="key", status="status", subject="subject")
     alone.check()
@@ -179,7 +183,7 @@ def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: s
 
 
 def test_what_an_owners_code_leaves_in_a_session_reaches_no_other_table(site: Installation) -> None:
-    """Between two heartbeats, an index can be there before it is seen."""
+    """Between two heartbeats, an index may exist before the daemon detects it."""
     site.freshness |= {"heartbeat": "5s"}
     as_owner(
         site,
@@ -200,7 +204,7 @@ def test_what_an_owners_code_leaves_in_a_session_reaches_no_other_table(site: In
         assert daemon.exit_code is None
 
 
-# What reaches an owner's function without naming it in an expression.
+# Definitions that reach an owner's function without naming it in an expression.
 HIDDEN = {
     "range in a predicate": """CREATE TYPE owner1.odd AS RANGE (SUBTYPE = float8, SUBTYPE_DIFF = owner1.sd);
         ALTER TABLE owner1.k ADD odd owner1.odd""",
@@ -252,15 +256,17 @@ def test_code_that_becomes_a_strangers_is_found_by_the_heartbeat(site: Installat
         site.sql("REVOKE owner2 FROM owner1; REVOKE owner1 FROM owner2")
 
 
-# ---- writing runs more of it than can be told
+# ---- writing runs more code than can be checked
 
 
 def test_nothing_is_written_to_a_table_whose_owner_is_a_stranger_to_another(site: Installation) -> None:
-    """Triggers, rules, cascades, checks that hold SQL as text: an UPDATE runs them as our role."""
+    """An UPDATE runs triggers, rules, cascades, and checks that hold SQL as text, all as the
+    daemon's role.
+    """
     site.source(OWNER1, table="owner1.k", id="id", key="key", status="status", last_used_at="used")
     site.install()
     assert "whatever an UPDATE of owner1.k runs for role owner1" in check_config(site.config).expect(1).stdout
-    # By a role of its own it is written, and the owner gains nothing.
+    # A role that reads only this owner's table writes, and the owner gains nothing.
     alone = Installation(site.cluster, site.dbname)
     alone.source(OWNER1, table="owner1.k", id="id", key="key", status="status", last_used_at="used")
     alone.more = '[last_used]\nflush = "1s"\n'
@@ -271,7 +277,9 @@ def test_nothing_is_written_to_a_table_whose_owner_is_a_stranger_to_another(site
 
 
 def test_triggers_of_a_third_roles_are_found(site: Installation) -> None:
-    """The owner put them there; but whoever owns the function would run code as our role."""
+    """The table's owner created the trigger, but the function's owner could run code as the
+    daemon's role.
+    """
     alone = Installation(site.cluster, site.dbname)
     alone.source(OWNER1, table="owner1.k", id="id", key="key", last_used_at="used")
     alone.install()
@@ -280,7 +288,7 @@ def test_triggers_of_a_third_roles_are_found(site: Installation) -> None:
         """CREATE FUNCTION public.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
         CREATE TRIGGER t BEFORE UPDATE ON owner1.k FOR EACH ROW EXECUTE FUNCTION public.touch()"""
     )
-    alone.check()  # a superuser's
+    alone.check()  # the function still belongs to a superuser
     alone.sql("ALTER FUNCTION public.touch() OWNER TO eve")
     assert "public.touch() of role eve" in check_config(alone.config).expect(1).stdout
     alone.close()
@@ -319,7 +327,7 @@ def test_code_of_a_third_role_behind_what_an_update_runs_is_found(
 
 
 def test_what_an_owner_calls_his_own_is_cut(site: Installation) -> None:
-    """All findings fit into a status, however long the names in them are."""
+    """All findings fit into a status, even with long names."""
     with site.serve() as daemon:
         columns = ", ".join(f"ADD c{'x' * 55}{i:04} int" for i in range(1500))
         site.sql(f"ALTER TABLE owner1.k RENAME key TO elsewhere; ALTER TABLE owner1.k {columns}")
@@ -330,7 +338,9 @@ def test_what_an_owner_calls_his_own_is_cut(site: Installation) -> None:
 
 
 def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, databases: Databases) -> None:
-    """Code of a table's owner, run as a superuser, would own the server: though he owns all tables read."""
+    """Code of a table's owner, run as a superuser, would control the server, even if he owns all tables
+    read.
+    """
     made = Installation(cluster, databases.new(), user=SUPERUSER, allow_superuser=True)
     made.sql("CREATE SCHEMA owner1 AUTHORIZATION owner1")
     as_owner(made, "CREATE TABLE owner1.k (id int PRIMARY KEY, key text)")
@@ -349,7 +359,7 @@ def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, datab
 def test_a_status_that_would_be_too_long_leaves_findings_out(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Many sources, each with much to say: the counters and states are told all the same."""
+    """Many sources with long findings: the status still contains all counters and states."""
     roles = {
         "subject": "text", "tenant": "text", "scopes": "text", "metadata": "text", "status": "text",
         "enabled": "boolean", "expires_at": "timestamptz", "not_before": "timestamptz",

@@ -1,4 +1,4 @@
-"""Nothing that others wrote is obeyed by a terminal or a log: rows, catalogues, names, command lines."""
+"""No text from others controls a terminal or a log: rows, catalogues, names, command lines."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ from installation import Databases, Installation, Setting, toml_section
 KEY = "sk_hostile_0123456789abcdef"
 CHANGED = "sk_changed_0123456789abcdef"
 
-# One of each kind: C0, DEL, C1 (NEL, CSI, OSC, ST), directions, separators, invisible ones, tags.
+# One character of each kind: C0, DEL, C1 (NEL, CSI, OSC, ST), directions, separators, invisible
+# ones, tags.
 KINDS = (
     "\x1b[31m\x07\x08\r\x7f\x85\x9b31m\x9d0;t\x9c\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2066\u2067\u2068\u2069\u2028\u2029\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f\u3164"
     "\U000e0041\U000e0100\ufffe\ufdd0"
 )
 HOSTILE = f"<{KINDS}>"
-# Shown as it is.
+# Printed unchanged.
 FOREIGN = "Grüße-Ελλάδα-Привет-漢字-한글-שלום-😀"
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def seen(output: bytes, what: str, *, drawn: bool = False) -> str:
-    """The text, which must be UTF-8 and hold nothing hidden but line breaks."""
-    text = output.decode()  # strictly
+    """The decoded text, which must be UTF-8 without hidden characters except line breaks."""
+    text = output.decode()  # strict
     found = {
         f"U+{ord(c):04X}"
         for c in set(text)
         if c != "\n" and (unicodedata.category(c) in HIDDEN or c in KINDS and not c.isprintable())
     }
-    if drawn:  # what moves the cursor is the program's own
+    if drawn:  # the program itself moves the cursor
         found -= {"U+001B", "U+000D", "U+0008", "U+000F"}
     assert not found, f"{what}: {sorted(found)} in {text[:2000]!r}"
     assert not drawn or "\x1b[31m\x07" not in text
@@ -59,7 +60,7 @@ def seen(output: bytes, what: str, *, drawn: bool = False) -> str:
 def run(
     name: str, *arguments: str | bytes, stdin: bytes = b"", code: int | None = 0
 ) -> tuple[str, str]:
-    """What a program prints, both of it looked at."""
+    """A program's standard output and standard error, both checked."""
     done = subprocess.run(
         [str(program(name)), *arguments],
         input=stdin,
@@ -81,7 +82,7 @@ CREATE TABLE t (id text PRIMARY KEY, key text, subject text, tenant text, scopes
 
 
 class Hostile(Installation):
-    """An installation whose every value wants to be obeyed."""
+    """An installation whose every value contains control characters."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
@@ -106,7 +107,7 @@ def there(cluster: PrivateCluster, databases: Databases) -> Iterator[Hostile]:
 
 
 def on_terminal(*command: str, shows: str) -> bytes:
-    """What a program writes to a terminal until it shows this."""
+    """The output of a program on a terminal until it shows this text."""
     output = b""
     pid, fd = pty.fork()
     if pid == 0:
@@ -147,7 +148,7 @@ def test_no_output_obeys_what_rows_say(there: Hostile) -> None:
         run("latchkey", *where, "verify", "--source", HOSTILE, stdin=key, code=2)
         run("latchkey", *where, "verify", HOSTILE, stdin=key, code=2)
 
-        # The table's columns are named in what is wrong with it, and so in the log.
+        # The problem, and so the log, names the table's columns.
         there.sql("ALTER TABLE t RENAME COLUMN tenant TO elsewhere")
         there.reload("public.t")
         until(lambda: there.source_status("main").get("problems"), 10, "it is noticed")
@@ -170,7 +171,7 @@ def test_no_output_obeys_what_rows_say(there: Hostile) -> None:
         )  # fmt: skip
         assert "elsewhere" in seen(checked.stdout + checked.stderr, "--check")
 
-        # Rows changed behind our back are named by their ids.
+        # The log names rows changed without a trigger by their ids.
         there.sql("ALTER TABLE t RENAME COLUMN elsewhere TO tenant")
         there.reload("public.t")
         until(lambda: not there.source_status("main").get("problems"), 10, "it is followed again")
@@ -201,7 +202,7 @@ NAMES = [f"t{c}t" for c in "\x1b\x7f\x85\x9b\u202e\u2066\u200e\u061c\u2028\u200b
 
 @pytest.mark.parametrize("setting", ["table", "subject", "name", "status_active", "time_zone"])
 def test_no_name_of_the_configuration_is_obeyed(there: Hostile, setting: str) -> None:
-    """A name that cannot be shown is refused: printed SQL would show another one."""
+    """The daemon refuses an unprintable name: the printed SQL would show another one."""
     for name in NAMES:
         settings: dict[str, Setting] = {"table": "public.t", "id": "id", "key": "key"}
         if setting == "table":
@@ -211,7 +212,7 @@ def test_no_name_of_the_configuration_is_obeyed(there: Hostile, setting: str) ->
         elif setting != "name":
             settings[setting] = name
         there.source("main", **settings)
-        config = there.config.replace(name, json.dumps(name)[1:-1])  # TOML takes some only escaped
+        config = there.config.replace(name, json.dumps(name)[1:-1])  # TOML demands some escapes
         if setting == "name":
             config = config.replace('"main"', json.dumps(name), 1)
         path = there.folder / f"c{name}.toml"
@@ -244,14 +245,14 @@ def test_no_text_of_the_command_line_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_every_code_point_of_unicode() -> None:
-    """As Python's own tables class them: what is hidden never appears, letters always do."""
+    """Classified by Python's tables: no hidden character is printed, every letter is."""
     hidden = "".join(
         chr(c) for c in range(1, 0x110000)
         if unicodedata.category(chr(c)) in HIDDEN and not 0xD800 <= c <= 0xDFFF
     )  # fmt: skip
     _, error = run("latchkey", "--socket", "/" + hidden, "ping", code=3)
     assert "?" * len(hidden) in error
-    invisible = "\u115f\u1160\u3164\uffa0"  # which Unicode calls letters, and nobody sees
+    invisible = "\u115f\u1160\u3164\uffa0"  # letters to Unicode, but invisible
     letters = "".join(
         chr(c) for c in range(1, 0x110000)
         if unicodedata.category(chr(c))[0] in "LNPS" and chr(c) not in invisible
@@ -263,7 +264,7 @@ def test_every_code_point_of_unicode() -> None:
 
 
 def test_a_daemon_that_lies_is_not_obeyed(tmp_path: Path) -> None:
-    """Who poses as the daemon reaches the terminal of whoever asks: errors, status, explanations."""
+    """A forged daemon's errors, status and explanations reach the terminal of the client's user."""
     told = json.dumps({"version": HOSTILE, "state": HOSTILE, "verdict": HOSTILE, "sources": [],
                        "key": {"form": HOSTILE}, "rows": [{"key_id": HOSTILE}],
                        "databases": [{"name": HOSTILE, "last_error": HOSTILE}]},
@@ -298,7 +299,7 @@ def test_a_daemon_that_lies_is_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_what_is_looked_for_is_there(there: Hostile) -> None:
-    """In the very bytes that the daemon answers with: the other tests could fail."""
+    """A control: the daemon's reply contains the hostile bytes, so the other tests could fail."""
     with there.serve(), Raw(there.socket) as raw:
         raw.send(wire.verify([KEY.encode()]))
         reply = raw.receive()

@@ -1,5 +1,5 @@
-"""Nobody gains by many uids or many connections: quotas go by the rule that admits, work is what is
-counted, and root always gets through."""
+"""Many uids or many connections gain nothing: quotas belong to the rule that admits, the daemon
+counts work, and root always gets through."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def connect(there: Installation, uid: int, gid: int = 0) -> Raw:
 
 
 def admitted(raws: list[Raw]) -> list[Raw]:
-    """Those that are answered; the others were told `overloaded`."""
+    """The connections that are answered; the others received `overloaded`."""
     kept = []
     for raw in raws:
         reply = raw.ask(wire.verify([KEY]))
@@ -56,7 +56,7 @@ def admitted(raws: list[Raw]) -> list[Raw]:
 
 
 def test_many_uids_of_one_rule_have_one_share(cluster: Any, databases: Databases) -> None:
-    """A user with sixty subordinate uids gets what one uid gets, and each of them a part of it."""
+    """A user with sixty subordinate uids gets the share of one uid, divided among them."""
     with (
         served(cluster, databases, "connections = 200\nconnections_per_uid = 16") as (there, _),
         contextlib.ExitStack() as stack,
@@ -91,7 +91,9 @@ def test_root_asks_when_everything_is_taken(cluster: Any, databases: Databases) 
 def test_strangers_do_not_keep_others_from_being_told_why(
     cluster: Any, databases: Databases
 ) -> None:
-    """They have one share together, in which they talk without end; callers with a rule are answered."""
+    """Callers without a rule have one share together and talk without end; callers with a rule are
+    answered.
+    """
     with (
         served(cluster, databases, "connections_per_uid = 4") as (there, _),
         contextlib.ExitStack() as stack,

@@ -1,5 +1,5 @@
-"""Where the reason is hidden, nothing tells a refused key from one that does not exist: neither the
-reply, nor what anybody on the host may read beside it."""
+"""Where the reason is hidden, a refused key looks like one that does not exist: in the reply, and
+in everything that any user of the host may read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = 7
 
 
 class Site(Installation):
-    """Two sources, the one that holds a revoked key followed closely, the other one not at all."""
+    """Two sources: the one that holds a revoked key has fresh answers, the other does not."""
 
     def __init__(self, cluster: Any, databases: Databases) -> None:
         super().__init__(cluster, databases.new("external_credentials"))
@@ -55,11 +55,11 @@ def samples(text: str) -> dict[str, float]:
 
 
 def gained(read: Callable[[], str], there: Site, key: bytes) -> dict[str, float]:
-    """By how much each sample grew while eve asked for a key."""
+    """The growth of each sample while eve asked for a key."""
     before = samples(read())
     with as_uid(EVE), Raw(there.socket) as raw:
         assert raw.ask(wire.verify([key] * TIMES)).verdicts == ["unknown"] * TIMES
-    # Counters of uids are taken over four times a second.
+    # The daemon collects the counters of uids four times a second.
     until(lambda: before.get('latchkey_connections') == samples(read()).get('latchkey_connections'), 10,
           "she has gone")
     until(lambda: any(after != before[name] for name, after in samples(read()).items()
@@ -106,7 +106,7 @@ def test_a_protected_listener_tells_reasons_and_sources(site: Site) -> None:
         refused, unknown = gained(read, site, GONE), gained(read, site, NOBODYS)
         assert refused['latchkey_verdicts_total{source="main",verdict="deleted"}'] == TIMES
         assert unknown['latchkey_verdicts_total{source="",verdict="unknown"}'] == TIMES
-        # Whoever may not know reasons guesses as much with the one as with the other.
+        # For a caller without reasons, both keys count as guesses.
         until(lambda: f'unknown_keys_total{{uid="{EVE}"}} {2 * TIMES}' in read(), 10, "both are counted")
         with as_uid(TRUSTED), Raw(site.socket) as raw:
             assert raw.ask(wire.verify([GONE])).verdicts == ["deleted"]
@@ -115,16 +115,19 @@ def test_a_protected_listener_tells_reasons_and_sources(site: Site) -> None:
 
 
 def test_a_maximum_age_between_two_sources_tells_nothing(site: Site) -> None:
-    """The age of the source that holds a revoked key would do; that of the other one would not."""
+    """The age of the source with the revoked key is within the maximum; that of the other is not.
+    """
     site.sql("CREATE TABLE slow (id int PRIMARY KEY, token text NOT NULL)")
     site.source("slow", table="public.slow", id="id", key="token", scheme="plain")
     site.freshness |= {"bound": "60s", "max_stale": "600s"}
     site.install()
     with site.serve():
-        # A lock suspends this source alone: it ages, while the other one is proven again and again.
+        # A lock suspends this source alone: it ages, while heartbeats keep confirming the other
+        # one.
         with contextlib.closing(site.cluster.connect(site.dbname)) as conn:
             conn.cursor().execute("BEGIN; LOCK TABLE slow IN ACCESS EXCLUSIVE MODE")
-            # Asked for by id, it is found locked. (reload() would wait for this lock itself.)
+            # A notification of an id makes the daemon meet the lock. (reload() would wait for this
+            # lock itself.)
             site.sql("SELECT pg_notify('latchkey', %s)", '{"t": "public.slow", "ids": ["1"]}')
 
             def ages() -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""/run/latchkey is root's: what systemd does there by path, as root, nobody else can lead astray.
+"""/run/latchkey belongs to root: no other user can redirect systemd's work there, which it does by
+path, as root.
 
-tests/boot shows it on a booted machine; this holds the files themselves to it.
+tests/boot shows this on a booted machine; this file checks the files themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ DAEMON_UID = 54_321
 
 
 def unit(name: str) -> configparser.ConfigParser:
-    """A unit; of a setting that stands several times, the last."""
+    """A parsed unit; a repeated setting has its last value."""
     parsed = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parsed.optionxform = str  # type: ignore[assignment,method-assign]
     parsed.read(REPOSITORY / "systemd" / name)
@@ -26,7 +27,9 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 def test_the_folder_of_the_socket_becomes_roots(tmp_path: Path) -> None:
-    """Also one that an earlier version gave to the daemon's user, who has planted links there."""
+    """This includes a folder that an earlier version gave to the daemon's user, who has planted
+    links there.
+    """
     folder = tmp_path / "run/latchkey"
     folder.mkdir(parents=True)
     victim = tmp_path / "victim"
@@ -53,7 +56,9 @@ def test_the_daemon_has_a_folder_of_its_own() -> None:
 
 @pytest.mark.parametrize("section", ["listen", "metrics"])
 def test_without_the_service_manager_it_says_where_it_may(section: str, cluster, databases) -> None:
-    """Who starts it by hand as its own user, with the default path, is told what to do."""
+    """An operator who starts the daemon by hand as its own user, with the default path, gets
+    advice.
+    """
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("main", preset="external_credentials")
     os.chown(there.password_file, DAEMON_UID, DAEMON_UID)

@@ -1,7 +1,8 @@
-"""A hostile or broken server: its answers are errors and end in a reconnect, whatever is in them.
+"""A hostile or broken server: every answer, whatever its content, is an error at worst and ends in
+a reconnect.
 
 tests/harness/liar.py stands between the daemon and PostgreSQL and falsifies one answer at a time.
-LATCHKEY_FUZZ_SECONDS says how long the random part may take, LATCHKEY_FUZZ_SEED repeats one.
+LATCHKEY_FUZZ_SECONDS limits the random part, LATCHKEY_FUZZ_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ INSERT INTO t VALUES (1, %s, 7, 8, '["read"]', now() + interval '1 day', NULL),
 
 
 class Betrayed(Installation):
-    """An installation whose database is a liar."""
+    """An installation whose database lies."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str, liar: LyingServer) -> None:
         super().__init__(cluster, dbname)
@@ -49,12 +50,12 @@ class Betrayed(Installation):
         self.sql(TABLE, GOOD, REVOKED, BUSY)
 
     def disturb(self) -> None:
-        """A change to read, a use to write."""
+        """Cause one change to read and one use to write."""
         self.sql("UPDATE t SET tenant = (tenant + 1) % 100 WHERE id = 3")
         self.cli.verify([GOOD, BUSY])
 
     def betray(self, kind: str, name: str, rng: random.Random, deadline_s: float) -> bool:
-        """Falsify one answer of this kind; False if none was asked for in time."""
+        """Falsify one answer of this kind; False if the daemon did not ask for one in time."""
         told = self.liar.told
         self.liar.tell(kind, LIES[name], rng)
         if kind not in ("heartbeat", "rows", "digest", "last use"):
@@ -63,13 +64,13 @@ class Betrayed(Installation):
         while self.liar.told == told and time.monotonic() < limit:
             self.disturb()
         self.liar.honest()
-        self.disturb()  # while it thinks about it
+        self.disturb()  # a change while it handles the lie
         return self.liar.told > told
 
     def recovers(self, daemon: Daemon, what: str) -> None:
-        """The same process is in step with the honest server, and knows what is so."""
+        """The same process follows the honest server again and gives correct verdicts."""
         assert daemon.exit_code is None, f"{what}\n{daemon.log_tail()}"
-        self.liar.cut()  # a well-formed lie about a row is believed until the table is read again
+        self.liar.cut()  # makes it read the table, and so forget well-formed lies
         self.cli.sync("30s")
         assert self.cli.verify([GOOD, REVOKED]).names == ["valid", "revoked"], what
         assert all(answer["fresh"] for answer in self.cli.verify([GOOD, REVOKED])), what
@@ -84,7 +85,7 @@ def there(cluster: PrivateCluster, databases: Databases) -> Iterator[Betrayed]:
 
 
 class Witness:
-    """Asks for a revoked key, over and over."""
+    """Asks for a revoked key repeatedly."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -112,10 +113,10 @@ class Witness:
                 self.let_in += reply.verdicts == ["valid"]
 
 
-# The others only at a start, and where an audit finds something.
+# The daemon asks for the others only at a start, and when an audit finds a difference.
 ASKED_AGAIN = [kind for kind in KINDS if kind not in ("time zone", "digest of rows")]
 
-# What was asked, how the answer lies, and what the daemon says of it.
+# The question, the kind of lie, and the daemon's message.
 NAMED = [
     ("heartbeat", "no row", "the server's answer to the heartbeat has no row 0"),
     ("heartbeat", "only done", "the server's answer to the heartbeat has no rows"),
@@ -135,7 +136,7 @@ NAMED = [
     ("load", "torn COPY", None),
     ("rows", "only done", "the server's answer to the reading of changed rows has no rows"),
     ("rows", "no column", "the server's answer to the reading of changed rows has 0 columns"),
-    ("rows", "other type", None),  # the table may have been altered: it is read anew
+    ("rows", "other type", None),  # the table may have been altered: the daemon reads it again
     ("rows", "other format", "is not in the binary format"),
     ("digest", "all NULL", "the server's answer to the digest of the table is NULL"),
     ("digest", "COPY", "the server's answer to the digest of the table is a COPY that nobody asked for"),
@@ -151,7 +152,7 @@ def test_each_wrong_answer_has_a_name(there: Betrayed) -> None:
             before, failures = len(daemon.log()), there.database_status()["failures"]
 
             def is_told() -> bool:
-                """In the log; or, where that has just said the same, in the status."""
+                """Whether the log has it; or the status, if the log has just said the same."""
                 now = there.database_status()
                 in_status = now["failures"] > failures and said in now.get("last_error", "")  # noqa: B023
                 return in_status or said in daemon.log()[before:]  # noqa: B023
@@ -180,5 +181,5 @@ def test_any_answer_may_be_wrong(there: Betrayed) -> None:
         log = daemon.log()
         assert witness.answers > 100 and witness.let_in == 0, f"seed {seed}"
     assert told > 0, f"seed {seed}: {log}"
-    # The parser's errors would quote what they stumbled over.
+    # The parser's errors would quote the offending text.
     assert "json.exception" not in log

@@ -1,4 +1,5 @@
-"""Values larger than any answer never travel: PostgreSQL cuts them, the row is refused or loses them, and is counted."""
+"""Oversized values are never transferred: PostgreSQL cuts them, and the row is refused or loses them, and is counted.
+"""
 
 from __future__ import annotations
 
@@ -58,14 +59,14 @@ def test_a_huge_value_costs_neither_memory_nor_another_row(
     with site.serve() as daemon:
         assert site.ask("key_0001", "key_0002", "key_0003").names == ["valid", verdict, "valid"]
         assert site.source_status("k")["odd_rows"][odd] == 1
-        # The same by a re-read.
+        # The same through a re-read.
         site.sql(f"UPDATE k SET v = {huge} WHERE id = 3")
         assert site.ask("key_0001", "key_0002", "key_0003").names == ["valid", verdict, verdict]
         assert peak(daemon) < RESIDENT_MAX
 
 
 def peak(daemon: Daemon) -> int:
-    """The most memory it has had, in bytes."""
+    """The daemon's peak resident memory in bytes."""
     for line in open(f"/proc/{daemon.pid}/status", encoding="ascii"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -83,7 +84,7 @@ def test_a_key_longer_than_any_that_can_be_presented_is_no_key(site: Installatio
 
 
 def test_other_tables_stay_fresh_while_huge_values_are_read(site: Installation) -> None:
-    """Forty rows of 20 MB each, changed again and again; the neighbour's revocations do not wait."""
+    """Forty rows of 20 MB each change repeatedly; revocations in the other table do not wait."""
     site.sql("CREATE TABLE k (id int PRIMARY KEY, key text, v jsonb)")
     site.sql("CREATE TABLE n (id int PRIMARY KEY, key text, revoked timestamptz)")
     site.sql(f"INSERT INTO k SELECT i, 'k' || i, to_jsonb(repeat('x', {MANY})) FROM generate_series(1, 40) AS i")

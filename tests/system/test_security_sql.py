@@ -1,6 +1,6 @@
-"""What an ordinary login could gain from the SQL that we print and send: nothing.
+"""An ordinary login gains nothing from the SQL that Latchkey prints and sends.
 
-Issue by issue in docs/security.md, "What each promise is shown by".
+The tests follow docs/security.md, "What each promise is shown by".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEYS = {f"key_{name:04}": name for name in range(5)}
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A table of the administrator's; anybody may create in public, as before PostgreSQL 15."""
+    """A table of the administrator's; every role may create in public, as before PostgreSQL 15."""
     made = Installation(cluster, databases.new())
     made.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
     table(made)
@@ -40,7 +40,7 @@ MAPPED = {
 
 
 def table(site: Installation, name: str = "public.k", owner: str = SUPERUSER) -> None:
-    """A table with five keys in it."""
+    """Create a table with five keys."""
     site.sql(
         f"""CREATE TABLE {name} (id int PRIMARY KEY, key text NOT NULL, status text DEFAULT 'active',
             owner int, expires_at timestamptz, scopes text[], data jsonb, used timestamptz);
@@ -52,7 +52,7 @@ def table(site: Installation, name: str = "public.k", owner: str = SUPERUSER) ->
 
 
 def run(site: Installation, what: str, user: str = SUPERUSER) -> str:
-    """Runs what `latchkey sql` prints, as somebody; what psql says against it, if anything."""
+    """Run the output of `latchkey sql` as this user; returns psql's error, or ""."""
     try:
         site.cluster.psql(site.cli.sql(what, site.config), site.dbname, user)
     except AssertionError as error:
@@ -64,11 +64,12 @@ def run(site: Installation, what: str, user: str = SUPERUSER) -> str:
 
 
 def test_no_hostile_object_is_ever_called(site: Installation) -> None:
-    """Operators, functions, types and relations named like what SQL uses, wherever a search_path leads."""
+    """The search_path leads to operators, functions, types and relations named like those that SQL uses.
+    """
     traps = Traps(site)
     traps.reach_everybody()
     site.freshness["audit"] = "1s"
-    # The traps work: whoever writes plain SQL there falls into one.
+    # A control: plain SQL there falls into a trap.
     site.cluster.sql("SELECT 1::pg_catalog.int4 = 1::pg_catalog.int4", dbname=site.dbname)
     assert traps.called() == [(SUPERUSER, "hostile.=(int4, int4)")]
     traps.forget()
@@ -80,7 +81,7 @@ def test_no_hostile_object_is_ever_called(site: Installation) -> None:
     site.check()
     with Daemon(site.config):
         assert site.ask(*KEYS).names == ["valid"] * 5
-        # Written by somebody whose own search_path leads into the traps, too.
+        # The writer's own search_path leads into the traps too.
         as_app = contextlib.closing(site.cluster.connect(site.dbname, APP))
         with as_app as conn, conn.cursor() as cursor:
             cursor.execute("SET search_path = public, pg_catalog")
@@ -97,13 +98,14 @@ def test_no_hostile_object_is_ever_called(site: Installation) -> None:
     assert run(site, "uninstall") == ""
     own_doing = [call for call in traps.called() if call[0] != APP]
     assert own_doing == [], "what the daemon sends, and what is printed"
-    # The writer's own statements name their operators; so the trigger is all that is left.
+    # The writer's own statements qualify their operators, so only the trigger could fall into a
+    # trap.
     assert traps.called() == []
 
 
 @pytest.mark.parametrize("what", ["grant", "install", "uninstall"])
 def test_eve_cannot_become_a_superuser_by_an_operator(site: Installation, what: str) -> None:
-    """The exploit as it was found: an operator in public that makes its caller grant her everything."""
+    """The original exploit: an operator in public that makes its caller grant her everything."""
     for script in ("grant", "install"):
         assert run(site, script) == ""
     pairs = [("oid", "regclass"), ("name", "name"), ("oid", "oid"), ("name", "text"), ("text", "text")]
@@ -120,7 +122,7 @@ def test_eve_cannot_become_a_superuser_by_an_operator(site: Installation, what: 
     assert site.cluster.sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'eve'") == [(False,)]
 
 
-# ---- 2: what stood there before
+# ---- 2: objects that already exist
 
 
 def test_a_schema_of_eves_is_refused(site: Installation) -> None:
@@ -132,7 +134,7 @@ def test_a_schema_of_eves_is_refused(site: Installation) -> None:
 
 
 def test_a_function_of_eves_is_refused(site: Installation) -> None:
-    """CREATE OR REPLACE leaves her as its owner, and so the body is hers to replace."""
+    """CREATE OR REPLACE would leave her as the owner, who may replace the body."""
     site.grant()
     site.sql("CREATE SCHEMA latchkey; GRANT CREATE, USAGE ON SCHEMA latchkey TO eve")
     site.cluster.sql(
@@ -165,7 +167,7 @@ def check(site: Installation) -> Completed:
 
 
 def test_a_role_that_others_may_act_as_is_refused(site: Installation) -> None:
-    """The role stood there before, and eve is a member: she would read what it reads."""
+    """The role exists already, and eve is a member: she would read everything that it reads."""
     site.sql("CREATE ROLE reader_of_eve LOGIN; GRANT reader_of_eve TO eve")
     try:
         site.database["role"] = "reader_of_eve"
@@ -205,7 +207,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_triggers_that_do_something_else_are_not_believed(site: Installation, change: str) -> None:
-    """Nor after a reload: what is compared is what we would print, all of it."""
+    """A reload does not change this: the daemon compares the complete definition with the one it
+    would print.
+    """
     with site.serve():
         assert site.ask("key_0000").names == ["valid"]
         events = ("insert", "update", "delete", "truncate")
@@ -215,7 +219,7 @@ def test_triggers_that_do_something_else_are_not_believed(site: Installation, ch
         loads = site.source_status("k")["loads"]
         until(lambda: site.source_status("k")["loads"] > loads + 1, 20, "read again and again")
         assert numbers(site) & {"L111", "L112"}, "after two more loads, too"
-        site.cli.sync("500ms", expect=3)  # nobody may rely on it
+        site.cli.sync("500ms", expect=3)  # no caller may rely on it
         assert run(site, "install") == ""
         until(lambda: not numbers(site), 20, "believed again")
         assert site.ask("key_0000").names == ["valid"]
@@ -252,12 +256,12 @@ def test_a_role_that_becomes_a_superuser_is_refused_while_running(site: Installa
 
 
 def test_the_role_sees_no_other_table_with_row_level_security(site: Installation) -> None:
-    """BYPASSRLS opened every one of them that PUBLIC may select from."""
+    """With BYPASSRLS, it would see every such table that PUBLIC may select from."""
     site.sql(
         """CREATE TABLE secret (words text); INSERT INTO secret VALUES ('hush'); GRANT SELECT ON secret TO PUBLIC;
         ALTER TABLE secret ENABLE ROW LEVEL SECURITY; ALTER TABLE k ENABLE ROW LEVEL SECURITY"""
     )
-    site.sql(f"ALTER ROLE {PASSWORD_ROLE} BYPASSRLS")  # as earlier versions had it
+    site.sql(f"ALTER ROLE {PASSWORD_ROLE} BYPASSRLS")  # as earlier versions granted
     site.install()
     assert not site.value("SELECT rolbypassrls FROM pg_roles WHERE rolname = %s", PASSWORD_ROLE)
     with contextlib.closing(site.cluster.connect(site.dbname, PASSWORD_ROLE, password="geheim")) as conn:
@@ -298,7 +302,9 @@ def test_policies_that_hide_rows_are_found(site: Installation, change: str) -> N
 
 
 def test_owners_may_install_for_their_own_tables(site: Installation) -> None:
-    """Not only superusers: what owner1 installs for his table is his, and that is no finding."""
+    """An owner need not be a superuser: owner1 owns the functions installed for his table, without
+    a finding.
+    """
     site.sql("GRANT CREATE ON DATABASE " + site.dbname + " TO owner1; CREATE SCHEMA mine AUTHORIZATION owner1")
     table(site, "mine.k", OWNERS[0])
     site.source("k", table="mine.k", id="id", key="key")

@@ -1,4 +1,4 @@
-"""What a service manager gives the daemon, and is told by it (sd_notify(3), sd_listen_fds(3))."""
+"""The daemon under a service manager: sd_notify(3), sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def test_the_watchdog_is_fed_only_while_every_thread_turns(there: Installation) 
         with StoppedThread(thread_id(daemon.pid, "worker 0")):
             until(lambda: "worker 0 stuck" in daemon.log(), 10, "the log names who is stuck")
             starved = feedings(daemon)
-            # It is looked at four times in the time after which it would be ended.
+            # The watchdog checks four times within the period after which the daemon would be
+            # killed.
             status = len(daemon.notifications)
             with contextlib.suppress(AssertionError):
                 until(lambda: feedings(daemon) > starved, 1.5, "it would be fed")
@@ -95,11 +96,11 @@ def test_a_database_that_hangs_starves_no_watchdog() -> None:
         site.close()
 
 
-# ---- a socket that is passed
+# ---- a passed socket
 
 
 class Activated:
-    """A daemon that is given its listening socket, as latchkeyd.socket does it."""
+    """A daemon with a passed listening socket, as latchkeyd.socket does it."""
 
     def __init__(self, there: Installation) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -189,7 +190,7 @@ def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Install
             assert second.ask(wire.verify([KEY])).verdicts == ["valid"]
             refused = third.receive()
             assert refused is not None and refused.error == "overloaded"
-        # Whatever is wrong with the next one, all stays as it is.
+        # A reload with an invalid configuration changes nothing.
         daemon.write_config(there.config.replace("connections = 2", "connections = 'many'"))
         daemon.sighup()
         daemon.wait_notified("READY=1", 3)
@@ -199,7 +200,7 @@ def test_a_reload_takes_over_limits_and_says_what_needs_a_restart(there: Install
 
 
 def test_a_failed_reload_shows(there: Installation) -> None:
-    """To who has asked for it, to monitoring, and to who looks."""
+    """The requester, the metrics and the status all show the failure."""
     metrics = there.folder / "metrics.sock"
     there.more = f'[metrics]\nlisten = "{metrics}"\n'
     with Daemon(there.config) as daemon:
@@ -237,7 +238,7 @@ def test_a_failed_reload_shows(there: Installation) -> None:
 def test_a_reload_by_who_may_not_see_how_it_goes_is_asked_for_all_the_same(
     there: Installation,
 ) -> None:
-    """Else a rule that is too narrow could not be mended by a reload."""
+    """Otherwise a reload could not correct a rule that is too narrow."""
     there.more = "[[allow]]\nuid = 0\n"
     with Daemon(there.config) as daemon:
         reload = ["--socket", str(there.socket), "reload"]
@@ -248,7 +249,7 @@ def test_a_reload_by_who_may_not_see_how_it_goes_is_asked_for_all_the_same(
 
 
 def test_a_reload_signals_no_other_process(there: Installation, tmp_path: Path) -> None:
-    """What stands in a status may be another container's number, or a lie."""
+    """A pid in a status may belong to another container, or be forged."""
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         with Daemon(there.config):
@@ -262,7 +263,8 @@ def test_a_reload_signals_no_other_process(there: Installation, tmp_path: Path) 
 
 
 def test_a_reload_that_hangs_holds_up_nothing(there: Installation) -> None:
-    """Reading never ends: a FIFO that nobody writes into, as a name service that does not answer."""
+    """The read never ends: a FIFO without a writer stands for a name service that does not answer.
+    """
     with Daemon(there.config) as daemon:
         daemon.config_path.unlink()
         os.mkfifo(daemon.config_path)
@@ -272,7 +274,7 @@ def test_a_reload_that_hangs_holds_up_nothing(there: Installation) -> None:
         assert there.cli.status()["reloads"]["failed"] == 1
         daemon.sighup()
         until(lambda: "still hangs" in daemon.log(), 5, "no second one waits")
-        # And another one is under way when it is stopped, in order.
+        # Another reload hangs when the daemon is stopped, in order.
 
 
 @pytest.mark.parametrize("name", ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PIPE"])
@@ -335,7 +337,7 @@ def test_a_socket_that_is_gone_shows_and_a_successors_stays(there: Installation)
             assert ready.status == 503 and "the socket's file is gone" in ready.body
             reply = raw.ask(wire.frame(wire.STATUS, 7))
             assert json.loads(reply.body)["socket_in_place"] is False
-        # Somebody emptied the folder, and a successor listens there by now.
+        # The folder has been emptied, and a successor listens there.
         successor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         successor.bind(str(there.socket))
         successor.listen()
@@ -348,18 +350,18 @@ def test_a_socket_that_is_gone_shows_and_a_successors_stays(there: Installation)
 
 
 def test_a_storm_of_signals_changes_nothing(there: Installation) -> None:
-    """Fault 33: SIGHUP again and again, then SIGTERM among them."""
+    """Fault 33: many SIGHUP signals, then SIGTERM among them."""
     with Daemon(there.config) as daemon, Raw(there.socket) as raw:
         for _ in range(300):
             daemon.sighup()
             assert raw.ask(wire.verify([KEY])).verdicts == ["valid"]
         for _ in range(20):
             daemon.sighup()
-        # The block's end is an orderly stop, with exit code 0.
+        # The block's end checks for an orderly stop, with exit code 0.
 
 
 def test_signals_that_come_while_it_loads_wait_for_their_handlers(there: Installation) -> None:
-    """A reload that is asked for before it is ready is done afterwards; a stop, at once and orderly."""
+    """A reload requested before readiness is done afterwards; a stop is immediate and orderly."""
     there.conn.autocommit = False
     try:
         for stop in (False, True):
@@ -374,7 +376,7 @@ def test_signals_that_come_while_it_loads_wait_for_their_handlers(there: Install
                         daemon.sighup()
                     there.conn.rollback()
                     daemon.wait_ready()
-                    daemon.wait_notified("READY=1", 2)  # reloaded
+                    daemon.wait_notified("READY=1", 2)  # after the reload
             there.conn.rollback()
     finally:
         there.conn.rollback()
@@ -385,17 +387,17 @@ def test_signals_that_come_while_it_loads_wait_for_their_handlers(there: Install
 
 
 def test_memory_is_locked_where_it_may_be(there: Installation) -> None:
-    """Fault 49."""
+    """Fault 49: memory is locked where the limit allows it."""
 
     def locked_kib(daemon: Daemon) -> int:
         lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("VmLck:")))
 
     with Daemon(there.config) as daemon:
-        # The sanitizers' mlockall() does nothing, and says that it has.
+        # The sanitizers' mlockall() does nothing, and reports success.
         if not sanitized():
             assert locked_kib(daemon) > 1000
-    (there.folder / "latchkey.sock.lock").unlink()  # which only its owner may open
+    (there.folder / "latchkey.sock.lock").unlink()  # only its owner may open it
     there.password_file.chmod(0o644)
     there.folder.chmod(0o777)
     small = ["--memlock=65536:65536"]
@@ -410,7 +412,7 @@ def test_memory_is_locked_where_it_may_be(there: Installation) -> None:
 
 
 def connected(path: Path) -> Raw | None:
-    """A connection, if anybody listens there yet."""
+    """A connection, or None if no process listens there yet."""
     try:
         return Raw(path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -488,7 +490,7 @@ def has_loader(pid: int) -> bool:
 
 @pytest.mark.parametrize("reason", ["a finding", "an error"])
 def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reason: str) -> None:
-    """Whatever waits to be written: here whoever reads begins when all else has ended."""
+    """The last line is written last and whole: here the reader starts when the daemon has ended."""
     if reason == "a finding":
         there.sql("ALTER TABLE external_credentials DROP COLUMN copper_id CASCADE")
         last, code = ("critical: L", "copper_id"), 1
@@ -499,7 +501,7 @@ def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reaso
     with started(there, writer) as daemon, os.fdopen(reader, "rb") as log:
         os.close(writer)
         limit = time.monotonic() + scaled(20)
-        while not has_loader(daemon.pid):  # without a pause: it may not be there for long
+        while not has_loader(daemon.pid):  # without a pause, because the thread may be short-lived
             assert time.monotonic() < limit, "it loads"
         until(lambda: not has_loader(daemon.pid), 20, "it ends")
         text = log.read().decode().lstrip("x")
@@ -511,11 +513,11 @@ def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reaso
 
 
 def test_a_loader_that_hangs_delays_no_stop(there: Installation) -> None:
-    """In a resolver, which nothing can interrupt: no name server ever answers."""
+    """The loader hangs in a resolver, which nothing can interrupt: no name server ever answers."""
     config, names = there.folder / "hangs.toml", there.folder / "resolv.conf"
     config.write_text(re.sub('conninfo = ".*"', 'conninfo = "host=db.example"', there.config))
     names.write_text("nameserver 127.0.0.99\noptions timeout:30 attempts:5\n")
-    mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'  # in a mount namespace of its own
+    mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'  # in a private mount namespace
     command = ["unshare", "--mount", "sh", "-c", mount, str(names), str(program("latchkeyd"))]
     log = there.folder / "hangs.log"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""What is set up wrongly is refused with its cause and its remedy, in one paragraph, at once."""
+"""Each setup error is refused at once, with its cause and its remedy in one paragraph."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from installation import PASSWORD, Databases, Installation, Keys, Setting
 Way = Literal["check", "start"]
 WAYS: tuple[Way, ...] = ("check", "start")
 
-USAGE, WORLD = 2, 1  # exit codes: the configuration is wrong; the world is not as it says
+USAGE, WORLD = 2, 1  # exit codes: the configuration is wrong; the system does not match it
 
-# Whatever is wrong with a database is given this long to pass, so most tests wait for it. A slow
-# machine takes longer to find out what is wrong, and then is given longer.
+# The daemon retries database errors for this long, so most tests wait for it. A slow machine takes
+# longer to find the cause, and then gets a longer patience.
 PATIENCE_S = (0.3, 2.0, 10.0)
 TOO_SHORT = "were not loaded within the time allowed (`start_timeout`)"
 
@@ -38,7 +38,7 @@ def patience(seconds: float) -> str:
 
 
 def outcome(config: str | Path, way: Way) -> tuple[int, str]:
-    """The exit code, and all that was said."""
+    """The exit code, and the complete output."""
     if way == "check":
         done = check_config(config)
         return done.exit_code, done.stdout + done.stderr
@@ -49,7 +49,9 @@ def outcome(config: str | Path, way: Way) -> tuple[int, str]:
 
 
 def assert_refused(config: str | Path, way: Way, exit_code: int, *said: str) -> str:
-    """Refused with this code, and one line says all of this. Returns everything said."""
+    """The start fails with this code, and one line has all these texts. Returns the complete
+    output.
+    """
     code, text = outcome(config, way)
     for short, longer in itertools.pairwise(PATIENCE_S):
         if TOO_SHORT not in text or TOO_SHORT in said or not isinstance(config, str):
@@ -66,7 +68,7 @@ def assert_refused(config: str | Path, way: Way, exit_code: int, *said: str) -> 
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Keys]:
-    """An installation in order, over a database of its own, that does not wait for long."""
+    """A correct installation over its own database, with a short start timeout."""
     there = Keys(cluster, databases.new("api_keys"))
     there.freshness["start_timeout"] = patience(PATIENCE_S[0])
     there.install()
@@ -76,7 +78,7 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Keys]:
 
 @pytest.fixture(scope="module")
 def sound(cluster: PrivateCluster, databases: Databases) -> Iterator[Keys]:
-    """An installation in order that nobody changes."""
+    """A correct installation that no test changes."""
     there = Keys(cluster, databases.new("api_keys"))
     there.install()
     yield there
@@ -91,7 +93,8 @@ def test_what_is_in_order_is_told_so(sound: Keys) -> None:
 
 SPARE = '[[database]]\nname = "spare"\nconninfo = "dbname=spare"\n'
 
-# What to replace in a sound configuration (a regular expression), by what, and what is said then.
+# A regular expression to replace in a correct configuration, the replacement, and the expected
+# texts.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "no TOML": (r"\A", "listen = [\n", ("not valid TOML", "latchkey.toml:")),
     "text that never ends": (r'"100ms"', '"100ms', ("not valid TOML",)),
@@ -297,11 +300,11 @@ def test_a_wrong_command_line_of_the_daemon_is_a_usage_error(
         assert daemon.log() and daemon.notifications == []
 
 
-# ---- the world
+# ---- the system around it
 
 
 def columns(**settings: Setting) -> Callable[[Keys], None]:
-    """The source as it was, with these settings."""
+    """The same source with these settings."""
 
     def change(site: Keys) -> None:
         site.source("api_keys", preset="api_keys", peppers=str(site.peppers), **settings)
@@ -330,7 +333,7 @@ def read_only_for_writers(site: Keys) -> None:
 
 
 def wrong_password(site: Keys) -> None:
-    # The true one is in it: what is printed is searched for that.
+    # The wrong password contains the true one, because the test searches the output for it.
     site.password_file.write_text(f"{PASSWORD}-but-wrong\n")
 
 
@@ -340,13 +343,13 @@ def no_password(site: Keys) -> None:
 
 
 def other_mapping(site: Keys) -> None:
-    """Triggers that tell of other columns than those that matter now."""
+    """The installed triggers compare other columns than the present mapping."""
     columns(subject="tenant_id", tenant="user_id", not_before="created_at")(site)
     site.grant()
 
 
 def own_table(definition: str, **settings: Setting) -> Callable[[Keys], None]:
-    """A table of another shape, with triggers, so that only its shape is wrong."""
+    """A table of another shape with its triggers, so that only the shape is wrong."""
 
     def change(site: Keys) -> None:
         site.sql(f"CREATE TABLE public.own ({definition})")
@@ -375,7 +378,7 @@ INSTALL, GRANT = "`latchkey sql install", "`latchkey sql grant"
 TRIGGER = "ALTER TABLE public.api_keys {} TRIGGER latchkey_update"
 
 TROUBLE: dict[str, tuple[Callable[[Keys], None], tuple[str, ...]]] = {
-    # ---- no way in
+    # ---- no connection
     "no server there": (conninfo(host="/nonexistent"), ("/nonexistent", "Check `conninfo`")),
     "no server at the port": (
         conninfo(host="127.0.0.1", port="1"),
@@ -541,7 +544,7 @@ def test_check_disturbs_no_daemon_that_runs(site: Keys) -> None:
         assert site.verdict("sk_checked") == "valid" and daemon.exit_code is None
 
 
-# ---- a database that is late
+# ---- a database that starts late
 
 
 def test_a_database_that_comes_up_in_time_is_waited_for() -> None:
@@ -555,7 +558,7 @@ def test_a_database_that_comes_up_in_time_is_waited_for() -> None:
         site.source("external", preset="external_credentials")
         site.install()
         late.stop()
-        # --check does not wait: whoever calls it wants to know now.
+        # --check does not wait: its caller wants the present state.
         assert_refused(site.config, "check", WORLD, "cannot connect", "Check `conninfo`")
         with Daemon(site.config, wait=False) as daemon:
             until(lambda: "cannot connect" in daemon.log(), 10, "it has tried")
@@ -571,7 +574,7 @@ def test_a_database_that_comes_up_in_time_is_waited_for() -> None:
 
 @pytest.fixture(scope="module")
 def placed(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """An installation whose socket's path a test may occupy; free again afterwards."""
+    """An installation whose socket's path a test may occupy; the test frees it again."""
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("external", preset="external_credentials")
     seeds.insert_external(there.conn, "sk_placed", 1)
@@ -588,7 +591,7 @@ def listening(path: Path, reply: bytes | None = None) -> Iterator[None]:
         server.listen()
 
         def answer() -> None:
-            with contextlib.suppress(OSError):  # how shutdown() ends it
+            with contextlib.suppress(OSError):  # shutdown() ends it with an error
                 while True:
                     connection, _ = server.accept()
                     with connection:
@@ -623,7 +626,7 @@ def folder(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def symlink(path: Path) -> Iterator[None]:
-    """Whoever followed it would delete or replace what it points at."""
+    """A program that followed the link would delete or replace its target."""
     target = path.with_name("target")
     target.write_text("precious")
     path.symlink_to(target)
@@ -708,11 +711,12 @@ def test_the_socket_has_the_mode_configured(placed: Installation, mode: str) -> 
         assert placed.socket.stat().st_mode & 0o777 == int(mode, 8)
 
 
-# ---- what an operator runs as SQL
+# ---- SQL for operators
 
 
 def catalogue(site: Installation) -> dict[str, list[Any]]:
-    """All that an installation could leave behind in the database; sessions and statistics not."""
+    """All that an installation could leave behind in the database, except sessions and statistics.
+    """
     of_users = "nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
     queries = {
         "schemas": f"SELECT nspname, nspacl::text FROM pg_namespace WHERE {of_users}",
@@ -739,7 +743,7 @@ def run_sql(site: Installation, action: str, source: str | None = None) -> None:
 
 @pytest.fixture
 def bare(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """All three schemas and a table of an odd name in one database, and nothing installed."""
+    """All three schemas and a table of an odd name in one database, with nothing installed."""
     there = Installation(cluster, databases.new("api_keys"))
     for schema in ("external_credentials", "auth_api_key"):
         seeds.create_schema(there.conn, schema)
@@ -755,9 +759,9 @@ def bare(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 
 
 def test_uninstall_leaves_nothing_behind(bare: Installation) -> None:
-    run_sql(bare, "grant")  # what it grants is the operator's to take back
+    run_sql(bare, "grant")  # the operator must revoke these grants
     before = catalogue(bare)
-    run_sql(bare, "uninstall")  # of what was never there
+    run_sql(bare, "uninstall")  # before any installation
     assert catalogue(bare) == before
     run_sql(bare, "install")
     assert catalogue(bare) != before
@@ -807,7 +811,7 @@ def test_install_and_grant_mend_what_was_damaged(site: Keys, damage: str) -> Non
 
 @pytest.fixture(scope="module")
 def granted(cluster: PrivateCluster, databases: Databases) -> Iterator[Keys]:
-    """A role that exists only by what `latchkey sql grant` printed."""
+    """A role that was created only by the output of `latchkey sql grant`."""
     there = Keys(cluster, databases.new("api_keys"))
     there.database["conninfo"] = cluster.conninfo(there.dbname, "granted_reader")
     there.issue("sk_granted")
@@ -1012,7 +1016,7 @@ def test_where_no_daemon_answers_there_is_no_answer(command: tuple[str, ...], th
         None,
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"\x01",
-        b"\x01\x82\0\0\x10\0\0\0" + bytes(8),  # an answer to another request
+        b"\x01\x82\0\0\x10\0\0\0" + bytes(8),  # a reply to another request
         b"\x01\x81\0\0\xff\xff\xff\xff" + bytes(8),  # a frame of four gigabytes
         b"\x01\xff\0\0\x12\0\0\0" + bytes(10),  # error zero
     ],
@@ -1055,7 +1059,7 @@ def test_common_options_stand_before_or_behind_the_command(
     }[where]
     env = {
         "environment": {"LATCHKEY_SOCKET": str(served.socket)},
-        "both": {"LATCHKEY_SOCKET": str(NOWHERE)},  # what is said explicitly wins
+        "both": {"LATCHKEY_SOCKET": str(NOWHERE)},  # the option takes precedence
     }.get(where)
     done = served.cli.run(*arguments, stdin=b"sk_served\n", env=env).expect(0)
     (answer,) = done.json_lines()

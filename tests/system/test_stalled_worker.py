@@ -1,4 +1,4 @@
-"""A worker that is stopped in the middle of a batch holds back memory: the operator must be told."""
+"""A worker stopped in the middle of a batch holds back memory: the daemon must report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTEMPTS = 300
 
 
 class Flood:
-    """Keeps a worker busy with batches, so that whoever stops it finds it in one."""
+    """Keeps a worker busy with batches, so that a stop finds it inside one."""
 
     def __init__(self, there: Installation) -> None:
         self._raw = Raw(there.socket, 60)
@@ -60,8 +60,8 @@ def test_a_worker_that_is_stopped_in_a_batch_is_named_until_it_goes_on(
 
     with there.serve() as daemon, contextlib.ExitStack() as stack:
         worker = thread_id(daemon.pid, "worker 1")
-        # A worker takes the connection if it has fewer than the other: two of each, so one of the
-        # first two is worker 0's, and both workers are kept busy.
+        # The worker with fewer connections accepts the next one, so each has two. One of the first
+        # two belongs to worker 0, and both workers are busy.
         asking = [stack.enter_context(Raw(there.socket, 60)) for _ in range(2)]
         for raw in asking:
             assert raw.ask(wire.frame(wire.PING)).type == wire.PONG
@@ -93,11 +93,11 @@ def test_a_worker_that_is_stopped_in_a_batch_is_named_until_it_goes_on(
                 assert ask(sync).type == wire.SYNCED
                 said = until(outcome, 10, "records are freed, or the worker is named")
                 if said["sources"][0]["waiting_records"] == 0:
-                    continue  # it was stopped between two batches, and holds nothing
+                    continue  # the worker was stopped between two batches and holds nothing
                 assert said["databases"][0]["stalled_readers"] == ["worker 1"]
                 assert said["databases"][0]["stalled_s"] >= 1
                 assert said["sources"][0]["memory_bytes"]["waiting"] > 0
-                # Answers and revocations go on at the other worker.
+                # The other worker continues with answers and revocations.
                 there.sql("UPDATE external_credentials SET deleted_at = now()")
                 assert ask(sync).type == wire.SYNCED
                 assert ask(wire.verify([b"sk_1"])).verdicts == ["deleted"]

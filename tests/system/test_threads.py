@@ -1,4 +1,4 @@
-"""Workers, loader and reload at once: the same promise while everything moves."""
+"""Workers, loader and reload run at once and keep the promise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 3.0
 
 
 class History:
-    """Since when each key is known, by somebody, to be refused; None: may be valid."""
+    """The time since which each key is known to be refused; None: it may be valid."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class History:
             self._refused_since.pop(key, None)
 
     def known_refused(self, keys: list[bytes]) -> list[float | None]:
-        """Since when it is known of each key; None: it is not."""
+        """The time since which each key is known to be refused; None: it is not."""
         with self._lock:
             return [self._refused_since.get(key) for key in keys]
 
@@ -70,17 +70,18 @@ def test_no_worker_accepts_a_key_after_a_sync_has_said_that_it_is_revoked(
                         batch = dice.choices(keys, k=dice.choice([1, 2, 33, 100]))
                         must_refuse = history.known_refused(batch)
                         verdicts = raw.ask(wire.verify(batch)).verdicts
-                        # Restored meanwhile (and perhaps revoked again)? Then nothing follows.
+                        # If the key was restored meanwhile (and perhaps revoked again), the test
+                        # cannot conclude anything.
                         still = history.known_refused(batch)
                         for key, before, after, verdict in zip(batch, must_refuse, still, verdicts):
                             if before and before == after and verdict == "valid":
                                 wrong.append(f"{key!r} was valid after a sync")
                         asked[number] += len(batch)
-        except Exception as error:  # a thread's failure is the test's
+        except Exception as error:  # an exception in a thread fails the test
             wrong.append(f"client {number}: {error!r}")
 
     def reloads() -> None:
-        """Reloads and reports, which touch what workers read."""
+        """Reloads and status requests, which touch data that the workers read."""
         try:
             while not stop.wait(0.05):
                 daemon.sighup()
@@ -139,7 +140,7 @@ def test_what_has_arrived_is_answered_before_the_end(cluster, databases: Databas
         connections = [Raw(there.socket) for _ in range(20)]
         for raw in connections:
             assert raw.ask(wire.frame(wire.PING)).type == wire.PONG
-        daemon.freeze()  # so that all of it is in flight when it is told to stop
+        daemon.freeze()  # all requests are in flight when the daemon is told to stop
         for raw in connections:
             raw.send(b"".join(wire.verify([b"sk_last"], i) for i in range(1, 101)))
         os.kill(daemon.pid, signal.SIGTERM)

@@ -35,7 +35,7 @@ def there(cluster: Any, databases: Databases) -> Iterator[Installation]:
 
 
 class OnTerminal:
-    """The program on a terminal of its own, which is read and typed on."""
+    """The program on its own pseudo-terminal."""
 
     def __init__(self, *command: str, rows: int = 40, columns: int = 100) -> None:
         self.seen = b""
@@ -56,13 +56,13 @@ class OnTerminal:
         os.close(self._fd)
 
     def shows(self, text: str) -> bool:
-        """Has it written this since the last call of `clear`?"""
+        """Whether the program has written this since the last call of `clear`."""
         while select.select([self._fd], [], [], 0)[0]:
             try:
                 self.seen += os.read(self._fd, 65536)
-            except OSError:  # it has ended
+            except OSError:  # the program has ended
                 break
-        # Cursor movements may stand for spaces.
+        # Cursor movements may replace spaces.
         return text in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\(B|\x1b[=>]", " ", self.seen.decode())
 
     def clear(self) -> None:
@@ -72,7 +72,7 @@ class OnTerminal:
         os.write(self._fd, keys.encode())
 
     def wait(self) -> int:
-        """Its exit code."""
+        """Wait for the program; returns its exit code."""
         deadline = time.monotonic() + scaled(10)
         while time.monotonic() < deadline:
             self.shows("")

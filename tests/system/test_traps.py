@@ -1,4 +1,4 @@
-"""What the three schemas and plain SQL have in store for whoever serves keys from them."""
+"""Pitfalls of the three schemas and of plain SQL when keys are served from them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from harness.programs import Daemon, check_config
 from harness.wait import until
 from installation import Databases, Installation, Keys
 
-# ---- row level security
+# ---- row-level security
 
-READER = "plain_reader"  # may read everything that is granted to it, and has no BYPASSRLS
+READER = "plain_reader"  # a role that may read everything granted to it, and has no BYPASSRLS
 
 
 @pytest.fixture
 def hidden(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A table full of keys of which a plain role sees none, without any error."""
+    """A table full of keys. Row-level security hides all of them from a plain role, without an
+    error.
+    """
     site = Installation(cluster, databases.new("auth_api_key"), user=READER)
     site.source("auth", preset="auth_api_key")
     site.sql(
@@ -38,7 +40,7 @@ def hidden(cluster: PrivateCluster, databases: Databases) -> Iterator[Installati
 
 
 def hide_from_owner(site: Installation) -> None:
-    """The owner is exempt from row level security, unless it is forced."""
+    """The owner is exempt from row-level security, unless it is forced."""
     site.sql(f"ALTER TABLE auth.api_key OWNER TO {READER}")
     site.sql("ALTER TABLE auth.api_key FORCE ROW LEVEL SECURITY")
 
@@ -101,7 +103,7 @@ def auth(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation
 
 @pytest.fixture
 def owner(auth: Installation, request: pytest.FixtureRequest) -> int:
-    """A user of the test's own."""
+    """A new user for each test."""
     return seeds.insert_auth_user(auth.conn, f"{abs(hash(request.node.nodeid))}@example.com")
 
 
@@ -133,7 +135,7 @@ def test_keys_go_with_their_user(auth: Installation, owner: int) -> None:
 def test_the_earlier_expiry_counts_when_only_the_row_changes(
     auth: Installation, owner: int, row_expires: str, verdict: str
 ) -> None:
-    """The token's own `exp` stays a day ahead whatever the row says."""
+    """The token's own `exp` stays a day ahead, independent of the row."""
     tomorrow = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=1)
     key = seeds.insert_auth_key(auth.conn, owner, tomorrow)
     in_token = int(tomorrow.timestamp())
@@ -160,7 +162,7 @@ def test_an_expired_token_is_not_revived_by_its_row(auth: Installation, owner: i
         ({"exp": 1_000_000_000.5}, "expired"),
         ({"exp": -1}, "expired"),
         ({"exp": 4_102_444_800}, "valid"),
-        ({"exp": 10**18}, "disabled"),  # no count of seconds
+        ({"exp": 10**18}, "disabled"),  # not a number of seconds
         ({"exp": 4_102_444_800_000}, "disabled"),
         ({"exp": None}, "valid"),
         ({}, "valid"),
@@ -271,7 +273,7 @@ def test_changed_metadata_arrive(external: Installation) -> None:
 
 @pytest.fixture(scope="module")
 def keys(cluster: PrivateCluster, databases: Databases) -> Iterator[Keys]:
-    """The table without its checks: what an older version of the application left behind."""
+    """The table without its constraint, with values left by an older version of the application."""
     site = Keys(cluster, databases.new("api_keys"))
     site.sql("ALTER TABLE public.api_keys DROP CONSTRAINT chk_api_keys_status")
     with site.serve():
@@ -312,13 +314,13 @@ def test_all_pepper_versions_are_alive_at_once_and_a_new_one_comes_by_reload(
         assert site.ask("sk_newest").names == ["unknown"]
         daemon.sighup()
         daemon.wait_notified("READY=1", 2)
-        # Workers take the new peppers over between two requests.
+        # Workers switch to the new peppers between two requests.
         until(lambda: site.verdict("sk_newest") == "valid", 10, "the new pepper is in use")
         assert site.ask(*tokens).names == ["valid"] * 4
         hits = site.source_status("api_keys")["accepted_by_pepper"]
         assert list(hits)[0] == newest.version, "the newest is tried first"
         assert all(hits[pepper.version] >= 1 for pepper in [*all_old, newest])
-        # A pepper taken away takes its keys with it; the others stay.
+        # Removing a pepper removes its keys; the others stay.
         (site.peppers / f"{older[0].name}.hex").unlink()
         daemon.sighup()
         daemon.wait_notified("READY=1", 3)
@@ -440,7 +442,8 @@ def test_scopes_that_are_no_list_of_words_disable(
 
 
 def test_an_odd_list_of_scopes_changes_the_meaning_of_no_other(keys: Keys) -> None:
-    """Lists are shared between rows. One whose words look like another list must not become it."""
+    """Rows share scope lists. A list whose words look like another list must stay a different one.
+    """
     odd = keys.issue("sk_odd_scopes")
     set_column(keys, odd, "scopes", json.dumps(['["audit",', '"billing"]', ""]))
     assert keys.verdict("sk_odd_scopes") == "valid"
@@ -629,7 +632,7 @@ def test_odd_rows_are_counted_and_named_by_check_and_status(
 
 @pytest.fixture(scope="module")
 def shared(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """Two tables that nothing keeps from holding a key twice."""
+    """Two tables without a constraint against storing a key twice."""
     site = Installation(cluster, databases.new())
     for name in ("first", "second"):
         site.sql(

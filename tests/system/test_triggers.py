@@ -1,4 +1,5 @@
-"""What the triggers cost the application, and what they tell: never an error, never nothing."""
+"""The triggers' cost for the application, and their notifications: no error, and no change missed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ WIDE = "jsonb_build_object('x', (SELECT string_agg(md5(i::text || {0}::text), ''
 
 @pytest.fixture
 def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A table of keys with some metadata, and a heartbeat that comes often."""
+    """A table of keys with some metadata, and a short heartbeat."""
     made = Installation(cluster, databases.new())
     made.sql("CREATE TABLE t (id bigint PRIMARY KEY, key text NOT NULL, subject text, off timestamptz,"
              " meta jsonb, other int)")  # fmt: skip
@@ -61,7 +62,7 @@ def test_a_mapped_column_that_is_gone_fails_no_statement(
         site.sql("UPDATE t SET other = 1")
         until(lambda: no_longer_valid(site, "key number 1"), 5, "not valid and fresh")
         site.sql(back)
-        site.grant()  # rights to a column go with it
+        site.grant()  # the DROP has removed the column's grants
         until(lambda: site.source_status("t")["suspended"] is False, 10, "read again")
         assert site.verdict("key number 1") == "unknown"
 
@@ -83,7 +84,7 @@ def test_a_change_of_very_many_rows_is_told_of_in_one_word(site: Installation) -
 
 
 def test_metadata_that_are_not_served_are_not_compared(site: Installation) -> None:
-    """Larger than any that are served, before and after: nothing to tell of."""
+    """Metadata too large to be served, before and after: the trigger has nothing to report."""
     site.more = "[[allow]]\nuid = 0\nmetadata = true\nreasons = true\n"
 
     def served() -> object:
@@ -104,12 +105,12 @@ def test_metadata_that_are_not_served_are_not_compared(site: Installation) -> No
 
 
 def letters(count: int) -> str:
-    """SQL: so many that do not compress."""
+    """SQL for a text of this length that does not compress."""
     blocks = f"SELECT md5(j::text) FROM generate_series(1, {count // 32 + 1}) AS j"
     return f"(SELECT left(string_agg(b.md5, ''), {count}) FROM ({blocks}) AS b)"
 
 
-# SQL: documents around each limit, and how they are stored is very different from what they are as text.
+# SQL: documents around each limit. Their stored size differs a lot from their size as text.
 SHAPES = {
     "none": "NULL::jsonb",
     "small": "jsonb_build_object('x', 1)",
@@ -126,7 +127,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("storage", ["EXTENDED", "EXTERNAL"])
 def test_metadata_of_any_shape_are_told_of(site: Installation, storage: str) -> None:
-    """Each after each other one; what is served is what a load would find."""
+    """Each shape follows each other one; the daemon serves the same as after a load."""
     site.more = "[[allow]]\nuid = 0\nmetadata = true\nreasons = true\n"
     site.freshness["audit"] = "200ms"
     site.sql(f"ALTER TABLE t ALTER meta SET STORAGE {storage}, ALTER meta DROP NOT NULL")
@@ -190,8 +191,8 @@ def test_changes_are_read_by_index(
         assert site.verdict("key number 5") == "revoked"
         assert site.source_status("t")["malformed_ids"] == 0
         assert site.source_status("t")["rereads"] == 1
-    # A session tells its statistics when it ends, at the latest. Three found the row by an index:
-    # the UPDATE, the re-read. The table as a whole was read by the load, and to index and analyze it.
+    # A session reports its statistics at the latest when it ends. Two found the row by an index:
+    # the UPDATE and the re-read. The load, CREATE INDEX and ANALYZE read the whole table.
     until(lambda: scans("idx") >= 2, 10, "both are in the statistics")
     assert scans("seq") <= 3
     site.close()
@@ -200,7 +201,7 @@ def test_changes_are_read_by_index(
 def test_a_re_read_that_takes_long_is_given_the_time(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Ten seconds without a word of the server are too long; half a minute of rows is not."""
+    """Ten seconds without a message from the server are too long; half a minute of rows is not."""
     site = Installation(cluster, databases.new())
     site.sql("CREATE TABLE t (id int PRIMARY KEY, key text NOT NULL, subject text)")
     site.sql("INSERT INTO t SELECT i, 'key number ' || i, repeat('a', 700) FROM generate_series(1, 900) i")
@@ -221,7 +222,9 @@ def test_a_re_read_that_takes_long_is_given_the_time(
 
 
 def test_prepared_transactions_are_told_of() -> None:
-    """PostgreSQL refuses them after a NOTIFY. (Where there are none, there is nothing to tell.)"""
+    """PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY. (Without prepared transactions, there
+    is no finding.)
+    """
     with PrivateCluster(settings={"max_prepared_transactions": "1"}) as cluster:
         prepare(cluster, ())
         site = Installation(cluster, Databases(cluster).new())
@@ -235,7 +238,7 @@ def test_prepared_transactions_are_told_of() -> None:
 
 
 def test_metadata_that_shrink_when_they_are_stored_are_told_of(site: Installation) -> None:
-    """A name takes 64 bytes in memory, next to none compressed, and few as text."""
+    """A name takes 64 bytes in memory, hardly any compressed, and few as text."""
     site.sql("ALTER TABLE t DROP meta; ALTER TABLE t ADD meta name[]")
     site.sql("UPDATE t SET meta = (SELECT array_agg(md5(i::text)::name) FROM generate_series(1, 1200) i)")
     site.more = "[[allow]]\nuid = 0\nmetadata = true\nreasons = true\n"

@@ -1,4 +1,4 @@
-"""`latchkey why`: one key explained, to those who may know, and nothing of the key repeated."""
+"""`latchkey why` explains one key to permitted callers, and repeats nothing of the key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ reasons = true
 
 
 class Site(Installation):
-    """The three schemas in one database, with two pepper versions."""
+    """An installation with the three schemas in one database and two pepper versions."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)
@@ -59,8 +59,8 @@ class Site(Installation):
         )
 
     def why(self, key: str | bytes, **options: Any) -> dict[str, Any]:
-        """What is told of a key, with everything in force that was committed before. It must be
-        what `verify` answers, and must not repeat the key."""
+        """The explanation of a key after a `sync`. It must agree with the answer of `verify`, and
+        must not repeat the key."""
         self.cli.sync("30s")
         done = self.cli.why(key, **options)
         (told,) = done.json_lines()
@@ -74,7 +74,7 @@ class Site(Installation):
         return told
 
     def words(self, key: str | bytes, *options: str) -> str:
-        """What a person reads, spaces instead of line breaks."""
+        """The text for people, with spaces instead of line breaks."""
         self.cli.sync("30s")
         raw = key if isinstance(key, bytes) else key.encode()
         done = self.cli.run("--socket", str(self.socket), "why", *options, stdin=raw + b"\n")
@@ -183,7 +183,7 @@ def test_a_deleted_row_of_external_credentials(site: Site) -> None:
     told = site.why("ext_why_deleted")
     assert (told["verdict"], told["source"], told["key_id"]) == ("deleted", "plain", str(row))
     assert conditions(told) == ["deleted"] and told["rows"][0]["digest"] == "SHA-256"
-    # A table without scopes holds none.
+    # A table without scopes grants none.
     seeds.insert_external(site.conn, "ext_why_good", 8)
     assert conditions(site.why("ext_why_good", scopes=["read"])) == ["insufficient_scope"]
 
@@ -240,7 +240,7 @@ def test_two_good_rows_with_one_key_are_named(
         asked = there.cli.run("--socket", str(there.socket), "why", stdin=b"twice_key\n")
         words = " ".join(asked.stdout.split())
         assert '"second one"' in words and "a key that several hold is refused" in words
-        # verify tells of it as before.
+        # The answer of verify is unchanged.
         (answer,) = there.cli.verify("twice_key")
         assert answer["verdict"] == "disabled" and answer["key_id"] == "first"
         assert not {"sub", "metadata"} & answer.keys()
@@ -273,7 +273,7 @@ def test_a_refusal_in_another_source_goes_first(site: Site) -> None:
     assert told["rows"][1]["failing"] == [
         {"condition": "other_row_refuses", "source": "plain", "key_id": str(gone)}
     ]
-    # Each source by itself has its own word.
+    # Each source alone gives its own verdict.
     assert site.why("sk_why_moved", source="hashed")["verdict"] == "valid"
     assert "refuses this key, and a refusal goes first" in site.words("sk_why_moved")
 
@@ -331,7 +331,7 @@ def test_what_can_be_no_key(site: Site, key: bytes, because: str) -> None:
     assert site.words(key).startswith("malformed: ")
 
 
-# ---- who is told
+# ---- permitted callers
 
 
 def test_a_caller_without_reasons_is_refused_and_counted(site: Site) -> None:
@@ -346,7 +346,7 @@ def test_a_caller_without_reasons_is_refused_and_counted(site: Site) -> None:
     assert after["refused_no_reasons"] == before["refused_no_reasons"] + 2
     assert after["explained"] == before["explained"]
     assert after["protocol_errors"] == before["protocol_errors"]
-    with Raw(site.socket) as raw:  # the connection goes on
+    with Raw(site.socket) as raw:  # the connection stays open
         assert raw.ask(wire.verify([b"k"], flags=0, type_=wire.WHY)).type == wire.WHY_REPLY
         assert raw.ask(wire.frame(wire.PING)).type == wire.PONG
 
@@ -430,12 +430,12 @@ def test_without_a_daemon_there_is_no_answer() -> None:
     temporary.close()
 
 
-# ---- age, and what `status` says of it
+# ---- the age, and its text in `status`
 
 
 @pytest.fixture
 def ageing(databases: Databases) -> Iterator[Installation]:
-    """An installation over a server of its own, which may be stopped."""
+    """An installation over a private server, which the test may stop."""
     with PrivateCluster() as server:
         server.sql(f"CREATE ROLE latchkey LOGIN PASSWORD '{PASSWORD}'")
         server.createdb("app")
@@ -474,7 +474,7 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         began = time.monotonic()
         until(lambda: there.source_status("plain")["since_s"] > 0.5, 10, "fresh for a while")
 
-        # Connected and told of a change, which cannot be read: the table is locked.
+        # The daemon is connected and receives a change, but cannot read it: the table is locked.
         with contextlib.closing(there.cluster.connect("app")) as other, other.cursor() as cursor:
             cursor.execute("BEGIN; LOCK TABLE public.external_credentials")
             notice = json.dumps({"t": "public.external_credentials", "ids": ["1"]})
@@ -505,7 +505,7 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         (told,) = there.cli.why("sk_ageing", expect=3).json_lines()
         assert told["verdict"] == "unavailable" and not told["active"]
         assert told["sources"][0]["too_old"] == "max_stale"
-        # What was known last is told, and decides nothing.
+        # The last known row appears in the answer, and decides nothing.
         assert conditions(told) == ["deleted"] and told["rows"][0]["speaks"] is False
         done = there.cli.run("--socket", str(there.socket), "why", stdin=b"sk_ageing\n").expect(3)
         assert done.stdout.startswith("unavailable: no trustworthy answer")
@@ -516,7 +516,7 @@ def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
         there.conn.close()
         there.conn = there.cluster.connect(there.dbname)
         assert there.source_status("plain")["since_s"] < 30
-        # The last error stays to be seen, with its age, and as something past.
+        # The last error stays visible with its age, marked as past.
         database = there.database_status()
         assert database["state"] == "live" and database["last_error"]
         before = database["last_error_age_s"]

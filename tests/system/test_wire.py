@@ -1,4 +1,4 @@
-"""What comes in over the socket: whatever it is, it costs its own connection at most."""
+"""Bytes from the socket: malformed input costs its own connection at most."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = b"sk_wire_good"
 
 @pytest.fixture(scope="module")
 def served(cluster, databases: Databases) -> Iterator[Installation]:
-    """A daemon with one good key. It must outlive every test of this module."""
+    """A daemon with one good key. It must survive every test of this module."""
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("plain", preset="external_credentials")
     there.more = '[limits]\nstall_timeout = "300ms"\nidle_timeout = "60s"\n'
@@ -32,7 +32,7 @@ def served(cluster, databases: Databases) -> Iterator[Installation]:
 
 @pytest.fixture(autouse=True)
 def still_serves(served: Installation) -> Iterator[None]:
-    """After each test, somebody else is answered as if nothing had been."""
+    """After each test, another client is answered normally."""
     yield
     with Raw(served.socket) as other:
         assert other.ask(wire.verify([KEY])).verdicts == ["valid"]
@@ -116,7 +116,7 @@ def test_half_a_frame_is_given_up_after_the_stall_timeout(served: Installation) 
     before = served.cli.status()["connections"]["closed_stalled"]
     with Raw(served.socket) as raw:
         raw.send(GOOD[:20])
-        assert raw.all() == []  # the daemon closes; we do not
+        assert raw.all() == []  # the daemon closes the connection, not the client
     assert served.cli.status()["connections"]["closed_stalled"] == before + 1
 
 
@@ -165,7 +165,7 @@ def test_random_bytes_cost_their_own_connection(served: Installation) -> None:
     dice = random.Random(seed)
     for _ in range(300):
         data = dice.randbytes(dice.randrange(1, 400))
-        if dice.random() < 0.5:  # past the version, so that it is looked at further
+        if dice.random() < 0.5:  # with a valid version, so that the daemon parses further
             data = bytes([1, dice.choice([1, 1, 1, 2, 3, 4]), 0, 0]) + data
         with Raw(served.socket) as raw:
             raw.send(data)
