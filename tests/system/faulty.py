@@ -107,9 +107,7 @@ class Proxied(Faulty):
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Daemon]:
-        """Heal the proxy before the daemon ends, so that its end need not wait for a broken
-        connection.
-        """
+        """Heal the proxy before the daemon ends, so that its end need not wait for a broken connection."""
         with super().serve() as daemon:
             try:
                 yield daemon

@@ -185,9 +185,7 @@ class Installation:
         return _named(self.cli.status()["sources"], name)
 
     def wait_source(self, name: str, **expected: Any) -> None:
-        """Wait for values in `status`: the loader publishes counters between two steps, possibly
-        later.
-        """
+        """Wait for values in `status`: the loader publishes counters between two steps, possibly later."""
 
         def as_expected() -> bool:
             status = self.source_status(name)

@@ -20,9 +20,7 @@ from installation import Databases, Installation, Keys, Setting
 
 @pytest.fixture(scope="module")
 def scratch(databases: Databases) -> str:
-    """One database for all tests that need an empty one: emptying it is cheaper than creating
-    another.
-    """
+    """One database for all tests that need an empty one: emptying it is cheaper than creating another."""
     return databases.new()
 
 

@@ -115,8 +115,7 @@ def test_scopes_are_checked_in_the_same_call(
 
 @pytest.mark.parametrize("scope", ["read ", "read write", "\t", "s" * 256])
 def test_a_scope_that_cannot_be_one_is_a_usage_error(site: Keys, scope: str) -> None:
-    """If the client split or cut the text, it would ask for a scope that the caller did not mean.
-    """
+    """If the client split or cut the text, it would ask for a scope that the caller did not mean."""
     command = ["--socket", str(site.socket), "verify", "--scope", scope]
     done = site.cli.run(*command, stdin=b"sk_whatever\n")
     assert done.exit_code == 2 and done.stdout == "" and "scope" in done.stderr

@@ -85,9 +85,7 @@ def test_a_rate_is_kept(there: Installation, tmp_path: Path) -> None:
 
 
 def test_latency_of_an_open_loop_counts_what_waits(there: Installation, tmp_path: Path) -> None:
-    """One connection with one request in flight cannot keep this rate, so the queue and the latency
-    grow.
-    """
+    """One connection with one request in flight cannot keep this rate, so the queue and the latency grow."""
     told = report(there, tmp_path, "--rate", "400000", "--connections", "1", "--duration", "1s")
     assert told["not_sent"] > 1000
     assert told["latency_us"]["p99"] > 200_000, "not what an answer takes, but what was waited"

@@ -749,9 +749,7 @@ def test_a_database_that_is_down_leaves_the_other_one_fresh(
 def test_a_key_in_two_databases_is_only_as_fresh_as_the_older_knowledge(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Either row may refuse the key, so a row that has been unreadable for longer than the bound
-    counts.
-    """
+    """Either row may refuse the key, so a row that has been unreadable for longer than the bound counts."""
     main = Keys(cluster, databases.new("api_keys"))
     pair = Pair(main, cluster, databases.new("external_credentials"))
     main.issue("sk_both")

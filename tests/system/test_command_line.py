@@ -76,8 +76,7 @@ def test_output_that_is_lost_is_an_error(
 def test_no_descriptor_that_was_closed_becomes_a_connection(
     served: tuple[Installation, Daemon], closed: str
 ) -> None:
-    """Otherwise an answer or a log line would be written into the file that reuses the descriptor.
-    """
+    """Otherwise an answer or a log line would be written into the file that reuses the descriptor."""
     site, _ = served
     before = site.cli.status()["protocol_errors"]
     close = " ".join(f"{number}>&-" for number in closed)
@@ -160,8 +159,7 @@ def ask(verify: subprocess.Popen[str], key: str) -> str:
 
 
 def test_keys_that_come_slowly_are_all_answered(served: tuple[Installation, Daemon]) -> None:
-    """A co-process of a shell: the daemon closes the idle connection and restarts between two keys.
-    """
+    """A co-process of a shell: the daemon closes the idle connection and restarts between two keys."""
     site, daemon = served
     command = [str(program("latchkey")), "--socket", str(site.socket), "verify"]
     with subprocess.Popen(

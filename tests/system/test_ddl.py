@@ -818,9 +818,7 @@ def waits(site: Installation, text: str) -> bool:
 def test_a_partition_on_its_way_out_is_gone_for_all_who_come_later(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """DETACH CONCURRENTLY waits for old transactions. New transactions no longer see the
-    partition's rows.
-    """
+    """DETACH CONCURRENTLY waits for old transactions. New transactions no longer see the partition's rows."""
     case = Case("ALTER TABLE k DETACH PARTITION p1 CONCURRENTLY", PARTITIONED, gone="unknown", server=14)
     with (
         served(cluster, databases, case) as site,

@@ -31,9 +31,7 @@ def listens(facts: Facts) -> bool:
 
 
 def stop_idle_listener(site: Faulty) -> int:
-    """Stop the daemon's listening backend at a moment when it holds no lock; returns its process
-    id.
-    """
+    """Stop the daemon's listening backend at a moment when it holds no lock; returns its process id."""
 
     def stopped() -> int | None:
         # Only the listening session runs the query that each heartbeat compares.
@@ -143,9 +141,7 @@ def test_the_witness_sees_a_revocation_that_is_not_in_force(site: Proxied) -> No
 
 
 def test_without_heartbeat_there_is_no_start(site: Proxied) -> None:
-    """Fault 9, at the start: a pooler in transaction mode accepts the LISTEN, and no notification
-    arrives.
-    """
+    """Fault 9, at the start: a pooler in transaction mode accepts the LISTEN, and no notification arrives."""
     site.freshness["start_timeout"] = "3s"
     site.issue("sk_1")
     site.install()

@@ -109,9 +109,7 @@ def test_commits_that_wait_for_a_dead_standby_make_answers_stale(site: Faulty) -
 
 
 def test_a_session_that_pins_the_notification_queue_does_not_disturb(site: Faulty) -> None:
-    """Fault 20: another session listens and stays in one transaction while others send many
-    notifications.
-    """
+    """Fault 20: another session listens and stays in one transaction while others send many notifications."""
     site.freshness["bound"] = "5s"
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
     with (
@@ -303,9 +301,7 @@ def two_hosts(site: Faulty, *folders: object) -> str:
 def test_a_host_that_never_answers_does_not_hide_the_next(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Fault 22: one of several hosts accepts connections and never answers; the daemon tries the
-    others.
-    """
+    """Fault 22: one of several hosts accepts connections and never answers; the daemon tries the others."""
     site = Faulty(cluster, databases.new("api_keys"))
     tokens = site.several("sk_revoked", 2)
     with ChaosProxy(cluster.socket_dir / socket_of(cluster)) as hole:
@@ -328,8 +324,7 @@ def test_a_host_that_never_answers_does_not_hide_the_next(
 def test_an_address_that_never_answers_does_not_hide_the_next(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Fault 22: one host name has two addresses. Each gets its own attempt with its own deadline.
-    """
+    """Fault 22: one host name has two addresses. Each gets its own attempt with its own deadline."""
     site = Faulty(cluster, databases.new("api_keys"))
     tokens = site.several("sk_revoked", 2)
     with (
@@ -390,9 +385,7 @@ def test_another_server_at_the_same_address_is_believed_anew(
 def test_a_database_set_back_to_the_past_is_read_anew(
     mortal: PrivateCluster, mortal_databases: Databases
 ) -> None:
-    """Fault 23: the database is dropped and restored from an old backup. Its present content
-    counts.
-    """
+    """Fault 23: the database is dropped and restored from an old backup. Its present content counts."""
     name = mortal_databases.new("api_keys")
     site = Faulty(mortal, name)
     tokens, steady = site.several("sk_revoked", 1), site.several("sk_steady", 1)

@@ -40,8 +40,7 @@ def there(cluster: Any, databases: Databases) -> Iterator[Installation]:
 
 
 class RetryingCallers:
-    """Callers that ask for a good and a revoked key, and repeat a request when a connection ends.
-    """
+    """Callers that ask for a good and a revoked key, and repeat a request when a connection ends."""
 
     def __init__(self, there: Installation, count: int) -> None:
         self._there = there

@@ -143,9 +143,7 @@ def descriptors(pid: int) -> int:
 
 
 def test_without_descriptors_callers_are_told_so(cluster: Any, databases: Databases) -> None:
-    """Fault 36: no descriptor is left. Open connections are answered, new ones refused, and none
-    hangs.
-    """
+    """Fault 36: no descriptor is left. Open connections are answered, new ones refused, and none hangs."""
     if sanitized():
         pytest.skip("UBSan's check of vptr opens a pipe, and calls it a fault if it cannot")
     with limited(cluster, databases, "") as (there, daemon), contextlib.ExitStack() as stack:
@@ -235,8 +233,7 @@ class Flood:
 
 
 def test_who_floods_makes_himself_wait(cluster: Any, databases: Databases) -> None:
-    """Workers take turns by uid: another uid's request waits for one turn, not for the whole flood.
-    """
+    """Workers take turns by uid: another uid's request waits for one turn, not for the whole flood."""
     with limited(cluster, databases, "") as (there, _):
         with Flood(there, GREEDY, 8) as flood, connect(there, MODEST) as raw:
             until(lambda: flood.replies > 100, 20, "the flood has begun")

@@ -1,6 +1,4 @@
-"""Every finding of docs/lint.md: a table that has it, and its text in --check, the log and the
-status.
-"""
+"""Every finding of docs/lint.md: a table that has it, and its text in --check, the log and the status."""
 
 from __future__ import annotations
 

@@ -245,8 +245,7 @@ def test_probes_are_answered_while_a_thousand_say_nothing(there: Monitored) -> N
 
 
 def test_which_host_and_which_target(cluster: Any, databases: Databases) -> None:
-    """RFC 9112 section 3.2; and a web page must not read the metrics under a host name of its own.
-    """
+    """RFC 9112 section 3.2; and a web page must not read the metrics under a host name of its own."""
     there = Monitored(cluster, databases)
     there.more = '[metrics]\nlisten = "127.0.0.1:0"'
     there.install()

@@ -1,5 +1,4 @@
-"""The rules and the dashboard in docs/: they parse, alerts fire when they should, and every metric
-exists."""
+"""The rules and the dashboard in docs/: they parse, alerts fire when they should, and every metric exists."""
 
 from __future__ import annotations
 

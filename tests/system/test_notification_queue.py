@@ -75,8 +75,7 @@ def slow_listen(site: Faulty) -> Iterator[None]:
 
     def run_a_bit() -> None:
         # Wait until the backend has really run: it may hold a lock that others need, and on a busy
-        # machine
-        # it would otherwise stand still for longer than they wait.
+        # machine it would otherwise stand still for longer than they wait.
         ran = child.running_seconds(pid)
         child.send(pid, signal.SIGCONT)
         with contextlib.suppress(NotInTime):

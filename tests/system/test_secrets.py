@@ -164,8 +164,7 @@ def test_no_core_file_and_no_stranger_may_look(cluster, databases: Databases) ->
 
 
 def test_peppers_come_from_the_credentials_directory(cluster, databases: Databases) -> None:
-    """LoadCredential=peppers:FOLDER passes a folder as one file peppers_NAME for each of its files.
-    """
+    """LoadCredential=peppers:FOLDER passes a folder as one file peppers_NAME for each of its files."""
     there = Installation(cluster, databases.new("api_keys"))
     pepper = seeds.Pepper("db_hmac_api_keys_token_hash_v1", secrets.token_bytes(32))
     credentials = there.folder / "credentials"

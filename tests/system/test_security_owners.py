@@ -1,9 +1,8 @@
 """Owners of tables that do not trust each other: no owner influences the reading of another's table.
 
-One role reads several owners' tables. No owner's code may read or change another's data: the daemon does not
-call
-owners' types and casts or refuses them, it refuses functions that PostgreSQL would call for the reader, and it
-closes a session together with everything such code might leave there.
+One role reads several owners' tables. No owner's code may read or change another's data. The daemon never calls
+owners' types and casts, or refuses them. It refuses functions that PostgreSQL would call for the reader. It closes
+a session that such a function may have changed.
 """
 
 from __future__ import annotations
@@ -159,8 +158,7 @@ CODE = {
 
 @pytest.mark.parametrize("make", CODE.values(), ids=CODE.keys())
 def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: str) -> None:
-    """PostgreSQL evaluates an IMMUTABLE function while it plans the reader's query, as the reader.
-    """
+    """PostgreSQL evaluates an IMMUTABLE function while it plans the reader's query, as the reader."""
     with site.serve():
         assert site.ask("owner1_key_0000", "owner2_key_0000").names == ["valid", "valid"]
         as_owner(
@@ -277,9 +275,7 @@ def test_nothing_is_written_to_a_table_whose_owner_is_a_stranger_to_another(site
 
 
 def test_triggers_of_a_third_roles_are_found(site: Installation) -> None:
-    """The table's owner created the trigger, but the function's owner could run code as the
-    daemon's role.
-    """
+    """The table's owner created the trigger, but the function's owner could run code as the daemon's role."""
     alone = Installation(site.cluster, site.dbname)
     alone.source(OWNER1, table="owner1.k", id="id", key="key", last_used_at="used")
     alone.install()

@@ -115,8 +115,7 @@ def test_a_protected_listener_tells_reasons_and_sources(site: Site) -> None:
 
 
 def test_a_maximum_age_between_two_sources_tells_nothing(site: Site) -> None:
-    """The age of the source with the revoked key is within the maximum; that of the other is not.
-    """
+    """The age of the source with the revoked key is within the maximum; that of the other is not."""
     site.sql("CREATE TABLE slow (id int PRIMARY KEY, token text NOT NULL)")
     site.source("slow", table="public.slow", id="id", key="token", scheme="plain")
     site.freshness |= {"bound": "60s", "max_stale": "600s"}

@@ -56,9 +56,7 @@ def test_the_daemon_has_a_folder_of_its_own() -> None:
 
 @pytest.mark.parametrize("section", ["listen", "metrics"])
 def test_without_the_service_manager_it_says_where_it_may(section: str, cluster, databases) -> None:
-    """An operator who starts the daemon by hand as its own user, with the default path, gets
-    advice.
-    """
+    """An operator who starts the daemon by hand as its own user, with the default path, gets advice."""
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("main", preset="external_credentials")
     os.chown(there.password_file, DAEMON_UID, DAEMON_UID)

@@ -64,8 +64,7 @@ def run(site: Installation, what: str, user: str = SUPERUSER) -> str:
 
 
 def test_no_hostile_object_is_ever_called(site: Installation) -> None:
-    """The search_path leads to operators, functions, types and relations named like those that SQL uses.
-    """
+    """The search_path leads to operators, functions, types and relations named like those that SQL uses."""
     traps = Traps(site)
     traps.reach_everybody()
     site.freshness["audit"] = "1s"

@@ -263,8 +263,7 @@ def test_a_reload_signals_no_other_process(there: Installation, tmp_path: Path) 
 
 
 def test_a_reload_that_hangs_holds_up_nothing(there: Installation) -> None:
-    """The read never ends: a FIFO without a writer stands for a name service that does not answer.
-    """
+    """The read never ends: a FIFO without a writer stands for a name service that does not answer."""
     with Daemon(there.config) as daemon:
         daemon.config_path.unlink()
         os.mkfifo(daemon.config_path)

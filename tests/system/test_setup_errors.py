@@ -49,9 +49,7 @@ def outcome(config: str | Path, way: Way) -> tuple[int, str]:
 
 
 def assert_refused(config: str | Path, way: Way, exit_code: int, *said: str) -> str:
-    """The start fails with this code, and one line has all these texts. Returns the complete
-    output.
-    """
+    """The start fails with this code, and one line has all these texts. Returns the complete output."""
     code, text = outcome(config, way)
     for short, longer in itertools.pairwise(PATIENCE_S):
         if TOO_SHORT not in text or TOO_SHORT in said or not isinstance(config, str):
@@ -715,8 +713,7 @@ def test_the_socket_has_the_mode_configured(placed: Installation, mode: str) -> 
 
 
 def catalogue(site: Installation) -> dict[str, list[Any]]:
-    """All that an installation could leave behind in the database, except sessions and statistics.
-    """
+    """All that an installation could leave behind in the database, except sessions and statistics."""
     of_users = "nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
     queries = {
         "schemas": f"SELECT nspname, nspacl::text FROM pg_namespace WHERE {of_users}",

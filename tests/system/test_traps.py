@@ -22,9 +22,7 @@ READER = "plain_reader"  # a role that may read everything granted to it, and ha
 
 @pytest.fixture
 def hidden(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A table full of keys. Row-level security hides all of them from a plain role, without an
-    error.
-    """
+    """A table full of keys. Row-level security hides all of them from a plain role, without an error."""
     site = Installation(cluster, databases.new("auth_api_key"), user=READER)
     site.source("auth", preset="auth_api_key")
     site.sql(
@@ -442,8 +440,7 @@ def test_scopes_that_are_no_list_of_words_disable(
 
 
 def test_an_odd_list_of_scopes_changes_the_meaning_of_no_other(keys: Keys) -> None:
-    """Rows share scope lists. A list whose words look like another list must stay a different one.
-    """
+    """Rows share scope lists. A list whose words look like another list must stay a different one."""
     odd = keys.issue("sk_odd_scopes")
     set_column(keys, odd, "scopes", json.dumps(['["audit",', '"billing"]', ""]))
     assert keys.verdict("sk_odd_scopes") == "valid"
