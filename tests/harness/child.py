@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive us, run as the user we choose, in a predictable environment.
+"""Child processes that cannot outlive this one, run as a chosen user, in a predictable environment.
 
 setpriv(1) does the work between fork and exec. It beats a `preexec_fn`, which would run Python in
 the forked child of a process that has threads, and it sets the parent-death signal *after* the
@@ -23,7 +23,8 @@ from typing import IO, Any
 
 from .wait import scaled
 
-# Any of these, inherited from the caller's shell or service manager, would change what is tested.
+# Any of these variables, inherited from the shell or service manager, would change the behaviour
+# under test.
 _UNWANTED_PREFIXES = ("PG", "LISTEN_", "WATCHDOG_")
 _UNWANTED = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "LATCHKEY_SOCKET")
 
@@ -37,7 +38,7 @@ class User:
 
     @classmethod
     def of(cls, uid: int, gid: int | None = None) -> User:
-        """`uid` with the group given, else its primary group, else the group of the same number."""
+        """`uid` with the given group, else its primary group, else the group of the same number."""
         if gid is None:
             try:
                 gid = pwd.getpwuid(uid).pw_gid
@@ -56,14 +57,14 @@ class Completed:
     stderr: str
 
     def json_lines(self) -> list[dict[str, Any]]:
-        """Standard output read as one JSON object a line."""
+        """Standard output, parsed as one JSON object per line."""
         try:
             return [json.loads(line) for line in self.stdout.splitlines() if line.strip()]
         except json.JSONDecodeError as error:
             raise AssertionError(f"not JSON lines ({error}): {self}") from None
 
     def expect(self, *exit_codes: int) -> Completed:
-        """Itself, unless the exit code is none of these."""
+        """Returns itself; raises if the exit code is none of these."""
         if self.exit_code not in exit_codes:
             raise AssertionError(f"exit code {self.exit_code}, expected {exit_codes}: {self}")
         return self
@@ -73,7 +74,7 @@ class Completed:
 
 
 def environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours without what would steer PostgreSQL or Latchkey behind the test's back."""
+    """This process' environment without variables that would steer PostgreSQL or Latchkey."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -99,12 +100,13 @@ def spawn(
     death_signal: str = "KILL",
     limits: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a long-lived child. Its pid is the program's own: setpriv replaces itself by it.
+    """Start a long-lived child. The pid is that of the program: setpriv replaces itself by it.
 
     `limits` are options of prlimit(1), such as "--nofile=64".
 
-    It gets its own process group, so that Ctrl-C reaches only us (we then stop it in good order),
-    and so that the kernel wakes it, should we die while it is stopped.
+    The child gets its own process group, so that Ctrl-C reaches only this process, which then stops
+    the child in good order. If this process dies while the child is stopped, the kernel wakes the
+    child.
     """
     return subprocess.Popen(
         [*(["prlimit", *limits] if limits else []), *_as_user(command, user, death_signal)],
@@ -142,7 +144,7 @@ def run(
 
 
 def children_of(pid: int) -> list[int]:
-    """Living direct children of a process, whoever owns them."""
+    """Living direct children of a process, with any owner."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -162,7 +164,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def state(pid: int) -> str:
-    """The kernel's letter for its state, "T" for stopped, "Z" for not yet reaped; "" if gone."""
+    """The kernel's letter for the process' state: "T" stopped, "Z" not yet reaped; "" if it is gone."""
     try:
         return _stat(Path(f"/proc/{pid}"))[0]
     except OSError:
@@ -170,18 +172,18 @@ def state(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process still runs; one that waits to be reaped does not."""
+    """Whether the process still runs; a process that waits to be reaped does not."""
     return state(pid) not in ("", "Z")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that it has taken so far, all threads together; in steps of 10 ms or so."""
+    """Processor time of all threads so far, in steps of about 10 ms."""
     user, system = _stat(Path(f"/proc/{pid}"))[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def running_seconds(pid: int) -> float:
-    """How long its first thread has run so far; exact (schedstat, proc(5))."""
+    """Running time of the process' first thread so far; exact (schedstat, proc(5))."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 

@@ -1,8 +1,8 @@
-"""Short temporary folders that disappear, if need be at the next run.
+"""Short temporary folders that are always removed, at the latest by the next run.
 
-Short, because the name of a Unix socket holds 107 bytes. A Python process that is killed cannot
-remove its folder; so each holds a lock file, and whoever makes the next folder removes those of
-the same user whose lock nobody holds any more.
+They are short because the name of a Unix socket holds 107 bytes. A killed Python process cannot
+remove its folder. Each folder therefore holds a lock file, and the creation of a folder removes
+those of the same user whose lock is free.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 _PREFIX = "latchkey-test-"
 _LOCK = ".lock"
-_LONGEST_USEFUL_ROOT = 40  # leaves two thirds of a socket name to us
+_LONGEST_USEFUL_ROOT = 40  # leaves two thirds of a socket name for the rest of the path
 
 
 class TemporaryFolder:
-    """A folder that everybody may enter (mode 0755) and only its maker may write to."""
+    """A folder that every user may enter (mode 0755) and only its creator may write to."""
 
     def __init__(self) -> None:
         root = tempfile.gettempdir()
@@ -30,7 +30,7 @@ class TemporaryFolder:
         _sweep(Path(root))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         self.path.chmod(0o755)
-        # Made and locked under another name: a lock file seen by a sweep is never unlocked.
+        # The lock file is locked under another name first, so a sweep never sees it unlocked.
         fresh = self.path / ".fresh"
         self._lock = os.open(fresh, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -39,7 +39,7 @@ class TemporaryFolder:
         atexit.register(self.close)
 
     def subfolder(self, name: str, mode: int = 0o755) -> Path:
-        """A folder inside, with exactly this mode whatever the umask."""
+        """A folder inside, with exactly this mode, regardless of the umask."""
         made = self.path / name
         made.mkdir()
         made.chmod(mode)

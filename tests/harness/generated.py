@@ -1,4 +1,4 @@
-"""The keys that latchkey-bench makes up."""
+"""The keys that latchkey-bench generates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .programs import program
 
 
 def store_generated(conn: Connection, rows: int) -> None:
-    """A new table bench_key (id, digest) with the SHA-256 of the first `rows` of them, in order."""
+    """Create a table bench_key (id, digest) with the SHA-256 of the first `rows` keys, in order."""
     with conn.cursor() as cursor, tempfile.TemporaryFile("w+") as file:
         command = [str(program("latchkey-bench")), "keys", "--generate", str(rows)]
         subprocess.run(command, stdout=file, check=True)

@@ -1,10 +1,10 @@
-"""A PostgreSQL that lies: it stands before a real one and falsifies chosen answers.
+"""A PostgreSQL that lies: a proxy before a real server that falsifies chosen answers.
 
-`with LyingServer(target) as liar:` listens on a Unix socket that libpq finds in `liar.folder`. Each
-answer (PostgreSQL manual, "Message Flow": all messages up to ReadyForQuery) is held back until it is
-whole; `liar.tell(kind, lie)` has the next answer to a statement of that kind falsified, once.
-LIES holds one function for each way in which an answer can be wrong; all chance comes from the
-`random.Random` that they are given.
+`with LyingServer(target) as liar:` listens on a Unix socket that libpq finds in `liar.folder`. It
+holds back each answer (PostgreSQL manual, "Message Flow": all messages up to ReadyForQuery) until it
+is complete. `liar.tell(kind, lie)` falsifies the next answer to a statement of that kind, once. LIES
+holds one function for each way in which an answer can be wrong; each takes its randomness from the
+given `random.Random`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .folder import TemporaryFolder
 Answer = list[bytes]
 Lie = Callable[[Answer, random.Random], Answer]
 
-# What a statement of the daemon is for, told by a part of it; the first that fits.
+# The purpose of a daemon's statement, recognized by a part of its text; the first match counts.
 _KINDS = (
     ("preparation", "PREPARE "),
     ("listen", "LISTEN "),
@@ -53,7 +53,7 @@ def kind_of(statement: str) -> str:
 
 
 def message(kind: str, body: bytes = b"") -> bytes:
-    """One of the server's."""
+    """A message of the server."""
     return kind.encode() + struct.pack("!i", len(body) + 4) + body
 
 
@@ -128,12 +128,12 @@ def _one_field(change: Callable[[bytes, random.Random], bytes | None]) -> Lie:
 
 
 def _some_bytes(rng: random.Random, most: int = 40) -> bytes:
-    # Never the letter of an active row: that would be no broken answer, but a well-formed lie.
+    # Never the letter of an active row: that would be a well-formed lie instead of a broken answer.
     return rng.randbytes(rng.randrange(most)).replace(b"a", b"b")
 
 
 def _first(answer: Answer, kinds: str, new: list[bytes]) -> Answer:
-    """Before the first message of these kinds, or the end."""
+    """Inserted before the first message of these kinds, or at the end."""
     at = next((i for i, one in enumerate(answer) if _is(one, kinds)), max(0, len(answer) - 1))
     return [*answer[:at], *new, *answer[at:]]
 
@@ -156,7 +156,7 @@ def _flip(answer: Answer, rng: random.Random) -> Answer:
     changed = [bytearray(one) for one in answer]
     for _ in range(rng.randrange(1, 8)):
         one = rng.choice(changed)
-        if len(one) > 5 and not _is(bytes(one), "dD"):  # rows: `random field` does it soundly
+        if len(one) > 5 and not _is(bytes(one), "dD"):  # for rows, `random field` does this
             one[rng.randrange(5, len(one))] ^= 1 << rng.randrange(8)
     return [bytes(one) for one in changed]
 
@@ -248,7 +248,7 @@ LIES: dict[str, Lie] = {
 
 
 class LyingServer:
-    """See the module. `target` is the real server's socket."""
+    """A lying server (see the module). `target` is the real server's socket."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -277,26 +277,26 @@ class LyingServer:
         self._folder.close()
 
     def tell(self, kind: str, lie: Lie, rng: random.Random, *, always: bool = False) -> None:
-        """The next answer to a statement of this kind is falsified; or all, until `honest()`."""
+        """Falsify the next answer to a statement of this kind, or with `always` all until `honest()`."""
         with self._lock:
             self._armed = (kind, lie, rng)
             self._always = always
 
     @property
     def told(self) -> int:
-        """How many falsified answers were sent."""
+        """The number of falsified answers sent."""
         with self._lock:
             return self._told
 
     def cut(self) -> None:
-        """End all connections; what was to be falsified still is."""
+        """End all connections; an armed lie stays armed."""
         with self._lock:
             for opened in self._open:
                 with contextlib.suppress(OSError):
                     opened.shutdown(socket.SHUT_RDWR)
 
     def honest(self) -> None:
-        """Nothing is falsified any more."""
+        """Stop falsifying answers."""
         with self._lock:
             self._armed = None
 
@@ -359,7 +359,7 @@ class LyingServer:
         while True:
             one = _message(server)
             if not asked:
-                client.sendall(one)  # unasked: a notification, an end
+                client.sendall(one)  # unasked: a notification, or the end
                 continue
             answer.append(one)
             if _is(one, "Z"):
@@ -368,7 +368,7 @@ class LyingServer:
                 with self._lock:
                     self._told += lie
                 answer = []
-            elif _is(one, "R") and one[5:9] != bytes(4):  # it wants a password first
+            elif _is(one, "R") and one[5:9] != bytes(4):  # the server wants a password first
                 client.sendall(one)
                 answer.pop()
 

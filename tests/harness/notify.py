@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 class NotifySocket:
-    """Collects what a service says, e.g. "READY=1", "STATUS=…".
+    """Collects the assignments sent by a service, e.g. "READY=1", "STATUS=…".
 
-    A thread of its own reads, because the kernel queues only a few datagrams and a service that
-    reports often would block, which no real service manager lets happen.
+    A separate thread reads them, because the kernel queues only a few datagrams: a service that
+    reports often would block, which it never does under a real service manager.
     """
 
     def __init__(self, path: Path) -> None:

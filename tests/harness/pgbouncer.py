@@ -1,4 +1,4 @@
-"""A PgBouncer of our own before a private server: made in a temporary folder, gone afterwards."""
+"""A private PgBouncer before a private server, in a temporary folder that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DEADLINE_S = 20.0
 class PgBouncer:
     """`with PgBouncer(cluster, password, mode="transaction") as pooler:` takes connections in `pooler.folder`.
 
-    It lets everybody in, and is PASSWORD_ROLE at the server. `size` is how many server connections a
-    database has; `server_folder` is where a proxy before the server listens.
+    It admits every client, and connects to the server as PASSWORD_ROLE. `size` is the number of server
+    connections per database; `server_folder` is the folder of a proxy before the server.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PgBouncer:
         self._password = password
         self._size = size
         self._temporary = TemporaryFolder()
-        self._user = unprivileged_user()  # it refuses to be root, too
+        self._user = unprivileged_user()  # PgBouncer refuses to run as root, too
         self.folder = self._temporary.subfolder("s")
         if self._user is not None:
             os.chown(self.folder, self._user.uid, self._user.gid)
@@ -62,7 +62,7 @@ class PgBouncer:
         self._temporary.close()
 
     def switch(self, mode: str) -> None:
-        """As an operator does it: another pool_mode in the file, and RELOAD."""
+        """Change pool_mode as an operator does: edit the file, then RELOAD."""
         assert self._process is not None
         before = self.logs().count("got SIGHUP")
         self._write(mode)
@@ -70,11 +70,11 @@ class PgBouncer:
         until(lambda: self.logs().count("got SIGHUP") > before, _DEADLINE_S, "it reads its file")
 
     def conninfo(self, dbname: str, folder: Path | None = None) -> str:
-        """For libpq; `folder` is where a proxy before it listens."""
+        """A conninfo for libpq; `folder` is that of a proxy before the pooler."""
         return f"host={folder or self.folder} port={_PORT} dbname={dbname} user={PASSWORD_ROLE}"
 
     def logs(self) -> str:
-        """All that it has logged so far."""
+        """The pooler's log so far."""
         return self._log.read_text(errors="replace")
 
     def _write(self, mode: str) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own: made in a temporary folder, gone without a trace afterwards."""
+"""A private PostgreSQL server in a temporary folder that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .folder import TemporaryFolder
 from .wait import NotInTime, scaled, until
 
 SUPERUSER = "postgres"
-# The one role with a password: a daemon whose password file is ignored must fail to get in.
+# The only role with a password: a daemon that ignores its password file must fail to connect.
 PASSWORD_ROLE = "latchkey"
 
 _DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -36,8 +36,9 @@ _SETTINGS = {
     "log_statement": "none",
     "log_line_prefix": "'%m [%p] %q%u@%d %a '",
     "timezone": "'UTC'",
-    "password_encryption": "'scram-sha-256'",  # which PostgreSQL 13 does not use by itself
-    # The data need not survive a crash of the machine; one of the server they survive all the same.
+    "password_encryption": "'scram-sha-256'",  # not the default of PostgreSQL 13
+    # The data need not survive a crash of the machine; they survive one of the server without
+    # these.
     "fsync": "off",
     "full_page_writes": "off",
     # Shared memory in the data folder: a killed server leaves nothing in /dev/shm.
@@ -51,12 +52,13 @@ class ServerFailed(AssertionError):
 
 class PrivateCluster:
     """One server. Use as a context manager, or call `start()` and `close()`.
+A server. Use it as a context manager, or call `start()` and `close()`.
 
-    `tcp` adds a listener on 127.0.0.1 with a free port, which stays the same over restarts.
-    `settings` are lines for postgresql.conf, values in its own quoting.
-    `superuser_auth="peer"` lets only root and our own user in as superuser, for machines where
-    strangers have accounts: through "trust" any of them could run programs as the server's user.
-    `primary` makes it a standby of that one, which must run (see `standby`).
+`tcp` adds a listener on 127.0.0.1 with a free port, which stays the same over restarts. `settings`
+are lines for postgresql.conf, values in its own quoting. `superuser_auth="peer"` admits only root
+and the server's user as superuser, for machines where others have accounts: through "trust" they
+could run programs as the server's user. `primary` makes it a standby of that server, which must run
+(see `standby`).
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class PrivateCluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen = False
         self._folder = TemporaryFolder()
-        self.port = 5432  # names the socket file; with `tcp`, a free one on 127.0.0.1 too
+        self.port = 5432  # names the socket file; with `tcp`, also a free port on 127.0.0.1
         try:
             self.socket_dir = self._folder.subfolder("s")
             self._data = self._folder.subfolder("data", 0o700)
@@ -106,10 +108,11 @@ class PrivateCluster:
     # ---- life
 
     def start(self) -> PrivateCluster:
-        """Start the server and return once it accepts connections. Nothing if it runs already."""
+        """Start the server and return once it accepts connections. Does nothing if it runs."""
         if self._process is not None:
             return self
-        # PostgreSQL's "immediate shutdown" if we die: it ends its children and frees its memory.
+        # If this process dies, PostgreSQL gets an "immediate shutdown": it ends its children and
+        # frees its memory.
         with self._log.open("ab") as output:
             self._process = child.spawn(
                 [str(_PROGRAMS / "postgres"), "-D", str(self._data), *self._listen_options()],
@@ -126,7 +129,7 @@ class PrivateCluster:
         return self
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it as pg_ctl does: "smart", "fast" or "immediate". Nothing if it is not running."""
+        """Stop it as pg_ctl does: "smart", "fast" or "immediate". Does nothing if it is not running."""
         if self._process is None:
             return
         self.thaw()
@@ -139,7 +142,7 @@ class PrivateCluster:
         self._process = None
 
     def kill9(self) -> None:
-        """A crash: every process of the server dies at once. The next start has to recover."""
+        """A crash: every process of the server dies at once. The next start must recover."""
         if self._process is None:
             return
         postmaster = self._process.pid
@@ -157,12 +160,12 @@ class PrivateCluster:
         )
 
     def restart(self, mode: str = "fast") -> None:
-        """Stop and start; the same socket and port."""
+        """Stop and start with the same socket and port."""
         self.stop(mode)
         self.start()
 
     def freeze(self) -> None:
-        """Hang it: connections stay open, nothing answers. `thaw`, `kill9` and `stop` end that."""
+        """Hang the server: connections stay open and get no answers, until `thaw`, `kill9` or `stop`."""
         if self._process is not None and not self._frozen:
             self._frozen = True
             self._halt_postmaster()
@@ -170,14 +173,16 @@ class PrivateCluster:
                 child.send(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen server run on."""
+        """Let a frozen server continue."""
         if self._process is not None and self._frozen:
             self._frozen = False
             for pid in [*child.children_of(self._process.pid), self._process.pid]:
                 child.send(pid, signal.SIGCONT)
 
     def snapshot(self) -> Path:
-        """A copy of all its data at this instant, running or not; gone with the server."""
+        """A copy of all data at this instant, whether the server runs or not. It is deleted with
+        the server.
+        """
         frozen = self._frozen
         self.freeze()
         copy = self._folder.path / f"snapshot-{len(list(self._folder.path.glob('snapshot-*')))}"
@@ -187,25 +192,25 @@ class PrivateCluster:
             if not frozen:
                 self.thaw()
         if self._process is not None:
-            (copy / "postmaster.pid").unlink()  # as a machine that is restored has no such process
+            (copy / "postmaster.pid").unlink()  # a restored machine has no such process
         return copy
 
     def restore(self, snapshot: Path) -> None:
-        """Its data are those of the snapshot again. It must not run."""
+        """Replace the data by those of the snapshot. The server must not run."""
         assert self._process is None
         child.run(["rm", "-rf", str(self._data)]).expect(0)
         child.run(["cp", "-a", str(snapshot), str(self._data)]).expect(0)
 
     def standby(self) -> PrivateCluster:
-        """A hot standby that follows this one, not started yet; the caller closes it."""
+        """A hot standby of this server, not started yet; the caller closes it."""
         return PrivateCluster(primary=self)
 
     def promote(self) -> None:
-        """Make a standby a primary, on a timeline of its own; returns once it is."""
+        """Make a standby a primary on a new timeline; returns once it is one."""
         assert self.sql("SELECT pg_promote()") == [(True,)], self.logs()
 
     def close(self) -> None:
-        """Stop it and delete everything. May be called twice; runs by itself at exit."""
+        """Stop the server and delete everything. May be called twice; runs at exit."""
         atexit.unregister(self.close)
         try:
             self.stop("immediate")
@@ -220,7 +225,7 @@ class PrivateCluster:
 
     @property
     def running(self) -> bool:
-        """Whether the server process is there, frozen or not."""
+        """Whether the server process exists, frozen or not."""
         return self._process is not None and self._process.poll() is None
 
     # ---- use
@@ -259,13 +264,13 @@ class PrivateCluster:
         dbname: str = "postgres",
         user: str = SUPERUSER,
     ) -> list[tuple[Any, ...]]:
-        """Run and commit SQL on a connection of its own; the rows of the last statement, if any."""
+        """Run and commit SQL on a new connection; returns the rows of the last statement, if any."""
         with contextlib.closing(self.connect(dbname, user)) as made, made.cursor() as cursor:
             cursor.execute(text, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def psql(self, text: str, dbname: str = "postgres", user: str = SUPERUSER) -> str:
-        """What an operator does with printed DDL: the real psql, stopping at the first error."""
+        """Run printed DDL as an operator does: with the real psql, stopping at the first error."""
         command = [str(_client("psql")), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-d", self.conninfo(dbname, user), "-f", "-"]
         return child.run(command, stdin=text.encode()).expect(0).stdout
@@ -275,7 +280,7 @@ class PrivateCluster:
         self.sql('CREATE DATABASE "{}"'.format(name.replace('"', '""')))
 
     def logs(self) -> str:
-        """All that the server has logged so far."""
+        """The server's log so far."""
         try:
             return self._log.read_text(errors="replace")
         except FileNotFoundError:
@@ -305,7 +310,7 @@ class PrivateCluster:
         (self._data / "pg_ident.conf").write_text("\n".join(identities) + "\n")
 
     def _copy(self, primary: PrivateCluster) -> None:
-        """Settings and access rules come along."""
+        """Copy the primary with its settings and access rules."""
         command = [str(_client("pg_basebackup")), "-D", str(self._data), "--write-recovery-conf"]
         command += ["--checkpoint", "fast", "--no-sync", "-d", primary.conninfo(dbname="")]
         child.run(command, user=self._user, cwd=self._folder.path, timeout_s=120).expect(0)
@@ -327,14 +332,14 @@ class PrivateCluster:
         return True
 
     def _halt_postmaster(self) -> None:
-        """Stopped, it makes no new children that a signal to all of them would miss."""
+        """Stop the postmaster, so that it creates no children that a signal to all would miss."""
         assert self._process is not None
         pid = self._process.pid
         child.send(pid, signal.SIGSTOP)
         until(lambda: child.state(pid) in ("T", "Z", ""), _STOP_DEADLINE_S, "postmaster stopped")
 
     def _remove_shared_memory(self) -> None:
-        """Free the little System V segment that only an orderly stop or a new start would free."""
+        """Free the small System V segment that otherwise only an orderly stop or a new start would free."""
         with contextlib.suppress(OSError, IndexError, AssertionError):
             # Line 7 of postmaster.pid holds the key and the id; the file survives only a crash.
             segment = (self._data / "postmaster.pid").read_text().splitlines()[6].split()[1]
@@ -342,12 +347,12 @@ class PrivateCluster:
 
 
 def _client(name: str) -> Path:
-    """A client's program; Debian's where the server comes without any."""
+    """The path of a client program; Debian's where the server comes without one."""
     return _PROGRAMS / name if (_PROGRAMS / name).exists() else _DEBIAN / name
 
 
 def unprivileged_user() -> child.User | None:
-    """Whom PostgreSQL runs as, since it refuses to be root; None for ourselves."""
+    """The user for PostgreSQL, which refuses to be root; None for the present user."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -358,9 +363,9 @@ def unprivileged_user() -> child.User | None:
 
 
 def _free_port() -> int:
-    """A port below the range from which the kernel takes those of outgoing connections.
+    """A port below the range that the kernel uses for outgoing connections.
 
-    From inside that range, it could be gone when the server is started again.
+    A port from that range might be taken when the server starts again.
     """
     for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
         with contextlib.suppress(OSError), socket.socket() as probe:

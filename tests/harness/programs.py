@@ -1,4 +1,4 @@
-"""latchkeyd and latchkey as they are built: the daemon as a child, the client as a function."""
+"""The built latchkeyd and latchkey: the daemon as a child, the client as a function."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ _LOG_TAIL_LINES = 100
 
 
 def build_folder() -> Path:
-    """Where the programs were built: $LATCHKEY_BUILD (relative to the repository) or release."""
+    """The folder of the built programs: $LATCHKEY_BUILD (relative to the repository) or release."""
     return REPOSITORY / os.environ.get("LATCHKEY_BUILD", "build/release")
 
 
 def sanitized() -> bool:
-    """Are the programs a sanitizer's? Those keep freed memory, lock none, and need descriptors."""
+    """Whether the programs run under a sanitizer, which keeps freed memory, locks none, and needs
+    descriptors.
+    """
     return build_folder().name in ("asan", "tsan")
 
 
 def program(name: str, user: User | None = None) -> Path:
-    """The path of a built program, of a copy if `user` could not reach the build folder."""
+    """The path of a built program, or of a copy if `user` cannot reach the build folder."""
     built = build_folder() / "bin" / name
     if not built.is_file():
         raise FileNotFoundError(f"{built} is not there: build first, or set LATCHKEY_BUILD")
@@ -47,7 +49,7 @@ def program(name: str, user: User | None = None) -> Path:
 def check_config(
     config: str | Path, *, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
 ) -> Completed:
-    """`latchkeyd --check` on a file or on the text of one."""
+    """`latchkeyd --check` on a file, or on a configuration's text."""
     folder = TemporaryFolder()
     try:
         path = _config_file(config, folder)
@@ -58,18 +60,18 @@ def check_config(
 
 
 class DaemonFailed(AssertionError):
-    """The daemon did not do as it should; the text ends with its log."""
+    """The daemon did not behave as it should; the text ends with its log."""
 
 
 class Daemon:
-    """One latchkeyd. `with Daemon(config) as daemon:` runs it from READY=1 to an orderly stop.
+    """A latchkeyd. `with Daemon(config) as daemon:` runs it from READY=1 to an orderly stop.
 
     `config` is a path or the text of a file. `env` adds to the environment, e.g.
-    CREDENTIALS_DIRECTORY. `uid` runs it as somebody else, `arguments` go on its command line,
-    `limits` are prlimit(1)'s. `hosts` are lines that it finds in /etc/hosts, instead of the machine's.
-    With `wait=False`, entering starts it but does not wait until it is ready.
-    The orderly stop at the end of the block fails unless the exit code is 0, so that findings of
-    the sanitizers are not lost.
+    CREDENTIALS_DIRECTORY. `uid` runs it as another user, `arguments` are added to its command line,
+    `limits` are options of prlimit(1). `hosts` are the lines of its /etc/hosts, instead of the
+    machine's. With `wait=False`, entering starts it but does not wait until it is ready. The orderly
+    stop at the end of the block fails unless the exit code is 0, so that findings of the sanitizers
+    are not lost.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Daemon:
     # ---- life
 
     def start(self) -> Daemon:
-        """Start it without waiting for anything. Its log goes on where an earlier run ended."""
+        """Start it without waiting for readiness. The log continues that of an earlier run."""
         if self._process is not None:
             raise DaemonFailed("latchkeyd runs already")
         self._ready_before_start = self._notify.lines.count("READY=1")
@@ -129,7 +131,7 @@ class Daemon:
         if self._hosts is not None:
             file = self.folder.path / "hosts"
             file.write_text(self._hosts)
-            mount = 'mount --bind "$0" /etc/hosts && exec "$@"'  # in a mount namespace of its own
+            mount = 'mount --bind "$0" /etc/hosts && exec "$@"'  # in a private mount namespace
             command = ["unshare", "--mount", "sh", "-c", mount, str(file), *command]
         with self.log_path.open("ab") as output:
             self._process = child.spawn(
@@ -138,7 +140,7 @@ class Daemon:
         return self
 
     def wait_ready(self, deadline_s: float = 30.0) -> Daemon:
-        """Return at READY=1, which it says after its first complete load."""
+        """Return at READY=1, which the daemon sends after its first complete load."""
         self.wait_notified("READY=1", self._ready_before_start + 1, deadline_s)
         return self
 
@@ -146,7 +148,7 @@ class Daemon:
         """Return once it has sent `assignment` to the service manager at least `count` times."""
 
         def arrived() -> bool:
-            # Asked first: what a process said just before its end counts as said.
+            # The exit code is read first, so messages sent just before the end still count.
             exit_code = self.exit_code
             if self._notify.lines.count(assignment) >= count:
                 return True
@@ -162,7 +164,7 @@ class Daemon:
             raise DaemonFailed(f"{error}\n{self.log_tail()}") from None
 
     def wait_exit(self, deadline_s: float = 30.0) -> int:
-        """Wait until it has ended; its exit code, or minus the number of the signal it died of."""
+        """Wait until it has ended; returns the exit code, or minus the number of the fatal signal."""
         process = self._started()
         try:
             code = process.wait(scaled(deadline_s))
@@ -175,7 +177,7 @@ class Daemon:
         return code
 
     def stop(self, deadline_s: float = 30.0) -> int:
-        """SIGTERM, then its exit code. 0 if it was not running any more by our own doing."""
+        """SIGTERM, then its exit code. 0 if a test has already ended it."""
         if self._process is None:
             return 0
         self.thaw()
@@ -183,27 +185,27 @@ class Daemon:
         return self.wait_exit(deadline_s)
 
     def kill(self) -> None:
-        """SIGKILL, as the out-of-memory killer would."""
+        """SIGKILL, as from the out-of-memory killer."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(scaled(30))
             self._process = None
 
     def restart(self, deadline_s: float = 30.0) -> Daemon:
-        """An orderly stop, a start, and ready again."""
+        """An orderly stop, a start, and readiness."""
         code = self.stop()
         if code != 0:
             raise DaemonFailed(f"latchkeyd ended with {code}\n{self.log_tail()}")
         return self.start().wait_ready(deadline_s)
 
     def sighup(self) -> None:
-        """Ask for a reload. `wait_notified` or a poll of its status tells when it is done."""
+        """Ask for a reload. `wait_notified` or a poll of its status shows the end of it."""
         self._started().send_signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """SIGSTOP: from its own point of view, time jumps. Returns once every thread stands."""
+        """SIGSTOP: for the daemon, time jumps. Returns once every thread has stopped."""
         self._started().send_signal(signal.SIGSTOP)
-        # The signal is on its way for a moment, in which a worker may still answer.
+        # The signal takes a moment to arrive, and a worker may still answer until then.
         tasks = Path(f"/proc/{self.pid}/task")
 
         def stands() -> bool:
@@ -217,14 +219,14 @@ class Daemon:
         self._started().send_signal(signal.SIGCONT)
 
     def write_config(self, text: str) -> None:
-        """Replace the configuration; in force after `sighup` or `restart`."""
+        """Replace the configuration file; it takes effect after `sighup` or `restart`."""
         fresh = self.config_path.with_suffix(".new")
         fresh.write_text(text)
         fresh.chmod(0o644)
         fresh.replace(self.config_path)
 
     def close(self) -> None:
-        """Kill it if it runs, delete its folder. May be called twice; runs by itself at exit."""
+        """Kill the daemon if it runs, and delete its folder. May be called twice; runs at exit."""
         atexit.unregister(self.close)
         self.kill()
         self._notify.close()
@@ -240,23 +242,23 @@ class Daemon:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """The exit code; None while the daemon runs."""
         return self._started().poll()
 
     @property
     def notifications(self) -> list[str]:
-        """All it has told the service manager, oldest first."""
+        """All assignments sent to the service manager, oldest first."""
         return self._notify.lines
 
     def log(self) -> str:
-        """All it has written to its standard output and error; still there after `close`."""
+        """The standard output and error so far; still available after `close`."""
         try:
             return self.log_path.read_text(errors="replace")
         except FileNotFoundError:
             return self._last_log
 
     def log_tail(self) -> str:
-        """The end of the log, for failure texts."""
+        """The end of the log, for error messages."""
         lines = self.log().splitlines()[-_LOG_TAIL_LINES:]
         return "\n".join(["--- latchkeyd's log", *lines])
 
@@ -269,7 +271,7 @@ class Daemon:
 
 
 class Verdicts(list[dict[str, Any]]):
-    """One verdict a key, in the order of the keys, with the client's exit code beside them."""
+    """One verdict per key, in the order of the keys, and the client's exit code."""
 
     def __init__(self, verdicts: Iterable[dict[str, Any]], exit_code: int, stderr: str) -> None:
         super().__init__(verdicts)
@@ -278,19 +280,20 @@ class Verdicts(list[dict[str, Any]]):
 
     @property
     def names(self) -> list[str]:
-        """Only the `verdict` of each."""
+        """The `verdict` of each answer."""
         return [verdict["verdict"] for verdict in self]
 
 
-# PROTOCOL.md, "status", and some more.
+# The period of PROTOCOL.md, "status", and a margin.
 _STATUS_KEPT_S = 0.15
-_uptimes_seen: dict[Path, float] = {}  # of the last report, by socket
+_uptimes_seen: dict[Path, float] = {}  # the uptime in the last report, by socket
 
 
 class Cli:
-    """The `latchkey` program against one socket. `uid` and `gid` say who asks, here or by call.
+    """The `latchkey` program against one socket. `uid` and `gid` are the caller's, here or per
+    call.
 
-    Calls raise AssertionError at an exit code they do not expect; for the others say `expect=`.
+    Calls raise AssertionError at an unexpected exit code; `expect=` names another one.
     """
 
     def __init__(
@@ -315,7 +318,7 @@ class Cli:
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Completed:
-        """`latchkey` with exactly these arguments (no --socket is added), whatever comes of it."""
+        """Run `latchkey` with exactly these arguments (without --socket); any exit code is accepted."""
         if uid is None:
             uid, gid = self._uid, gid if gid is not None else self._gid
         as_ourselves = uid is None and gid is None
@@ -341,7 +344,7 @@ class Cli:
         uid: int | None = None,
         gid: int | None = None,
     ) -> Verdicts:
-        """Verdicts for some keys. `exit_code` of the result is 0, 1 or 3; others raise."""
+        """Verdicts for some keys. `exit_code` of the result is 0, 1 or 3; other codes raise."""
         arguments = ["verify", *_terms(scopes, any_scopes, source, max_age)]
         if metadata:
             arguments.append("--metadata")
@@ -363,7 +366,7 @@ class Cli:
         uid: int | None = None,
         expect: int | Sequence[int] = (0, 1),
     ) -> Completed:
-        """What an operator is told about one key."""
+        """The output of `latchkey why` for one key."""
         arguments = ["why", *_terms(scopes, any_scopes, source, max_age)]
         expected = [expect] if isinstance(expect, int) else expect
         return self._ask(*arguments, stdin=b"".join(_key_lines(key)), uid=uid).expect(*expected)
@@ -376,14 +379,14 @@ class Cli:
         return self._ask("sync", *limit, uid=uid).expect(expect)
 
     def ping(self, *, uid: int | None = None, expect: int = 0) -> Completed:
-        """Whether somebody answers."""
+        """Whether the daemon answers."""
         return self._ask("ping", uid=uid).expect(expect)
 
     def status(self, *, uid: int | None = None, expect: int = 0) -> dict[str, Any]:
-        """Freshness, sizes, counters, the state of each source.
+        """Freshness, sizes, counters, and the state of each source, made after this call.
 
-        One that was made after the call: the daemon gives the same text to all who ask within a
-        tenth of a second, so it is asked again until it tells another uptime.
+        The daemon reuses a report for a tenth of a second, so this repeats the request until the
+        uptime differs.
         """
         began = asked = time.monotonic()
         while True:
@@ -449,7 +452,7 @@ def _key_lines(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:
 
 
 def _config_file(config: str | Path, folder: TemporaryFolder) -> Path:
-    """A file that the daemon's user may read: the one given, or one made of the text given."""
+    """A file readable by the daemon's user: the given one, or a new one with the given text."""
     if isinstance(config, Path):
         return config
     path = folder.path / "latchkey.toml"
@@ -464,7 +467,7 @@ def _anybody_may_enter(folder: Path) -> bool:
 
 @cache
 def _copy_for_anybody(built: Path) -> Path:
-    copy = TemporaryFolder().path / built.name  # the folder removes itself at exit
+    copy = TemporaryFolder().path / built.name  # the folder is removed at exit
     shutil.copy(built, copy)
     copy.chmod(0o755)
     return copy

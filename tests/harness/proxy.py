@@ -1,13 +1,13 @@
-"""A network between a program and PostgreSQL that fails the way a test wants it to.
+"""A proxy between a program and PostgreSQL that injects network faults for tests.
 
 `with ChaosProxy(target) as proxy:` listens on a Unix socket that libpq finds in `proxy.folder`
-(`host=`), if wished on 127.0.0.1 too, and passes every connection on to `target`. It follows the
+(`host=`), optionally on 127.0.0.1 too, and forwards every connection to `target`. It follows the
 protocol (PostgreSQL manual, "Message Formats"), so it can lose, forge and repeat single
-notifications, speak in the client's name, and tell which connection does what.
+notifications, speak in the client's name, and tell the connections apart.
 
-Faults are switched on by methods, from any thread, at any time; they hold for present and new
-connections until `heal()`. When a method returns, its fault is in force. One thread owns all
-state; queues are bounded; nothing is random.
+Methods switch faults on, from any thread, at any time; they apply to present and new connections
+until `heal()`. When a method returns, its fault is in force. One thread owns all state; queues are
+bounded; nothing is random.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .wait import scaled
 T = TypeVar("T")
 
 _READ_BYTES = 65_536
-_QUEUE_BYTES = 262_144  # of one direction of one connection; past it, we stop reading
-_WHOLE_BYTES = 65_536  # a longer message is never held back to be looked at
-_REMEMBERED = 1000  # notifications, and connections that ended
-_STATEMENTS = 50  # of one connection
-_STATEMENT_CHARACTERS = 800  # a LISTEN comes behind the settings
+_QUEUE_BYTES = 262_144  # for each direction of a connection; beyond it, the proxy stops reading
+_WHOLE_BYTES = 65_536  # a longer message is never held back
+_REMEMBERED = 1000  # notifications, and ended connections
+_STATEMENTS = 50  # for each connection
+_STATEMENT_CHARACTERS = 800  # enough for a LISTEN that follows the settings
 _THROTTLE_SLICE_S = 0.02
 _SAME_MOMENT_S = 0.001
 _ANSWER_S = 30.0
@@ -48,7 +48,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
 
 
 class Direction(enum.Flag):
-    """Which way bytes go."""
+    """The direction of bytes."""
 
     TO_CLIENT = 1
     TO_SERVER = 2
@@ -56,7 +56,7 @@ class Direction(enum.Flag):
 
 
 class Notification(NamedTuple):
-    """One that the server sent, whether it was passed on or not."""
+    """A notification from the server, forwarded or not."""
 
     connection: int
     channel: str
@@ -65,43 +65,43 @@ class Notification(NamedTuple):
 
 @dataclass
 class Facts:
-    """What is known of one connection."""
+    """The state of one connection."""
 
-    number: int  # from 1, in the order of their arrival
+    number: int  # from 1, in the order of arrival
     open: bool = True
-    to_client: int = 0  # bytes passed on
+    to_client: int = 0  # bytes forwarded
     to_server: int = 0
-    statements: list[str] = field(default_factory=list)  # the last ones, cut short
-    # The last COPY ... TO STDOUT: bytes of the server before it, and with its end (0: not yet).
+    statements: list[str] = field(default_factory=list)  # the last ones, truncated
+    # The last COPY ... TO STDOUT: the server's bytes before it, and including its end (0: not yet).
     copy_begins: int = 0
     copy_ends: int = 0
 
     @property
     def listens(self) -> bool:
-        """It has sent a LISTEN."""
+        """Whether the connection has sent a LISTEN."""
         return any("LISTEN " in statement for statement in self.statements)
 
     @property
     def loads(self) -> bool:
-        """It has sent a COPY."""
+        """Whether the connection has sent a COPY."""
         return any("COPY (" in statement for statement in self.statements)
 
 
 @dataclass
 class Counters:
-    """What the proxy did."""
+    """Counters of the proxy's actions."""
 
     accepted: int = 0
     refused: int = 0  # by `refuse`
-    unreachable: int = 0  # the server did not take a connection
+    unreachable: int = 0  # the server did not accept a connection
     cut: int = 0  # by `cut` and `cut_after`
     flipped: int = 0  # bytes
     bytes_swallowed: int = 0
-    notifications: int = 0  # that the server sent
+    notifications: int = 0  # from the server
     notifications_swallowed: int = 0
     notifications_injected: int = 0
     statements_injected: int = 0
-    injected_answered: int = 0  # of these: the server is done with them
+    injected_answered: int = 0  # injected statements that the server has finished
 
 
 Where = Callable[[Facts], bool]
@@ -123,7 +123,7 @@ class _Rule:
 
 
 class ChaosProxy:
-    """See the module. `target` is the server's socket, `.s.PGSQL.<port>` in some folder."""
+    """A proxy (see the module). `target` is the server's socket, `.s.PGSQL.<port>` in some folder."""
 
     def __init__(self, target: Path, *, tcp: bool = False) -> None:
         self._target = target
@@ -162,7 +162,7 @@ class ChaosProxy:
             raise self._failure
 
     def close(self) -> None:
-        """End every connection, and listen no longer. May be called twice."""
+        """End every connection, and stop listening. May be called twice."""
         if self._thread.is_alive():
             with contextlib.suppress(AssertionError):
                 self._do(self._stop)
@@ -177,7 +177,7 @@ class ChaosProxy:
     def delay(
         self, seconds: float, direction: Direction = Direction.BOTH, where: Where = everywhere
     ) -> None:
-        """What arrives is passed on this much later."""
+        """Forward every byte this much later."""
         self._add(_Rule("delay", where, direction, seconds))
 
     def throttle(
@@ -186,7 +186,7 @@ class ChaosProxy:
         direction: Direction = Direction.BOTH,
         where: Where = everywhere,
     ) -> None:
-        """Each direction of each connection passes on so many bytes a second."""
+        """Limit each direction of each connection to this rate."""
         self._add(_Rule("throttle", where, direction, bytes_per_second))
 
     def cut_after(
@@ -195,9 +195,9 @@ class ChaosProxy:
         direction: Direction = Direction.TO_CLIENT,
         where: Where = everywhere,
     ) -> None:
-        """A connection ends when so many of its bytes, counted from its beginning, went that way.
+        """End a connection after this many bytes in this direction, counted from its beginning.
 
-        One that is past this already ends at once. Over TCP, the client sees a reset.
+        A connection that is past this already ends at once. Over TCP, the client sees a reset.
         """
         self._add(_Rule("cut", where, direction, n_bytes))
 
@@ -207,7 +207,7 @@ class ChaosProxy:
         direction: Direction = Direction.TO_CLIENT,
         where: Where = everywhere,
     ) -> None:
-        """All bits of the byte at this offset of a connection turn over."""
+        """Invert all bits of the byte at this offset of a connection."""
         self._add(_Rule("flip", where, direction, offset))
 
     def blackhole(
@@ -217,28 +217,28 @@ class ChaosProxy:
         *,
         lose: bool = False,
     ) -> None:
-        """Nothing goes that way any more, not even the end; the connections stay open.
+        """Forward nothing in this direction, not even the end; the connections stay open.
 
-        What arrives is kept and passed on after `heal`, as TCP would. With `lose` it is gone; a
-        connection that has lost something is of no more use, and stays a black hole.
+        The proxy keeps the bytes and forwards them after `heal`, as TCP would. With `lose` it
+        discards them; a connection that has lost bytes is unusable, and stays a black hole.
         """
         self._add(_Rule("lose" if lose else "keep", where, direction))
 
     def swallow_notifications(
         self, count: int | None = None, *, channel: str = "*", where: Where = everywhere
     ) -> None:
-        """The next `count` notifications (None: all) on channels like `channel` get lost.
+        """Drop the next `count` notifications (None: all) on channels that match `channel`.
 
         `channel` is a pattern as in file names, e.g. "latchkey" or "latchkey_heartbeat_*".
         """
         self._add(_Rule("swallow", where, channel=channel, left=count))
 
     def refuse(self) -> None:
-        """New connections are closed at once."""
+        """Close new connections at once."""
         self._add(_Rule("refuse", everywhere))
 
     def retarget(self, target: Path) -> None:
-        """New connections go to another server."""
+        """Forward new connections to another server."""
 
         def change() -> None:
             self._target = target
@@ -246,44 +246,45 @@ class ChaosProxy:
         self._do(change)
 
     def cut(self, where: Where = everywhere) -> int:
-        """End present connections now; how many."""
+        """End present connections now; returns their number."""
         return self._do(lambda: self._cut(where))
 
     def inject(self, notification: Notification) -> bool:
-        """The client of the connection named gets this notification. False if it has ended."""
+        """Send this notification to the client of its connection. False if that has ended."""
         return self._with(notification.connection, lambda link: link.inject(notification))
 
     def say(self, connection: int, sql: str) -> bool:
-        """Run a statement in the client's name, between two of its own; it hears no answer.
+        """Run a statement in the client's name, between two of its own; the client gets no answer.
 
-        False if the connection has ended. Does not wait for the server: counters.injected_answered.
+        False if the connection has ended. Does not wait for the server; see
+        counters.injected_answered.
         """
         return self._with(connection, lambda link: link.say(sql))
 
     def heal(self) -> None:
-        """All is well again, but for what is lost."""
+        """End all faults. Lost bytes stay lost."""
         self._do(self._rules.clear)
 
-    # ---- what happened
+    # ---- observations
 
     @property
     def counters(self) -> Counters:
-        """What it did so far."""
+        """The counters so far."""
         return self._do(lambda: copy.copy(self._counters))
 
     @property
     def connections(self) -> list[Facts]:
-        """Those that are open, oldest first."""
+        """The open connections, oldest first."""
         return self._do(lambda: [copy.deepcopy(link.facts) for link in self._links.values()])
 
     @property
     def ended(self) -> list[Facts]:
-        """The last ones that are not, in the order of their end."""
+        """The last ended connections, in the order of their end."""
         return self._do(lambda: copy.deepcopy(list(self._ended)))
 
     @property
     def notifications(self) -> list[Notification]:
-        """The last ones that the server sent, oldest first."""
+        """The last notifications from the server, oldest first."""
         return self._do(lambda: list(self._heard))
 
     # ---- the caller's thread
@@ -301,7 +302,7 @@ class ChaosProxy:
         return self._do(run)
 
     def _do(self, task: Callable[[], T]) -> T:
-        """Have the thread do it, and wait for what comes of it."""
+        """Run a task in the proxy's thread; returns its result."""
         done, results, errors = threading.Event(), [], []
 
         def run() -> None:
@@ -326,7 +327,7 @@ class ChaosProxy:
         try:
             while not self._stopping:
                 self._step(self._pump_all())
-        except Exception as error:  # told to whoever asks next
+        except Exception as error:  # raised in the next caller
             self._failure = error
         finally:
             self._cut(everywhere)
@@ -345,7 +346,7 @@ class ChaosProxy:
             self._tasks.popleft()()
 
     def _pump_all(self) -> float | None:
-        """Move what can move; when the next thing can, if that is a matter of time."""
+        """Forward all that can be forwarded; returns the time of the next step, if it depends on time."""
         now = time.monotonic()
         times = [link.pump(now) for link in list(self._links.values())]
         return min((at for at in times if at is not None), default=None)
@@ -394,7 +395,7 @@ class ChaosProxy:
     # ---- for the links
 
     def rule(self, kind: str, pipe: _Pipe) -> _Rule | None:
-        """The latest rule of this kind that holds for this direction of this connection."""
+        """The latest rule of this kind for this direction of this connection."""
         for rule in reversed(self._rules):
             if rule.kind == kind and rule.direction & pipe.direction:
                 if rule.where(pipe.link.facts):
@@ -402,7 +403,7 @@ class ChaosProxy:
         return None
 
     def hear(self, notification: Notification, facts: Facts) -> bool:
-        """Whether it is to be passed on."""
+        """Record a notification; returns whether to forward it."""
         self._counters.notifications += 1
         self._heard.append(notification)
         for rule in self._rules:
@@ -416,7 +417,9 @@ class ChaosProxy:
         return True
 
     def watch(self, opened: socket.socket, events: int, link: _Link) -> None:
-        """Nothing to wait for means unregistered: a peer that has gone would wake us for ever."""
+        """With no events to wait for, the socket is unregistered: a closed peer would wake the
+        thread for ever.
+        """
         known = opened in self._selector.get_map()
         if not events:
             if known:
@@ -427,32 +430,32 @@ class ChaosProxy:
             self._selector.modify(opened, events, link)
 
     def forget(self, link: _Link) -> None:
-        """It has ended."""
+        """Remove a connection that has ended."""
         del self._links[link.facts.number]
         self._ended.append(link.facts)
 
     @property
     def count(self) -> Counters:
-        """The counters themselves."""
+        """The counters themselves, not a copy."""
         return self._counters
 
 
 class _Piece(NamedTuple):
-    type: str  # "" of what has no type: a startup packet, or encrypted bytes
+    type: str  # "" if it has no type: a startup packet, or encrypted bytes
     data: bytes
-    last: bool  # the message ends here
+    last: bool  # whether the message ends here
 
 
 class _Frames:
-    """Cuts one direction into messages; only some kinds are held back until they are whole."""
+    """Cuts one direction into messages; only some kinds are held back until they are complete."""
 
     def __init__(self, whole: str, *, typed: bool) -> None:
         self._whole = whole
         self.typed = typed
         self.opaque = False
-        self.one_byte = False  # the answer to a request for encryption comes next
+        self.one_byte = False  # the next byte answers a request for encryption
         self._held = bytearray()
-        self._left = 0  # bytes of the message that has begun
+        self._left = 0  # remaining bytes of the present message
         self._type = ""
         self._gather = False
 
@@ -489,7 +492,7 @@ class _Frames:
 
 
 class _Pipe:
-    """One direction of one connection: what came in and has not gone out yet."""
+    """One direction of one connection: bytes received and not yet forwarded."""
 
     def __init__(self, link: _Link, direction: Direction, sink: socket.socket) -> None:
         to_server = direction is Direction.TO_SERVER
@@ -497,12 +500,12 @@ class _Pipe:
         self.direction = direction
         self.sink = sink
         self.frames = _Frames("QP" if to_server else "A", typed=not to_server)
-        self.between = True  # what went in last was the end of a message
-        self.blocked = False  # the sink takes no more for now
-        self.ended = False  # the source has said so
+        self.between = True  # whether the last byte received ended a message
+        self.blocked = False  # whether the sink accepts no more at the moment
+        self.ended = False  # whether the source has closed
         self.passed_end = False
         self.passed = 0
-        self.taken = 0  # passed or still queued
+        self.taken = 0  # forwarded or still queued
         self._queue: deque[tuple[float, bytearray]] = deque()
         self._queued = 0
         self._free_at = 0.0
@@ -516,14 +519,14 @@ class _Pipe:
         now = time.monotonic()
         last = self._queue[-1] if self._queue else None
         if last is not None and now - last[0] < _SAME_MOMENT_S and len(last[1]) < _READ_BYTES:
-            last[1].extend(data)  # a row is a message, and a call of the kernel each were slow
+            last[1].extend(data)  # one system call per row would be slow
         else:
             self._queue.append((now, bytearray(data)))
         self._queued += len(data)
         self.taken += len(data)
 
     def pump(self, now: float) -> float | None:
-        """Pass on what may go; when more may, if that is a matter of time."""
+        """Forward bytes that are due; returns the time of the next step, if it depends on time."""
         proxy = self.link.proxy
         self.blocked = False
         while not self._holds_back() and self.link.facts.open:
@@ -571,7 +574,7 @@ class _Pipe:
         return proxy.rule("keep", self) is not None
 
     def _flipped(self, data: bytes) -> tuple[bytes, int]:
-        """With the byte turned over that is to be, and where that is."""
+        """The data with the byte to flip inverted, and its position."""
         flip = self.link.proxy.rule("flip", self)
         at = -1 if flip is None else int(flip.value) - self.passed
         if not 0 <= at < len(data):
@@ -595,7 +598,7 @@ class _Pipe:
 
 
 class _Link:
-    """One connection: two sockets, two pipes, and whose turn it is to be answered."""
+    """One connection: two sockets, two pipes, and the queue of expected answers."""
 
     def __init__(
         self, proxy: ChaosProxy, facts: Facts, client: socket.socket, server: socket.socket
@@ -606,17 +609,17 @@ class _Link:
         self._server = server
         self._to_client = _Pipe(self, Direction.TO_CLIENT, client)
         self._to_server = _Pipe(self, Direction.TO_SERVER, server)
-        # One entry for each ReadyForQuery to come: is it the answer to a statement of ours?
+        # One entry per expected ReadyForQuery: whether it answers an injected statement.
         self._turns: deque[bool] = deque([False])  # the first one ends the startup
         self._unsaid: list[str] = []
         self._uninjected: list[bytes] = []
-        self._series = True  # the client is in the middle of messages that belong together
+        self._series = True  # whether the client is inside a series of messages
         self._watch()
 
     def ready(self, opened: socket.socket, events: int) -> None:
-        """The selector says that something can be done."""
+        """The selector reports events on a socket."""
         if not events & selectors.EVENT_READ:
-            return  # what can be written, the next pump will
+            return  # the next pump writes
         pipe = self._to_server if opened is self._client else self._to_client
         try:
             data = opened.recv(_READ_BYTES)
@@ -636,7 +639,7 @@ class _Link:
                     self._between()
 
     def pump(self, now: float) -> float | None:
-        """Move what can move; when the next thing can, if that is a matter of time."""
+        """Forward all that can be forwarded; returns the time of the next step, if it depends on time."""
         times = [pipe.pump(now) for pipe in (self._to_client, self._to_server) if self.facts.open]
         if not self.facts.open:
             return None
@@ -661,7 +664,7 @@ class _Link:
         self.proxy.forget(self)
 
     def inject(self, notification: Notification) -> None:
-        """Put it in before the next message of the server."""
+        """Insert a notification before the server's next message."""
         self.proxy.count.notifications_injected += 1
         texts = [text.encode() + b"\0" for text in (notification.channel, notification.payload)]
         body = struct.pack("!i", 1) + b"".join(texts)
@@ -669,7 +672,7 @@ class _Link:
         self._between()
 
     def say(self, sql: str) -> None:
-        """Put it in before the next statement of the client."""
+        """Insert a statement before the client's next one."""
         self.proxy.count.statements_injected += 1
         self._unsaid.append(sql)
         self._between()
@@ -702,7 +705,7 @@ class _Link:
         return True
 
     def _from_stranger(self, piece: _Piece) -> None:
-        """A packet of the startup, or one that is encrypted."""
+        """A startup packet, or encrypted bytes."""
         code = int.from_bytes(piece.data[4:8], "big")
         if code == _STARTUP:
             self._to_server.frames.typed = True
@@ -712,7 +715,7 @@ class _Link:
     def _from_server(self, piece: _Piece) -> bool:
         frames = self._to_client.frames
         if piece.type == "":
-            if frames.one_byte and piece.data != b"N":  # they agree on encryption
+            if frames.one_byte and piece.data != b"N":  # both sides agree on encryption
                 frames.opaque = self._to_server.frames.opaque = True
             frames.one_byte = False
             return True

@@ -1,4 +1,4 @@
-"""Stopping one thread of a process, as a debugger does. Needs root, or to be its parent."""
+"""Stops one thread of a process, as a debugger does. Needs root, or a child process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 def thread_id(pid: int, name: str) -> int:
-    """The one thread of the process that has this name."""
+    """The id of the only thread with this name."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     (task,) = (task for task in tasks if (task / "comm").read_text().rstrip("\n") == name)
     return int(task.name)
 
 
 class StoppedThread:
-    """One thread stands still while the others run. Enter and leave in the same thread."""
+    """Stops one thread while the others run. Enter and leave it in the same thread."""
 
     def __init__(self, tid: int) -> None:
         self._tid = tid

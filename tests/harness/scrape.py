@@ -1,4 +1,4 @@
-"""Reading /metrics, /livez and /readyz as monitoring does."""
+"""Reads /metrics, /livez and /readyz as a monitoring system does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Response:
-    """What came back."""
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -43,7 +43,7 @@ class UnixHttp(http.client.HTTPConnection):
 
 
 def get(path: Path, target: str) -> Response:
-    """One exchange on a connection of its own."""
+    """One exchange on a new connection."""
     connection = UnixHttp(path)
     try:
         return connection.ask(target)
@@ -56,7 +56,7 @@ def _full(name: str) -> str:
 
 
 class Samples:
-    """A scrape, taken apart."""
+    """A parsed scrape."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
@@ -70,7 +70,7 @@ class Samples:
             self.values[key] = float(match["value"])
 
     def get(self, name: str, **labels: str) -> float:
-        """The value of exactly this series. Names are without the prefix that ours have."""
+        """The value of exactly this series. `name` lacks the metrics' common prefix."""
         return self.values[_full(name), frozenset(labels.items())]
 
     def sum(self, name: str, **labels: str) -> float:

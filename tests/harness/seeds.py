@@ -1,10 +1,10 @@
-"""Key tables with keys in them: the three schemas, single rows by name, and rows by the million.
+"""Key tables with keys: the three schemas, single rows by name, and rows by the million.
 
-Everything takes a psycopg2 connection whose role owns the tables, and commits nothing itself, so
-a test decides when a change becomes visible (the harness's connections commit at once).
+Every function takes a psycopg2 connection whose role owns the tables, and commits nothing, so a
+test decides when a change becomes visible (the harness's connections commit at once).
 
-Bulk rows are made by the server from a seed text, and the same functions exist in Python, so the
-key presented for row i needs no look-up: `key_text(seed, i)`.
+The server generates bulk rows from a seed text. Python has the same functions, so the key of row i
+needs no look-up: `key_text(seed, i)`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ ALL_SCHEMAS: tuple[SchemaName, ...] = ("external_credentials", "auth_api_key", "
 
 @dataclass(frozen=True)
 class Pepper:
-    """The secret of an HMAC over keys. `name` is that of its file, without the ending."""
+    """The secret of an HMAC over keys. `name` is the name of its file, without the ending."""
 
     name: str
     secret: bytes = field(repr=False)
 
     @classmethod
     def random(cls, name: str = "db_hmac_api_keys_token_hash_v1") -> Pepper:
-        """A pepper as the application would make it: 32 random bytes."""
+        """A new pepper like the application's: 32 random bytes."""
         return cls(name, secrets.token_bytes(32))
 
     @property
     def version(self) -> str:
-        """What the application stores beside each hash, whichever form the file has."""
+        """The version that the application stores with each hash, for any form of the file."""
         return f"{self.name}.key"
 
     def digest(self, key: str | bytes) -> bytes:
@@ -51,7 +51,7 @@ class Pepper:
         return hmac.digest(self.secret, _octets(key), "sha256")
 
     def write_to(self, folder: Path, form: Literal["key", "hex", "b64"] = "key") -> Path:
-        """Write the file, readable for nobody else: raw bytes, or a line of text."""
+        """Write the file with mode 0600: raw bytes, or a line of text."""
         content = {
             "key": self.secret,
             "hex": self.secret.hex().encode() + b"\n",
@@ -65,7 +65,7 @@ class Pepper:
 
 
 class AuthKey(NamedTuple):
-    """A row of auth.api_key; `token` is what its holder presents."""
+    """A row of auth.api_key; its holder presents `token`."""
 
     id: int
     jti: str
@@ -76,7 +76,7 @@ class AuthKey(NamedTuple):
 
 
 def create_schema(conn: Connection, *names: SchemaName) -> None:
-    """Create these schemas, or all three, in the connection's database."""
+    """Create the named schemas, or all three, in the connection's database."""
     for name in names or ALL_SCHEMAS:
         _execute(conn, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8"))
 
@@ -95,7 +95,7 @@ def auth_jti(seed: str, i: int) -> str:
 
 
 def auth_tokens(conn: Connection, seed: str, rows: Iterable[int]) -> list[str]:
-    """The keys of these generated rows, which only the trigger's result can tell."""
+    """The keys of these generated rows; they must be read, because the trigger makes them."""
     jtis = [auth_jti(seed, i) for i in rows]
     text = "SELECT jti::text, token FROM auth.api_key WHERE jti = ANY(%s::uuid[])"
     found = {jti: token for jti, token in _execute(conn, text, jtis)}
@@ -106,7 +106,7 @@ def auth_tokens(conn: Connection, seed: str, rows: Iterable[int]) -> list[str]:
 
 
 def fill_external(conn: Connection, count: int, seed: str = "seed", first: int = 1) -> None:
-    """Rows first … first+count-1, all live; row i has `copper_id` i % 1000."""
+    """Insert rows first … first+count-1, all live; row i has `copper_id` i % 1000."""
     _execute(
         conn,
         """
@@ -131,7 +131,7 @@ def fill_auth(
     users: int = 100,
     valid_for: timedelta = timedelta(days=365),
 ) -> None:
-    """Rows first … first+count-1 through the real trigger, which limits the pace."""
+    """Insert rows first … first+count-1 through the real trigger, which limits the pace."""
     made = _execute(
         conn,
         """
@@ -169,7 +169,8 @@ def fill_api_keys(
     *,
     tenants: int = 10,
 ) -> None:
-    """Rows first … first+count-1, active, without expiry, of new tenants with one user each.
+    """Insert rows first … first+count-1, active, without expiry, for new tenants with one user
+    each.
 
     Odd rows have the scope "read", even ones "read" and "write".
     """
@@ -220,7 +221,7 @@ def fill_api_keys(
 def insert_external(
     conn: Connection, api_key: str, copper_id: int, data: Any = None, *, deleted: bool = False
 ) -> int:
-    """One row of external_credentials; its id. `data` is anything that JSON can say."""
+    """Insert a row of external_credentials; returns its id. `data` is any JSON value."""
     return _new_id(
         conn,
         """
@@ -238,7 +239,7 @@ def insert_external(
 
 
 def insert_auth_user(conn: Connection, email: str, display_name: str | None = None) -> int:
-    """One row of auth."user"; its id."""
+    """Insert a row of auth."user"; returns its id."""
     return _new_id(
         conn,
         """
@@ -256,7 +257,7 @@ def insert_auth_key(
     expires_at: datetime | timedelta = timedelta(days=365),
     description: str | None = None,
 ) -> AuthKey:
-    """One row of auth.api_key, its token made by the trigger. A timedelta counts from now."""
+    """Insert a row of auth.api_key, whose token the trigger makes. A timedelta counts from now."""
     (row,) = _execute(
         conn,
         """
@@ -271,13 +272,13 @@ def insert_auth_key(
 
 
 def insert_tenant(conn: Connection, name: str) -> int:
-    """One row of tenants; its id."""
+    """Insert a row of tenants; returns its id."""
     text = "INSERT INTO public.tenants (name, slug) VALUES (%s, %s) RETURNING id"
     return _new_id(conn, text, name, name.lower().replace(" ", "-"))
 
 
 def insert_user(conn: Connection) -> int:
-    """One row of users; its id."""
+    """Insert a row of users; returns its id."""
     return _new_id(conn, "INSERT INTO public.users (is_active) VALUES (true) RETURNING id")
 
 
@@ -293,7 +294,7 @@ def insert_api_key(
     status: str = "active",
     expires_at: datetime | timedelta | None = None,
 ) -> int:
-    """One row of api_keys; its id. A timedelta counts from now."""
+    """Insert a row of api_keys; returns its id. A timedelta counts from now."""
     return _new_id(
         conn,
         """
@@ -325,7 +326,7 @@ def _octets(text: str | bytes) -> bytes:
 
 def _execute(conn: Connection, text: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
     with conn.cursor() as cursor:
-        # Without parameters, psycopg2 leaves per cent signs alone: files go through as they are.
+        # Without parameters, psycopg2 does not interpret per cent signs, so files pass unchanged.
         cursor.execute(text, named or values or None)
         return cursor.fetchall() if cursor.description else []
 

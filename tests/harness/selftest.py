@@ -1,6 +1,7 @@
-"""Checks the harness itself: `cd tests && python3 -m harness.selftest`. Needs none of our programs.
+"""Checks the harness itself: `cd tests && python3 -m harness.selftest`. Needs none of Latchkey's
+programs.
 
-`--hold` stops half-way and says so, for checking by hand that nothing survives a kill -9.
+`--hold` stops half-way with a message, for checking by hand that nothing survives a kill -9.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def check_auth(conn: Connection) -> None:
 
 
 def check_row_security(conn: Connection, user: int, key: seeds.AuthKey) -> None:
-    """A plain role sees nothing without claims, and with claims its own keys and no others."""
+    """A plain role sees no rows without claims, and with claims only its own keys."""
     _run(conn, "SET ROLE authenticated")
     assert _count(conn, "auth.api_key") == 0
     _run(conn, f"""SET request.jwt.claims = '{{"uid": {user}}}'""")
@@ -135,7 +136,7 @@ def check_passwords(cluster: PrivateCluster) -> None:
     for tcp in (False, True):
         right = cluster.conninfo("app", PASSWORD_ROLE, tcp=tcp, password="pa ss'w\\ord")
         psycopg2.connect(right).close()
-        # The second one: not even the password file of whoever runs this.
+        # The second one excludes even the password file of the user who runs this.
         for wrong in ({"password": "guess"}, {"passfile": "/nonexistent"}):
             with refused(psycopg2.OperationalError, "password"):
                 psycopg2.connect(cluster.conninfo("app", PASSWORD_ROLE, tcp=tcp, **wrong))
@@ -149,7 +150,7 @@ def check_psql(cluster: PrivateCluster) -> None:
 
 
 def check_life(cluster: PrivateCluster) -> None:
-    """Restarts, crashes and hangs: committed rows stay, and so does the address."""
+    """Restarts, crashes and hangs: committed rows and the address stay."""
     address = cluster.conninfo("app", tcp=True)
     cluster.restart()
     cluster.kill9()
@@ -169,7 +170,7 @@ def check_life(cluster: PrivateCluster) -> None:
 
 @contextlib.contextmanager
 def refused(kind: type[Exception], reason: str) -> Iterator[None]:
-    """The block must fail in this way."""
+    """The block must fail with this exception and reason."""
     try:
         yield
     except kind as error:

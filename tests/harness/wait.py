@@ -1,4 +1,4 @@
-"""Waiting for something to become true, within a deadline and never for longer than needed."""
+"""Waits until a condition is true, within a deadline and never longer than needed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A poll starts eager, so that what takes a millisecond is seen after one, and then calms down, so
-# that what takes seconds does not compete with the program it waits for.
+# A poll starts with short pauses, so that it detects a change of a millisecond after one, and then
+# slows down, so that a long wait does not compete with the program under test.
 _SHORTEST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
 
 
 class NotInTime(AssertionError):
-    """What was waited for did not happen before the deadline."""
+    """The condition was not true before the deadline."""
 
 
 def scaled(seconds: float) -> float:
@@ -25,10 +25,10 @@ def scaled(seconds: float) -> float:
 
 
 def until(predicate: Callable[[], T], deadline_s: float, what: str) -> T:
-    """Poll `predicate` until it returns something true, and return that.
+    """Poll `predicate` until it returns a true value, and return that.
 
-    The deadline (scaled) says when to give up; a promise about speed has to be measured by the
-    test itself. Exceptions of the predicate pass through: a process that died will not get ready.
+    The (scaled) deadline only limits the wait: a test of speed must measure the time itself.
+    Exceptions of the predicate pass through, because a process that has died never becomes ready.
     """
     started = time.monotonic()
     limit = scaled(deadline_s)

@@ -1,7 +1,7 @@
-"""The protocol by hand: frames from nothing but struct, to send what no decent client would.
+"""Protocol frames built with struct, to send data that no well-behaved client would.
 
-Numbers are written out here and not taken from the product's headers: these tests are to notice
-when somebody changes them.
+The numbers are repeated here instead of being taken from the product's headers: these tests must
+detect a change of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def frame(
     reserved: int = 0,
     length: int | None = None,
 ) -> bytes:
-    """One frame; `length` tells a lie about its size."""
+    """One frame; `length` overrides its size."""
     said = HEADER_BYTES + len(body) if length is None else length
     return struct.pack("<BBHIQ", version, type_, reserved, said, request_id) + body
 
@@ -60,7 +60,7 @@ def verify(
     key_count: int | None = None,
     type_: int = VERIFY,
 ) -> bytes:
-    """A verify request, or a why of the same form; `key_count` tells a lie about the keys."""
+    """A verify request, or a why of the same form; `key_count` overrides the number of keys."""
     body = struct.pack(
         "<HBBBBHI",
         flags,
@@ -88,19 +88,19 @@ class Reply(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The name of the error that it tells."""
+        """The name of the error in this reply."""
         assert self.type == ERROR, self
         (code,) = struct.unpack_from("<H", self.body)
         return ERRORS[code]
 
     @property
     def verdicts(self) -> list[str]:
-        """The verdicts that it tells, in order."""
+        """The verdicts in this reply, in order."""
         return [verdict for verdict, _ in self.answers]
 
     @property
     def ages_ms(self) -> list[int]:
-        """How old each answer says that it is."""
+        """The age of each answer in this reply."""
         count, at, found = struct.unpack_from("<H", self.body)[0], 4, []
         for _ in range(count):
             claims, age = struct.unpack_from("<HI", self.body, at + 2)
@@ -110,7 +110,7 @@ class Reply(NamedTuple):
 
     @property
     def answers(self) -> list[tuple[str, bool]]:
-        """The verdicts that it tells, in order, and whether each claims to be fresh."""
+        """The verdicts in this reply, in order, and whether each claims to be fresh."""
         assert self.type == VERIFIED, self
         count, at, found = struct.unpack_from("<H", self.body)[0], 4, []
         for _ in range(count):
@@ -122,7 +122,7 @@ class Reply(NamedTuple):
 
 
 class Raw:
-    """One connection on which anything can be said. Every wait has a deadline."""
+    """One connection that sends arbitrary bytes. Every wait has a deadline."""
 
     def __init__(self, path: Path, deadline_s: float = 10.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,14 +136,14 @@ class Raw:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of it, or as much as the daemon takes before it closes."""
+        """Send all bytes, or as many as the daemon accepts before it closes."""
         try:
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # whether it said why, shows in what it sent
+            pass  # a reason, if any, is in the replies
 
     def end(self) -> None:
-        """Say that nothing more will come."""
+        """Close the sending direction."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def receive(self) -> Reply | None:
@@ -165,7 +165,7 @@ class Raw:
         return replies
 
     def ask(self, request: bytes) -> Reply:
-        """Send one request, take one reply."""
+        """Send one request, and receive one reply."""
         self.send(request)
         reply = self.receive()
         assert reply is not None, "the daemon closed instead of answering"

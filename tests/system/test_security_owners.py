@@ -1,8 +1,8 @@
 """Owners of tables that do not trust each other: no owner influences the reading of another's table.
 
 One role reads several owners' tables. No owner's code may read or change another's data. The daemon never calls
-owners' types and casts, or refuses them. It refuses functions that PostgreSQL would call for the reader. It closes
-a session that such a function may have changed.
+owners' types and casts, or refuses them. It refuses functions that PostgreSQL would call for the reader. Changes
+that an owner's function leaves in a session end with that session.
 """
 
 from __future__ import annotations
