@@ -1,4 +1,4 @@
-"""What the tests of clients share."""
+"""Shared fixtures of the client tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from served import Here  # noqa: E402
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
-    """For what a driver is built into, and for the sockets of servers that are none."""
+    """A folder for drivers' builds, and for the sockets of fake servers."""
     folder = TemporaryFolder()
     yield folder.path
     folder.close()
@@ -39,5 +39,5 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def path(scratch: Path) -> Path:
-    """Where a server that is none may listen."""
+    """The socket path for a fake server."""
     return scratch / f"fake{next(_numbers)}.sock"

@@ -1,4 +1,4 @@
-"""The same as driver.c for Python; with --asyncio for its AsyncClient."""
+"""The Python counterpart of driver.c; with --asyncio for AsyncClient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import latchkey
 
 
 def terms(words: list[str]) -> dict[str, Any]:
-    """max age, source, all scopes, any scopes; `-` stands for none."""
+    """max age, source, all scopes, any scopes; `-` means none."""
     max_age, source, all_scopes, any_scopes = words
     return {
         "max_age": None if max_age == "any" else int(max_age) / 1000,
@@ -40,7 +40,7 @@ def told(answer: latchkey.Answer) -> dict[str, Any]:
 
 
 def call(client: Any, words: list[str]) -> tuple[Any, Callable[[Any], dict[str, Any]]]:
-    """The call that a command stands for, and how its result is printed."""
+    """The client's call for a command, and the function that formats its result."""
     command, timeout_ms, *rest = words
     client.timeout = int(timeout_ms) / 1000
     if command == "ping":
@@ -70,7 +70,7 @@ def failed(error: latchkey.LatchkeyError) -> dict[str, Any]:
 
 
 def main() -> None:
-    """For programs that wait."""
+    """The loop of the blocking client."""
     client = latchkey.Client()
     for line in sys.stdin:
         try:
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 async def main_asyncio() -> None:
-    """For event loops."""
+    """The loop of the asyncio client."""
     loop = asyncio.get_running_loop()
     async with latchkey.AsyncClient() as client:
         while line := await loop.run_in_executor(None, sys.stdin.readline):

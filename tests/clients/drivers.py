@@ -19,10 +19,11 @@ from harness.wait import scaled, until
 
 CLIENTS = REPOSITORY / "client"
 
-#: For programs that import the Python client from the tree, and leave no traces there.
+#: The environment of programs that import the Python client from the tree, and leave no traces
+#: there.
 PYTHON = {"PYTHONPATH": str(CLIENTS / "python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
-#: Those that a sanitizer's build has to do with; all of them otherwise.
+#: The clients that a sanitizer build contains; all of them otherwise.
 NAMES = ["c", "cpp"] if sanitized() else ["c", "cpp", "python", "python-asyncio", "go", "node"]
 
 
@@ -45,7 +46,7 @@ def _command(name: str, scratch: Path) -> list[str]:
 
 
 class Driver:
-    """One client with one handle, for as long as the block lasts."""
+    """One client with one handle, for the duration of the block."""
 
     def __init__(self, name: str, socket: Path, scratch: Path) -> None:
         environment = os.environ | PYTHON | {"LATCHKEY_SOCKET": str(socket)}
@@ -73,7 +74,7 @@ class Driver:
         assert kind is not None or code == 0, f"the driver ended with {code}"
 
     def freeze(self) -> None:
-        """SIGSTOP, as on a host that sleeps; returns once it stands still."""
+        """SIGSTOP, as on a suspended host; returns once the driver has stopped."""
         self._process.send_signal(signal.SIGSTOP)
         until(lambda: child.state(self._process.pid) in "tT", 10, "the driver stands still")
 
@@ -108,7 +109,7 @@ class Driver:
         return self.result()
 
     def start(self, *words: str | int) -> None:
-        """A command whose result is still to be asked for."""
+        """Send a command; `result` returns its result later."""
         assert self._process.stdin is not None
         self._process.stdin.write("\t".join(map(str, words)).encode() + b"\n")
         self._process.stdin.flush()

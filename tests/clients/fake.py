@@ -1,4 +1,4 @@
-"""Servers that are no latchkeyd, or one that misbehaves."""
+"""Fake servers: other programs, or a misbehaving latchkeyd."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from harness import wire
 from harness.wait import scaled
 
-#: What to do with one connection, which is closed afterwards.
+#: Handles one connection, which is closed afterwards.
 Behaviour = Callable[[socket.socket], None]
 
 
 class Fake:
-    """Listens on `path` and treats each connection as told, one after the other."""
+    """Listens on `path` and handles each connection with `behaviour`, one after the other."""
 
     def __init__(self, path: Path, behaviour: Behaviour, backlog: int = 16) -> None:
         self._behaviour = behaviour
         self._ended = False
         self.connections = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connection = self._listener  # until there is one
+        self._connection = self._listener  # until the first connection
         self._listener.bind(str(path))
         self._listener.listen(backlog)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -56,7 +56,7 @@ class Fake:
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes | None:
-    """None: the client has gone before."""
+    """Exactly this many bytes; None: the client has closed before."""
     data = b""
     while len(data) < count:
         part = connection.recv(count - len(data))
@@ -67,7 +67,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
 
 
 def read_request(connection: socket.socket) -> int | None:
-    """The id of the next request; None: there is none."""
+    """The id of the next request; None: the client has closed."""
     header = _exactly(connection, wire.HEADER_BYTES)
     if header is None:
         return None
@@ -103,7 +103,7 @@ def answering(reply: Callable[[int], bytes]) -> Behaviour:
 
 
 def turn_away(connection: socket.socket, code: str, text: str) -> None:
-    """As PROTOCOL.md says: an error unasked, then no more; what is still sent is not looked at."""
+    """As PROTOCOL.md specifies: an unrequested error, then nothing; further bytes are ignored."""
     connection.sendall(error(0, code, text))
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(65536):

@@ -9,7 +9,7 @@ from installation import Keys
 
 
 class Here:
-    """What the tests of clients ask; keys are named after their state, as in `key_revoked`."""
+    """The daemon of the client tests; keys are named after their state, as in `key_revoked`."""
 
     def __init__(self, keys: Keys, daemon: Daemon) -> None:
         self.keys = keys

@@ -1,4 +1,4 @@
-"""Each example runs and does what its file says."""
+"""Each example runs and behaves as its file describes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.wait import scaled, until
 from served import Here
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody uses just now."""
+    """An unused TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Web:
-    """A web application that an example makes."""
+    """The web application of an example."""
 
     def __init__(self, port: int) -> None:
         self._base = f"http://127.0.0.1:{port}"
@@ -36,7 +36,7 @@ class Web:
     def ask(
         self, path: str, key: str | None = None, *, method: str = "GET", header: str = "bearer"
     ) -> tuple[int, dict[str, str], Any]:
-        """Status, headers (small letters) and JSON body."""
+        """Status, headers (in lower case) and JSON body."""
         headers = {}
         if key is not None:
             named = ("Authorization", f"Bearer {key}") if header == "bearer" else (header, key)
@@ -58,7 +58,7 @@ def _small(headers: Any) -> dict[str, str]:
 def running(
     command: Sequence[str], port: int, socket_path: Path, log: Path, **environment: str
 ) -> Iterator[Web]:
-    """The application from its first answer on until the block ends."""
+    """The application, from its first answer until the block ends."""
     env = os.environ | {"LATCHKEY_SOCKET": str(socket_path), "PORT": str(port)} | environment
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -78,7 +78,7 @@ def running(
 
 
 def check_web(web: Web, here: Here) -> None:
-    """What the examples in all languages have in common."""
+    """The checks common to the examples of all languages."""
     assert web.ask("/health")[0] == 200
 
     me = {"subject": str(here.keys.user), "tenant": str(here.keys.tenant)}
@@ -130,7 +130,7 @@ def test_go(here: Here, scratch: Path) -> None:
 
 @pytest.fixture(scope="module")
 def node(scratch: Path) -> Path:
-    """The Node client and its examples, installed as the README says."""
+    """The Node client and its examples, installed as the README describes."""
     there = scratch / "node"
     shutil.copytree(CLIENTS / "node", there)
     install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
@@ -153,7 +153,7 @@ def test_node_types(node: Path) -> None:
     compiler += ["--module", "node16", "--moduleResolution", "node16", "--target", "es2022"]
     done = subprocess.run(compiler, cwd=node, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
-    # The types must be able to say no, too.
+    # A control: the types must reject a wrong call, too.
     (node / "wrong.ts").write_text(
         'import { Client } from "latchkey";\nnew Client().verify("k", { allscopes: ["x"] });\n'
     )

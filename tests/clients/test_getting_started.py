@@ -1,4 +1,4 @@
-"""docs/getting-started.md, done as it says: its SQL, its configuration, its commands, its program."""
+"""docs/getting-started.md, followed to the letter: its SQL, its configuration, its commands, its program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 
 class Reader:
-    """Does in a folder what the page says, with the paths of a test."""
+    """Follows the page's steps in a folder, with the paths of a test."""
 
     def __init__(self, folder: Path, cluster: PrivateCluster, dbname: str) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class Reader:
         }
 
     def run(self, commands: str) -> str:
-        """What they print; all of them must succeed."""
+        """Run the commands, which must all succeed; returns their output."""
         commands = re.sub(r"\bapp$", self.dbname, commands, flags=re.MULTILINE)
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", commands],
@@ -56,7 +56,7 @@ class Reader:
         return done.stdout
 
     def sql(self, text: str, **variables: str) -> None:
-        """Run as the tables' owner; variables are psql's."""
+        """Run SQL as the tables' owner; variables are psql's."""
         given = "".join(f"\\set {name} '{value}'\n" for name, value in variables.items())
         self._cluster.psql(given + text, self.dbname)
 
@@ -89,7 +89,7 @@ def test_the_page_works_from_a_table_to_a_request(
     minted = json.loads(reader.run(mint))
     reader.sql(insert, store=minted["store"])
     (folder / "key").write_text(minted["key"] + "\n")
-    # Nothing of a test's own stands in the way of the group that the package makes.
+    # The default group is created by the package, which a test lacks, so the test names root.
     with Daemon(config.replace("[listen]", '[listen]\ngroup = "root"')):
         said = reader.run(ask)
         assert said.startswith("valid") and "sub=alice" in said

@@ -1,4 +1,4 @@
-"""liblatchkey as a stranger meets it: from the Debian packages, outside of this tree."""
+"""liblatchkey from the Debian packages, used outside of this tree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CXX20 = ["g++", "-std=c++20", "-Wall", "-Wextra", "-Werror"]
 
 
 def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
-    """Its standard output; it must succeed."""
+    """Run a command, which must succeed; returns its standard output."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -37,7 +37,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    """What the packages of the library hold, unpacked somewhere else than in /."""
+    """The content of the library's packages, unpacked outside of /."""
     folder = TemporaryFolder()
     run("cpack", "-G", "DEB", "-B", folder.path, cwd=build_folder())
     made = folder.path / "root"
@@ -54,13 +54,13 @@ def library(root: Path) -> Path:
 
 
 def pkg_config(root: Path, *wanted: str) -> list[str]:
-    """What pkg-config says for the unpacked library."""
+    """The output of pkg-config for the unpacked library."""
     folder = library(root).parent / "pkgconfig"
     return run("pkg-config", *wanted, "latchkey", PKG_CONFIG_PATH=str(folder)).split()
 
 
 def asked(program: Path, here: Here, keys: Sequence[str], root: Path) -> list[str]:
-    """What an example prints for some keys."""
+    """The output of an example for some keys."""
     done = subprocess.run(
         [str(program)],
         input="".join(f"{key}\n" for key in keys),
@@ -77,7 +77,7 @@ KEYS = ["key_valid", "no_such_key", "key_revoked", "key_reader"]
 
 
 def expected(example: str, here: Here) -> list[str]:
-    """What the example prints for KEYS, or for the first of them."""
+    """The expected output of the example for KEYS, or for the first of them."""
     come_in = f"in, as {here.keys.user}"
     return {
         "verify.c": [come_in],

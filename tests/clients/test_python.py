@@ -1,4 +1,4 @@
-"""What only the Python client has to show: threads, forks, tasks, installation."""
+"""Features of the Python client alone: threads, forks, tasks, installation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_after_a_fork_the_child_has_a_connection_of_its_own(here: Here) -> None:
 
 
 def test_threads_of_a_child_take_no_connection_of_its_parent(here: Here) -> None:
-    """As gunicorn --preload makes them: each worker's threads find what the parent left idle."""
+    """As with gunicorn --preload: each worker's threads find the parent's idle connections."""
 
     def wrong_answers(client: Client) -> int:
         wrong = []
@@ -141,7 +141,7 @@ def test_a_timeout_that_is_none_is_refused(timeout: object) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_a_failure_with_a_name(question: Callable[[Any], Any]) -> None:
-    """As all others, so that whoever catches LatchkeyError lets nobody in and answers 503."""
+    """It is a LatchkeyError like all others, so a caller that catches these admits no key and answers 503."""
     with pytest.raises(InvalidRequest):
         question(Client("/nowhere"))
 
@@ -210,14 +210,14 @@ def test_no_error_holds_the_key(path: Path) -> None:
 def test_many_tasks_share_a_connection(here: Here) -> None:
     async def ask_all() -> None:
         async with AsyncClient(here.keys.socket, timeout=30) as client:
-            keys = [*VERDICT_OF] * 2000  # more than may be under way at once
+            keys = [*VERDICT_OF] * 2000  # more than the client sends at once
             answers = await asyncio.gather(*(client.verify(key) for key in keys))
             assert [answer.verdict for answer in answers] == [VERDICT_OF[key] for key in keys]
 
     before = here.keys.cli.status()["connections"]["accepted"]
     asyncio.run(ask_all())
     after = here.keys.cli.status()["connections"]["accepted"]
-    assert after - before == 2  # this and the one of `latchkey status`
+    assert after - before == 2  # this connection and that of `latchkey status`
 
 
 def test_a_cancelled_call_costs_the_others_nothing(path: Path) -> None:
@@ -279,7 +279,9 @@ def test_a_client_outlives_its_loop(here: Here) -> None:
 
 
 def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
-    """Each takes away what it watched: else it is deaf to the next socket of the same number."""
+    """A loop must stop watching its socket: otherwise it misses events of the next socket with that
+    number.
+    """
     client = AsyncClient(here.keys.socket, timeout=scaled(5))
     loops = [asyncio.new_event_loop() for _ in range(2)]
 
@@ -287,7 +289,7 @@ def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
         started = time.monotonic()
         assert await client.verify("key_valid")
         assert time.monotonic() - started < scaled(5) / 2
-        # A socket of somebody else.
+        # A socket of another part of the program.
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -299,7 +301,7 @@ def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
         for loop in loops:
             loop.run_until_complete(ask())
     for loop in loops:
-        loop.run_until_complete(asyncio.sleep(0))  # to let go of what the other one took over
+        loop.run_until_complete(asyncio.sleep(0))  # releases the socket that the other loop took
     loops[1].run_until_complete(client.aclose())
     for loop in loops:
         assert len(loop._selector.get_map()) == 1  # type: ignore[attr-defined]  # it wakes itself
@@ -307,7 +309,9 @@ def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
 
 
 def test_a_child_that_closes_its_client_leaves_its_parent_its_own(here: Here) -> None:
-    """A fork shares what the loop watches: what the child takes away, the parent is deaf to."""
+    """A fork shares the event loop's epoll: if the child unregistered a socket, the parent would
+    miss its events.
+    """
     client = AsyncClient(here.keys.socket, timeout=scaled(5))
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(client.verify("key_valid"))
@@ -323,7 +327,7 @@ def test_a_child_that_closes_its_client_leaves_its_parent_its_own(here: Here) ->
     started = time.monotonic()
     assert loop.run_until_complete(client.verify("key_valid"))
     assert time.monotonic() - started < scaled(5) / 2
-    # The other way round, and within one process: the loop forgets what another one has closed.
+    # Conversely, within one process, a loop forgets a socket that another one has closed.
     asyncio.run(client.aclose())
     loop.run_until_complete(asyncio.sleep(0))
     assert len(loop._selector.get_map()) == 1  # type: ignore[attr-defined]  # it wakes itself
@@ -331,7 +335,7 @@ def test_a_child_that_closes_its_client_leaves_its_parent_its_own(here: Here) ->
 
 
 def test_a_loop_that_runs_elsewhere_loses_its_call(path: Path) -> None:
-    """One loop at a time: what was under way in another one fails, and is not asked in this one."""
+    """The client belongs to one loop at a time: calls under way in another one fail and are not repeated."""
     client = AsyncClient(path, timeout=scaled(20))
     failed: list[LatchkeyError] = []
 
@@ -367,7 +371,7 @@ def test_a_loop_that_runs_elsewhere_loses_its_call(path: Path) -> None:
 def test_what_arrived_between_two_looks_at_the_clock_is_an_answer(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As test_scenario's test of a client that is held up, which cannot choose the moment."""
+    """Like test_scenario's test of a delayed client, which cannot choose the moment."""
     send = _Connection._send
 
     def held_up(connection: _Connection, frame: bytearray, deadline: float) -> None:
@@ -413,7 +417,7 @@ def test_what_is_under_way_ends_with_the_client(path: Path) -> None:
 
 def test_it_installs_with_pip_and_nothing_else(scratch: Path, here: Here) -> None:
     source = scratch / "python"
-    shutil.copytree(REPOSITORY / "client/python", source)  # pip leaves traces in its source
+    shutil.copytree(REPOSITORY / "client/python", source)  # pip writes files into the source folder
     target = scratch / "site"
     pip = ["/usr/bin/python3", "-m", "pip", "install", "-q", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", target, source], check=True, timeout=scaled(120))

@@ -1,7 +1,7 @@
-"""What every client must do, against a real daemon and against servers that are none.
+"""The required behaviour of every client, against a real daemon and against fake servers.
 
-The commands go to a driver, a small program for each client (README.md); its answers and failures
-have the same names everywhere.
+The commands go to a driver, a small program for each client (README.md); answers and failures have
+the same names in all of them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_scopes(driver: Driver) -> None:
 def test_many_keys_get_their_answers_in_order(driver: Driver) -> None:
     few = driver.verdicts("key_valid", STRANGER, "key_revoked", "", "key_expired")
     assert few == ["valid", "unknown", "revoked", "malformed", "expired"]
-    # More than a request may hold by number, and then by bytes.
+    # More keys than fit into one request, first by number, then by bytes.
     keys = ["key_valid", "key_revoked", STRANGER] * 300
     assert driver.verdicts(*keys) == ["valid", "revoked", "unknown"] * 300
     keys = ["x" * 4000, "key_valid"] * 100
@@ -112,7 +112,7 @@ def test_status_why_and_ping(driver: Driver, here: Here) -> None:
     assert failing == ["revoked", "insufficient_scope"]
 
 
-# ---- failures that are the caller's
+# ---- failures caused by the caller
 
 
 def test_what_makes_no_sense_is_not_sent(driver: Driver, here: Here) -> None:
@@ -145,7 +145,7 @@ def test_a_refused_request_costs_only_itself(driver: Driver) -> None:
 
 
 def test_request_ids_begin_anywhere(name: str, path: Path, scratch: Path) -> None:
-    """So that a reply to somebody else's request fits none of ours."""
+    """A reply to another client's request must not match one of this client."""
     ids: list[int] = []
 
     def reply(request_id: int) -> bytes:
@@ -167,18 +167,18 @@ def test_a_reply_to_another_request_is_no_answer(name: str, path: Path, scratch:
             assert driver.verify("key_valid")["failure"] == "protocol"
 
 
-# ---- a daemon that is not there, or does not answer
+# ---- a missing or silent daemon
 
 
 def timed(driver: Driver, timeout_ms: int) -> tuple[dict[str, object], float]:
-    """What becomes of a question, and after how many seconds."""
+    """The result of a request, and its duration in seconds."""
     started = time.monotonic()
     result = driver.verify("key_valid", timeout_ms=timeout_ms)
     return result, time.monotonic() - started
 
 
 def assert_honoured(took_s: float, timeout_ms: int) -> None:
-    """Not before its time, and not for ever. How exact it is, is no test's business."""
+    """Not before the deadline, and not unlimited. The tests do not check its precision."""
     assert took_s > 0.9 * timeout_ms / 1000
     assert took_s < timeout_ms / 1000 + scaled(3)
 
@@ -194,7 +194,7 @@ def test_no_daemon_at_all(name: str, path: Path, scratch: Path) -> None:
 def test_a_daemon_that_is_restarted_in_the_middle(driver: Driver, here: Here) -> None:
     assert driver.verdicts("key_valid") == ["valid"]
     here.daemon.restart()
-    assert driver.verdicts("key_valid") == ["valid"]  # what it knew as its connection is gone
+    assert driver.verdicts("key_valid") == ["valid"]  # learns that its connection is gone
     here.daemon.stop()
     try:
         result, took_s = timed(driver, 300)
@@ -217,7 +217,7 @@ def test_a_daemon_that_hangs(driver: Driver, here: Here) -> None:
         here.daemon.thaw()
     assert result["failure"] == "timeout"
     assert_honoured(took_s, 300)
-    # The late answer to that question must not become the one to the next.
+    # The late answer to that request must not become the answer to the next one.
     assert driver.verdicts("key_revoked") == ["revoked"]
     assert driver.verdicts("key_valid") == ["valid"]
 
@@ -225,7 +225,7 @@ def test_a_daemon_that_hangs(driver: Driver, here: Here) -> None:
 def test_what_arrived_while_it_was_held_up_is_an_answer(
     name: str, path: Path, scratch: Path
 ) -> None:
-    """The host slept, or had no time for us: the deadline has passed, and the reply is there."""
+    """The host was suspended or too busy: the deadline has passed, and the reply is there."""
     timeout_ms = int(scaled(1000))
 
     def behave(connection: socket.socket) -> None:
@@ -245,7 +245,7 @@ def test_what_arrived_while_it_was_held_up_is_an_answer(
 def test_a_full_backlog_is_waited_for(name: str, path: Path, scratch: Path) -> None:
     fake = Fake(path, answering(lambda request_id: verified(request_id, 0)), backlog=0)
     waiting = []
-    while True:  # until there is no more room: then connect() gives EAGAIN
+    while True:  # until the backlog is full and connect() fails with EAGAIN
         one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         one.setblocking(False)
         waiting.append(one)
@@ -264,7 +264,7 @@ def test_a_full_backlog_is_waited_for(name: str, path: Path, scratch: Path) -> N
             assert driver.result()["answers"][0]["verdict"] == "valid"
 
 
-# ---- servers that are no latchkeyd
+# ---- servers other than latchkeyd
 
 GARBAGE = {
     "another protocol": lambda _: b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
@@ -297,7 +297,7 @@ def test_garbage_is_named_at_once(name: str, path: Path, scratch: Path, kind: st
 def test_a_later_daemons_word_is_no_answer_to_that_key(
     name: str, path: Path, scratch: Path
 ) -> None:
-    """A verdict or a flag that a client does not know; the rest of the reply stands."""
+    """A verdict or a flag that the client does not know; the rest of the reply is valid."""
 
     def later(request_id: int) -> bytes:
         answers = [(0, 1), (11, 1), (255, 0), (0, 3), (0, 128), (3, 1)]
@@ -347,7 +347,7 @@ def test_half_a_reply_is_no_reply(name: str, path: Path, scratch: Path) -> None:
         assert result["failure"] in ("closed", "connect"), result
         assert "closed" in str(result["text"])
         assert_honoured(took_s, 300)
-        # It asked again, and not without pause.
+        # The client retried, with pauses.
         assert 2 <= fake.connections < 50
 
 
@@ -359,7 +359,7 @@ def test_who_may_not_ask_is_told_at_once(name: str, path: Path, scratch: Path) -
         result, took_s = timed(driver, int(scaled(20_000)))
         assert (result["failure"], result["refusal"]) == ("refused", "not_allowed")
         assert "admits you" in str(result["text"])
-        assert "\n" not in str(result["text"])  # it may end up in a log
+        assert "\n" not in str(result["text"])  # the text may be logged
         assert took_s < scaled(10)
         assert fake.connections == 1
 

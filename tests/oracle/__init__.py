@@ -1,9 +1,9 @@
 """The oracle: keys change at random, faults are injected, and no answer may be wrong.
 
-`history` is pure: what each key said when, and which answers are legal. Around it, `workers` change
-keys in a real PostgreSQL, `clients` verify without pause, `faults` break things, `judge` brings
-answers and history together, `run` is one run of it all. `scripts/oracle` starts it.
+`history` is pure: the versions of each key, and the legal answers. Around it, `workers` change keys in
+a real PostgreSQL, `clients` verify without pause, `faults` break things, `judge` compares answers with
+the history, and `run` does one complete run. `scripts/oracle` starts it.
 
-Rows of the four tables in `tables` change and their definition stays; the definition of the tables in
-`shifting` changes, too: types, columns, labels, partitions, names, rights. Sessions have odd settings.
+In the four tables of `tables`, rows change and the definition stays. In the tables of `shifting`, the
+definition changes, too: types, columns, labels, partitions, names, rights. Sessions have odd settings.
 """

@@ -1,4 +1,4 @@
-"""scripts/oracle: the oracle test for as long as asked."""
+"""scripts/oracle: runs the oracle test for a given time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .history import RULES
 from .run import Settings, Worthless, Wrong, run
 from .shifting import KINDS as SHIFTS
 
-# Exit codes, beside 0. Python itself ends with 1 after an error, argparse with 2.
+# Exit codes besides 0. Python itself ends with 1 after an error, argparse with 2.
 WRONG, WORTHLESS = 3, 4
 
 
 def main() -> int:
-    """The exit code: 3 after a wrong answer, 4 if too little happened to prove anything."""
+    """Runs the test. Returns 3 after a wrong answer, 4 if too little happened to prove anything."""
     parser = argparse.ArgumentParser(
         prog="scripts/oracle",
         description="Keys change at random in a real PostgreSQL, faults are injected, clients ask"

@@ -1,4 +1,4 @@
-"""Those who ask: processes that verify without pause and report what they were told, and when."""
+"""Client processes that verify without pause and report each answer with its times."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from harness.wire import Raw
 from .history import LONG_AGO, NS_PER_S
 from .judge import Batch, Notice, now_ns
 
-CONNECTIONS = 3  # of each client; the first one also asks for syncs
+CONNECTIONS = 3  # of each client; the first one also requests syncs
 _SYNC_MS = 2000
 _SYNC_EVERY_NS = NS_PER_S // 2
-# While no reply comes, requests go on being sent, so that there are some of every moment.
+# Clients send requests even while no reply comes, so that every moment is covered.
 _PIPELINE_MAX = 24
 _PATIENCE_NS = NS_PER_S // 10
-_PAUSE_NS = NS_PER_S // 50  # a machine with two processors has other things to do, too
+_PAUSE_NS = NS_PER_S // 50  # leaves processor time to others, with two processors
 _ANSWER_DEADLINE_S = 30.0
 _REPORT_EVERY_NS = NS_PER_S // 50
 
 
 def real_us() -> int:
-    """The clock by which expiry is judged."""
+    """The clock that decides expiry."""
     return time.clock_gettime_ns(time.CLOCK_REALTIME) // 1000
 
 
 @dataclass
 class _Asked:
-    """A request under way. No keys: a sync."""
+    """A request under way; without keys, a sync."""
 
     id: int
     sent: int
@@ -49,7 +49,7 @@ class _Asked:
 
 @dataclass
 class _Line:
-    """One connection and what is under way on it."""
+    """One connection and its requests under way."""
 
     raw: Raw
     asked: deque[_Asked] = field(default_factory=deque)
@@ -59,7 +59,7 @@ class _Line:
 
 
 class Client:
-    """One process's work: `run` until the other end of `reports` is closed."""
+    """The work of one process: `run` until the other end of `reports` is closed."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Client:
         self._next_id = 1
 
     def run(self) -> None:
-        """Ask and report."""
+        """Send requests and report the answers."""
         while True:
             for i, line in enumerate(self._lines):
                 try:
@@ -106,7 +106,7 @@ class Client:
         self._reports.append(Notice("connected"))
         return line
 
-    # ---- asking
+    # ---- requests
 
     def _send(self, line: _Line, *, may_sync: bool) -> None:
         pause = _PATIENCE_NS if line.asked else _PAUSE_NS
@@ -152,7 +152,7 @@ class Client:
         self._next_id += 1
         return self._next_id
 
-    # ---- being told
+    # ---- replies
 
     def _listen(self) -> None:
         by_socket = {line.raw.socket: i for i, line in enumerate(self._lines) if line is not None}
@@ -172,7 +172,7 @@ class Client:
                 self._lines[i] = None
 
     def _receive(self, line: _Line) -> bool:
-        """Take one reply; False if the connection is of no more use."""
+        """Receive one reply; False if the connection is unusable."""
         try:
             reply = line.raw.receive()
         except (AssertionError, OSError):
@@ -221,7 +221,7 @@ def main(
     bound_ms: int,
     reports: Connection,
 ) -> None:
-    """What a client process does. It ends when nobody takes its reports any more."""
+    """The main function of a client process. It ends when its reports are no longer read."""
     try:
         Client(socket, texts, sources, seed, bound_ms, reports).run()
     except (BrokenPipeError, KeyboardInterrupt):

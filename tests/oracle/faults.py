@@ -1,4 +1,4 @@
-"""What goes wrong during a run: every kind once, in an order that the seed decides, then again."""
+"""The faults of a run: every kind once, in an order that depends on the seed, then again."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .judge import Judge, now_ns
 from .workers import Breaking
 
 _RECOVERY_S = 30.0
-_FOUND_S = 30.0  # until an audit has found what was lost
+_FOUND_S = 30.0  # until an audit has found the lost changes
 _MAY_HOLD_ANOTHER = ("server", "link")
 _SECOND = ["daemon stopped", "backends terminated"]
 _OURS = "FROM pg_stat_activity WHERE application_name = 'latchkeyd' AND query <> ''"
-# The listening connection is the one that talks to itself; the other one reads.
+# The listening connection notifies itself; the other one reads.
 _LISTENER = "query ~ '(LISTEN|pg_notify)'"
 _READER = "query !~ '(LISTEN|pg_notify)'"
 
 
 class Faults:
-    """Injects one fault after the other from the thread that calls `one`, and keeps a log."""
+    """Injects one fault after the other in the thread that calls `one`, and keeps a log."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Faults:
         self._bound_s = bound_s
         self._dice = dice
         self._breaking = breaking
-        self._stop = threading.Event()  # never set before the end: a clock that can be interrupted
+        self._stop = threading.Event()  # never set before the end: serves as an interruptible sleep
         self.kinds = only or list(KINDS)
         self._queue: list[str] = []
-        self._second: str | None = None  # to be injected during the one under way
+        self._second: str | None = None  # to inject during the present fault
         self.injected: Counter[str] = Counter()
         self.recovered: Counter[str] = Counter()
         self.log: list[str] = []
@@ -86,13 +86,13 @@ class Faults:
         self._say("fresh again")
 
     def calm(self, at_least: float, at_most: float) -> None:
-        """Let things run for a while, but not past a violation."""
+        """Wait without a fault, but not past a violation."""
         end = time.monotonic() + self._dice.uniform(at_least, at_most)
         while (left := end - time.monotonic()) > 0 and not self._judge.violations:
             self._stop.wait(min(left, 0.1))
 
     def _bounds(self, at_least: float, at_most: float) -> None:
-        """Leave things as broken as they are for so many bounds; sometimes break more."""
+        """Keep the present fault for this many bounds; sometimes inject a second one."""
         second, self._second = self._second, None
         if second == "daemon stopped":
             self._say("the daemon is stopped, too")
@@ -160,7 +160,7 @@ class Faults:
         with self._breaking.held_off():
             self._daemon.start().wait_ready()
 
-    # ---- what is between them
+    # ---- the network between them
 
     def _direction(self) -> Direction:
         return self._dice.choice([Direction.TO_CLIENT, Direction.TO_SERVER, Direction.BOTH])
@@ -170,14 +170,14 @@ class Faults:
         self._bounds(1.5, 2.5)
 
     def _throttle(self) -> None:
-        """All tables are loaded so slowly that much changes meanwhile."""
+        """All tables load so slowly that many changes commit meanwhile."""
         direction = self._dice.choice([Direction.TO_CLIENT, Direction.BOTH])
         self._proxy.throttle(self._dice.uniform(15_000, 60_000), direction)
         self._proxy.cut()
         self._bounds(2.0, 3.5)
 
     def _cut(self) -> None:
-        """New connections end after so many bytes: in the greeting, in a load, or a bit later."""
+        """New connections end after some bytes: in the greeting, in a load, or a bit later."""
         self._proxy.cut()
         for _ in range(3):
             self._proxy.heal()
@@ -190,17 +190,17 @@ class Faults:
         self._proxy.blackhole(direction, lose=lose)
         self._bounds(1.7, 2.7)
         if lose:
-            # What has lost bytes would stay mute for ever. The other end says so at last, which
-            # saves the time until the daemon gives up by itself.
+            # A connection that has lost bytes would stay silent for ever. Closing it saves the time
+            # until the daemon gives it up.
             self._proxy.heal()
             self._proxy.cut()
 
     def _swallow(self) -> None:
-        """Changes get lost unnoticed: only an audit can find them, and until then they may be."""
+        """Notifications get lost unnoticed: until an audit finds the changes, old answers are legal."""
         before = now_ns()
         with self._breaking.held_off():
             self._cli.sync("30s")
-        # Whatever had committed before the sync is in force, so none of it can be lost.
+        # Everything committed before the sync is in force, so it cannot be lost.
         self._judge.begin_loss(before)
         swallowed = self._proxy.counters.notifications_swallowed
         self._proxy.swallow_notifications(channel="latchkey")
@@ -212,8 +212,8 @@ class Faults:
         )
         self._proxy.heal()
         self._say("no more is swallowed")
-        # The first one to end from now on may have begun before, and one that finds what was lost is
-        # followed by a reload: the fourth is behind all that.
+        # The first audit to end may have begun before now, and a reload follows an audit that finds
+        # a lost change: the fourth comes after all of these.
         for _ in range(4):
             known = self._reads()
             until(
@@ -224,7 +224,7 @@ class Faults:
         self._judge.end_loss()
 
     def _reads(self) -> list[int]:
-        """How often each source has been compared with its table as a whole."""
+        """The number of complete comparisons of each source with its table."""
         sources = self._cli.status()["sources"]
         return [source["loads"] + source.get("audits", 0) for source in sources]
 

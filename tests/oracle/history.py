@@ -1,23 +1,23 @@
-"""What each key said when, and which answers are legal. Pure: no clock, no database, no thread.
+"""The history of each key, and the legal answers. Pure: no clock, no database, no thread.
 
-Times are nanoseconds of CLOCK_BOOTTIME, which all processes share. Nobody can know the instant at
-which a COMMIT takes effect; only that it lies between the moment before COMMIT was sent and the
-moment after it returned. If the connection broke in between, it may also never have happened. So
-an answer is illegal only if it is wrong whatever the truth is within these limits.
+Times are nanoseconds of CLOCK_BOOTTIME, which all processes share. The instant at which a COMMIT
+takes effect cannot be known. It lies between the moment before COMMIT was sent and the moment after
+it returned. If the connection broke in between, it may also never have happened. So an answer is
+illegal only if it is wrong under every possible history within these limits.
 
 The rules (design/freshness.md). An answer to a request sent at `sent` and received at `received`:
 
 bound    a fresh `valid`: the key was valid at some instant in [sent - bound, received];
-refusal  a fresh refusal: likewise. A key that was valid throughout is not to be refused;
-age      fresh or not: what it says was so at some instant in [sent - its age, received];
-sync     behind a successful `sync` on the same connection: in [sync sent, received];
-self     it does not contradict itself: fresh, age, the maximum age asked for.
+refusal  a fresh refusal: the same. A key that was valid throughout must not be refused;
+age      fresh or not: the answer was right at some instant in [sent - its age, received];
+sync     after a successful `sync` on the same connection: in [sync sent, received];
+self     an answer does not contradict itself: fresh, age, the requested maximum age.
 
-Expiry is judged at the request, with no tolerance: what had expired at `sent` is not valid; what
-had not at `received` has not expired.
+Expiry is judged at the request, without tolerance: a key that had expired at `sent` is not valid;
+one that had not expired at `received` is not expired.
 
-While the mapping cannot read a table (a mapped column is gone, rows are hidden), nothing is in force
-that an answer could tell of: every rule is broken by any answer that reaches back no further.
+While the mapping cannot read a table (a mapped column is gone, rows are hidden), no answer can be
+right: an answer breaks every rule whose interval lies within that time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ NS_PER_S = 1_000_000_000
 LONG_AGO = -(1 << 62)
 NEVER_YET = 1 << 62
 
-# Verdicts as they are numbered on the wire.
+# Verdicts with their numbers on the wire.
 VALID, UNKNOWN, MALFORMED, REVOKED, DISABLED, DELETED, EXPIRED, NOT_YET_VALID = range(8)
 UNAVAILABLE = 10
-UNREADABLE = 31  # no verdict: the table means nothing under its mapping
+UNREADABLE = 31  # no verdict: the mapping cannot read the table
 AGE_UNKNOWN = 0xFFFFFFFF
 
 RULES = ("bound", "refusal", "age", "sync", "self")
@@ -45,16 +45,16 @@ _CLOCK_NOISE_NS = NS_PER_MS
 
 
 class Version(NamedTuple):
-    """What the table says of a key from one commit to the next."""
+    """The state of a key from one commit to the next."""
 
-    verdict: int  # VALID, or why not, before its times are looked at; UNKNOWN: there is no row
-    row: int | str = 0  # id of the row that holds it
-    expires_us: int | None = None  # since 1970, as the other one
+    verdict: int  # VALID, or the refusal, regardless of its times; UNKNOWN: no row
+    row: int | str = 0  # id of the row that holds the key
+    expires_us: int | None = None  # since 1970, like not_before_us
     not_before_us: int | None = None
-    subject: str | None = None  # whose key it is; None: that is not looked at
+    subject: str | None = None  # the owner of the key; None: not compared
 
     def says(self, from_us: int, to_us: int) -> int:
-        """The verdicts it can give if judged between these two, as a set of bits."""
+        """The verdicts possible between these two times, as a set of bits."""
         if self.verdict == UNREADABLE:
             return 0
         if self.verdict != VALID:
@@ -76,18 +76,18 @@ LOST = Version(UNREADABLE)
 
 
 class Change:
-    """One commit as one key sees it. `until` is NEVER_YET as long as its outcome is open."""
+    """One commit's effect on one key. `until` is NEVER_YET while its outcome is open."""
 
     __slots__ = ("since", "until", "version")
 
     def __init__(self, since: int, version: Version, until: int = NEVER_YET) -> None:
         self.since = since  # before COMMIT was sent
-        self.until = until  # after it was known to have happened
+        self.until = until  # after its success was known
         self.version = version
 
 
 class Answer(NamedTuple):
-    """What one reply said of one key."""
+    """One reply's answer on one key."""
 
     sent: int
     received: int
@@ -97,9 +97,9 @@ class Answer(NamedTuple):
     fresh: bool
     age_ms: int
     max_age_ms: int | None = None
-    synced: int = LONG_AGO  # when the last successful sync before it, on its connection, was sent
-    row: int | str | None = None  # which row holds the key, where the reply tells
-    subject: str | None = None  # and whose it is
+    synced: int = LONG_AGO  # when the connection's last earlier successful sync was sent
+    row: int | str | None = None  # the row that holds the key, if the reply names it
+    subject: str | None = None  # the owner of the key, if the reply names it
 
 
 class Timeline:
@@ -109,28 +109,28 @@ class Timeline:
 
     def __init__(self) -> None:
         self._changes = [Change(LONG_AGO, ABSENT, LONG_AGO)]
-        self._forgotten_until = LONG_AGO - 1  # nothing
+        self._forgotten_until = LONG_AGO - 1  # the time up to which versions are forgotten: none
 
     def begin(self, since: int, version: Version) -> Change:
-        """COMMIT is about to be sent."""
+        """Record that COMMIT is about to be sent."""
         assert not self.open_since(NEVER_YET), "the last change is still open"
         change = Change(since, version)
         self._changes.append(change)
         return change
 
     def committed(self, change: Change, until: int) -> None:
-        """It has happened, at `until` the latest."""
+        """Record that the change happened, at `until` the latest."""
         assert change is self._changes[-1] and change.since <= until
         change.until = until
 
     def aborted(self, change: Change) -> None:
-        """It has not happened and never will."""
+        """Record that the change has not happened and never will."""
         assert change is self._changes[-1]
         self._changes.pop()
 
     @property
     def last(self) -> Change:
-        """The newest change, whether its outcome is known or not."""
+        """The newest change, with or without a known outcome."""
         return self._changes[-1]
 
     def open_since(self, moment: int) -> bool:
@@ -139,7 +139,7 @@ class Timeline:
         return last.until == NEVER_YET and last.since <= moment
 
     def possible(self, begin: int, end: int) -> list[Version] | None:
-        """Every version that may have been in force in [begin, end]; None: that is forgotten."""
+        """Every version that may have been in force in [begin, end]; None: these are forgotten."""
         if begin <= self._forgotten_until:
             return None
         found = []
@@ -147,12 +147,12 @@ class Timeline:
             change = self._changes[index]
             if change.since <= end:
                 found.append(change.version)
-            if change.until < begin:  # all before it had ended
+            if change.until < begin:  # all earlier ones had ended
                 break
         return found
 
     def forget(self, before: int) -> None:
-        """Drop what had ended before this moment."""
+        """Forget the versions that had ended before this moment."""
         keep = bisect_left(self._changes, before, key=lambda change: change.until)
         keep = max(0, min(keep - 1, len(self._changes) - 1))
         if keep > 0:
@@ -166,13 +166,13 @@ class Timeline:
 
 @dataclass
 class Promise:
-    """What the daemon is held to."""
+    """The daemon's promise."""
 
     bound_ns: int
     max_stale_ns: int
-    rules: frozenset[str] = frozenset(RULES)  # only these are applied
-    # While notifications were lost on purpose, and until an audit is known to have made up for it,
-    # whatever was in force since the first moment remains legal.
+    rules: frozenset[str] = frozenset(RULES)  # the rules to apply
+    # While notifications were lost on purpose, and until an audit has found the changes, every
+    # version in force since the first moment stays legal.
     losses: list[tuple[int, int]] = field(default_factory=list)
 
     def begin_loss(self, now: int) -> None:
@@ -180,22 +180,22 @@ class Promise:
         self.losses.append((now, NEVER_YET))
 
     def end_loss(self, now: int) -> None:
-        """Whatever got lost has been found."""
+        """An audit has found all lost changes."""
         self.losses[-1] = (self.losses[-1][0], now)
 
 
 class Rule(NamedTuple):
-    """Why an answer must agree with what was in force since `begin`."""
+    """A reason why an answer must agree with the versions in force since `begin`."""
 
     name: str
     begin: int
 
 
 def rules(answer: Answer, promise: Promise) -> list[Rule]:
-    """All that an answer is held to in what it says of the key, strictest last."""
+    """The rules for an answer's statement on the key, strictest last."""
     found = []
     if answer.age_ms != AGE_UNKNOWN:
-        # The age is rounded down, and counted from a moment that is not before `sent`.
+        # The age is rounded down, and counts from a moment that is not before `sent`.
         found.append(Rule("age", answer.sent - (answer.age_ms + 1) * NS_PER_MS))
     else:
         found.append(Rule("age", LONG_AGO))
@@ -215,7 +215,7 @@ def _begin(rule: Rule) -> int:
 
 
 def contradiction(answer: Answer, promise: Promise) -> str | None:
-    """What is wrong with an answer in itself, whatever the key's history."""
+    """The contradiction within an answer, independent of the key's history."""
     age, verdict = answer.age_ms, answer.verdict
     bound_ms = promise.bound_ns // NS_PER_MS
     if answer.fresh and age > bound_ms:
@@ -235,7 +235,7 @@ def contradiction(answer: Answer, promise: Promise) -> str | None:
 
 
 def agrees(timeline: Timeline, answer: Answer, begin: int) -> bool:
-    """Whether the answer fits something that may have been in force in [begin, received]."""
+    """Whether the answer fits a version that may have been in force in [begin, received]."""
     last = timeline.last
     if last.until < begin:
         versions: Sequence[Version] | None = (last.version,)
@@ -246,13 +246,13 @@ def agrees(timeline: Timeline, answer: Answer, begin: int) -> bool:
     from_us, to_us = answer.sent_real_us, answer.received_real_us
     passed_us = (answer.received - answer.sent) // 1000
     if abs(to_us - from_us - passed_us) > _CLOCK_NOISE_NS // 1000:
-        from_us, to_us = 0, NEVER_YET  # somebody set the clock: times tell nothing
+        from_us, to_us = 0, NEVER_YET  # the clock was set: times prove nothing
     wanted = 1 << answer.verdict
     for version in versions:
         if version.says(from_us, to_us) & wanted:
             if answer.row is None or answer.verdict != VALID or _is_told(version, answer):
                 return True
-    # A key that moves from one row to another is refused while that is being applied.
+    # A key that moves from one row to another is refused while the daemon applies the change.
     moves = len({version.row for version in versions if version.verdict != UNREADABLE}) > 1
     return moves and answer.verdict in (UNKNOWN, DISABLED)
 
@@ -265,7 +265,7 @@ def _is_told(version: Version, answer: Answer) -> bool:
 
 
 def wrong(timeline: Timeline, answer: Answer, promise: Promise) -> str | None:
-    """Why the answer is illegal under every possible history; None: it is not."""
+    """Why the answer is illegal under every possible history; None: it is legal."""
     odd = contradiction(answer, promise) if "self" in promise.rules else None
     if odd is not None:
         return f"self: {odd}"
@@ -281,11 +281,11 @@ def wrong(timeline: Timeline, answer: Answer, promise: Promise) -> str | None:
     return f"{', '.join(names)}: nothing in force {window} says so"
 
 
-# ---- what a failure shows
+# ---- the report of a failure
 
 
 class Run(NamedTuple):
-    """Answers in a row that said the same of a key."""
+    """Consecutive answers with the same verdict on a key."""
 
     verdict: int
     fresh: bool
@@ -297,7 +297,7 @@ class Run(NamedTuple):
 
 
 class Journal:
-    """The last answers on one key, those that say the same in one line."""
+    """The last answers on one key; equal ones share a line."""
 
     __slots__ = ("_runs",)
 
@@ -305,7 +305,7 @@ class Journal:
         self._runs: deque[Run] = deque(maxlen=length)
 
     def add(self, answer: Answer) -> bool:
-        """Whether the verdict turned from valid to a refusal."""
+        """Add an answer; returns whether the verdict changed from valid to a refusal."""
         age = answer.age_ms
         last = self._runs[-1] if self._runs else None
         if last is None or (last.verdict, last.fresh) != (answer.verdict, answer.fresh):

@@ -1,8 +1,8 @@
-"""Where answers and history meet, while both go on.
+"""Compares answers with the history while both grow.
 
-Workers announce each COMMIT before they send it, under the judge's lock. So when an answer is
-looked at, every change that it can speak of is known; if one of these is still open, the answer
-waits until that is settled.
+Workers announce each COMMIT, under the judge's lock, before they send it. So when the judge looks
+at an answer, it knows every change that the answer can reflect. If one of these is still open, the
+answer waits until its outcome is known.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .history import (
 from .tables import Key
 
 _ANSWER = struct.Struct("<BBHI")
-_KEPT_NS = 120 * NS_PER_S  # of a key's history; more than any answer can reach back
+_KEPT_NS = 120 * NS_PER_S  # of each key's history; longer than any answer can reach back
 _FORGET_EVERY_NS = 10 * NS_PER_S
-_WAITING_MAX = 100_000  # answers that wait for the outcome of a commit
-_VIOLATIONS_MAX = 3  # all that is read by anybody
+_WAITING_MAX = 100_000  # answers that wait for a commit's outcome
+_VIOLATIONS_MAX = 3  # a report with more would not be read
 
 
 class Batch(NamedTuple):
-    """One request and its reply, as a client hands them over."""
+    """One request and its reply, as reported by a client."""
 
     sent: int
     received: int
@@ -55,9 +55,9 @@ class Batch(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Anything else that a client has to say."""
+    """Another report of a client."""
 
-    kind: str  # "synced", "sync timed out", "connected", or what must not happen
+    kind: str  # "synced", "sync timed out", "connected", or an error
     text: str = ""
 
 
@@ -65,7 +65,7 @@ HARMLESS = frozenset({"synced", "sync timed out", "connected"})
 
 
 class Violation(NamedTuple):
-    """One answer that nothing can justify."""
+    """One answer that is illegal under every possible history."""
 
     key: Key
     answer: Answer
@@ -73,19 +73,19 @@ class Violation(NamedTuple):
 
 
 def now_ns() -> int:
-    """The clock by which everything here is judged."""
+    """The clock of the history."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Judge:
-    """See the module. All methods may be called from any thread."""
+    """The judge (see the module). All methods may be called from any thread."""
 
     def __init__(self, keys: Sequence[Key], promise: Promise) -> None:
         self.started = now_ns()
         self.counts: Counter[str] = Counter()
-        self.broken: Counter[str] = Counter()  # how often each rule was
+        self.broken: Counter[str] = Counter()  # violations of each rule
         self.violations: list[Violation] = []
-        self.trouble: list[str] = []  # replies that no client should get
+        self.trouble: list[str] = []  # replies that no client should receive
         self._keys = keys
         self._promise = promise
         self._lock = threading.Lock()
@@ -104,7 +104,7 @@ class Judge:
     # ---- for the workers
 
     def begin(self, become: Mapping[Key, Version]) -> list[tuple[int, Change]]:
-        """COMMIT is about to be sent."""
+        """Record that COMMIT is about to be sent."""
         with self._lock:
             now = now_ns()
             return [
@@ -113,7 +113,7 @@ class Judge:
             ]
 
     def committed(self, changes: Sequence[tuple[int, Change]]) -> None:
-        """It has happened by now."""
+        """Record that the changes have happened by now."""
         now = now_ns()
         with self._lock:
             for index, change in changes:
@@ -121,7 +121,7 @@ class Judge:
                 self._settle(index)
 
     def aborted(self, changes: Sequence[tuple[int, Change]]) -> None:
-        """It has not happened, and cannot any more."""
+        """Record that the changes have not happened and cannot any more."""
         with self._lock:
             for index, change in changes:
                 self._timelines[index].aborted(change)
@@ -140,25 +140,25 @@ class Judge:
             self._promise.begin_loss(since)
 
     def end_loss(self) -> None:
-        """Whatever got lost has been found."""
+        """An audit has found all lost changes."""
         with self._lock:
             self._promise.end_loss(now_ns())
 
     def failed(self, what: str) -> None:
-        """Something that must not happen to the application."""
+        """Record an error in the application's work."""
         with self._lock:
             if len(self.trouble) < _VIOLATIONS_MAX:
                 self.trouble.append(what)
 
     def fresh_since(self, moment: int) -> bool:
-        """Whether of every source a fresh answer has been seen that was asked for after this."""
+        """Whether every source has given a fresh answer to a request sent after this moment."""
         with self._lock:
             return min(self._freshest.values()) > moment
 
     # ---- the clients' reports
 
     def start(self, pipes: Sequence[Connection]) -> None:
-        """Read from these until `stop`."""
+        """Read from these pipes until `stop`."""
         self._pipes = list(pipes)
         self._thread.start()
 
@@ -167,7 +167,7 @@ class Judge:
         self._ending.set()
 
     def stop(self) -> None:
-        """Judge what has come in, and end."""
+        """Judge the reports received so far, and end."""
         self._stop.set()
         self._thread.join()
 
@@ -186,7 +186,7 @@ class Judge:
                         self.trouble.append("a client has ended")
         with self._lock:
             self._judge_settled()
-            # What is open now, nobody will settle any more.
+            # Changes that are open now will never be settled.
             self.counts["unjudged"] += self._waiting_count
 
     def take(self, reports: Sequence[Batch | Notice]) -> None:
@@ -239,7 +239,7 @@ class Judge:
             index, answers = self._settled.popleft()
             self._waiting_count -= len(answers)
             for answer in answers:
-                if self._timelines[index].open_since(answer.received):  # the next one has begun
+                if self._timelines[index].open_since(answer.received):  # the next change has begun
                     self._waiting.setdefault(index, []).append(answer)
                     self._waiting_count += 1
                 else:
@@ -274,7 +274,7 @@ class Judge:
         for timeline in self._timelines:
             timeline.forget(now - _KEPT_NS)
 
-    # ---- what a failure shows
+    # ---- the report of a failure
 
     def explain(self, violation: Violation) -> str:
         """The answer, and the whole history of its key."""
@@ -314,7 +314,7 @@ class Judge:
 
 
 def _claims(claims: bytes) -> tuple[str, str | None]:
-    """The row's id and the subject. An empty id is not told (PROTOCOL.md)."""
+    """The row's id and the subject. A reply omits an empty id (PROTOCOL.md)."""
     row, subject = "", None
     at = 0
     while at < len(claims):

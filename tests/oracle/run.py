@@ -1,4 +1,4 @@
-"""One run: everything is set up, goes on for as long as asked, and is judged."""
+"""One run: set up everything, let it run for a given time, and judge it."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ _FRESHNESS = {
     "audit": "3s",
     "start_timeout": "30s",
 }
-# Long enough for each kind of fault once, on a machine that has time.
+# Long enough for each kind of fault once, on an idle machine.
 FULL_RUN_S = 60.0
 
 
 class Wrong(Exception):
-    """An answer was wrong: the product breaks its promise. The text says which, and how."""
+    """An answer was wrong: the product breaks its promise. The text describes the answer."""
 
 
 class Worthless(Exception):
-    """The run proves nothing: too little happened, or something did not come back."""
+    """The run proves nothing: too little happened, or a part did not recover."""
 
 
 @dataclass
 class Settings:
-    """What is asked for."""
+    """The parameters of a run."""
 
     seconds: float
     seed: int
     only: list[str] = field(default_factory=list)  # kinds of faults; none: all
     shifts: list[str] = field(default_factory=list)  # kinds of changes of tables; none: all
     rules: frozenset[str] = frozenset(RULES)
-    story: bool = False  # to be told even if all went well
+    story: bool = False  # print the story even after success
 
 
 def run(settings: Settings) -> str:
-    """Do it. What is to be printed; raises Wrong or Worthless."""
+    """Do a run; returns the text to print. Raises Wrong or Worthless."""
     with contextlib.ExitStack() as stack:
         scene = _Scene(settings, stack)
         try:
             scene.play()
         except AssertionError as error:
-            scene.verdict()  # a wrong answer is worse news
+            scene.verdict()  # a wrong answer takes precedence
             raise Worthless(f"{error}\n{scene.story()}") from error
         finally:
             scene.end()
@@ -98,7 +98,7 @@ class _Scene:
         promise = Promise(bound_ns, max_stale_ns, settings.rules)
         self.judge = Judge(keys, promise)
         self._workers: list[Worker] = []
-        self._notes: list[str] = []  # what shifters did
+        self._notes: list[str] = []  # the actions of the shifters
         for table in made:
             halves = [table.keys] if len(table.keys) < 100 else [table.keys[::2], table.keys[1::2]]
             for owned in halves:
@@ -138,7 +138,7 @@ class _Scene:
         self._began = time.monotonic()
 
     def play(self) -> None:
-        """Until the time is over and enough has happened, or a busy machine has had its chance."""
+        """Run until the time is over and enough has happened, or a busy machine has had extra time."""
         for worker in self._workers:
             worker.start()
         self._began = time.monotonic()
@@ -152,7 +152,7 @@ class _Scene:
             self.faults.calm(0.2, 0.8)
 
     def end(self) -> None:
-        """Workers, then clients, then the judge: nothing stays unjudged."""
+        """Stop the workers, then the clients, then the judge, so that every answer is judged."""
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:
@@ -167,16 +167,16 @@ class _Scene:
         failures = [worker.failure for worker in self._workers if worker.failure is not None]
         return [repr(failure) for failure in failures]
 
-    # ---- what came of it
+    # ---- the result
 
     def verdict(self) -> None:
-        """Raises Wrong if it was."""
+        """Raises Wrong if an answer was wrong."""
         found = [self.judge.explain(violation) for violation in self.judge.violations]
         if found or self.judge.trouble:
             raise Wrong("\n\n".join([*found, *self.judge.trouble]) + f"\n{self.story()}")
 
     def story(self) -> str:
-        """What was injected, and what the daemon said to it."""
+        """The injected faults, and the end of the daemon's log."""
         lines = [f"seed {self._settings.seed}", "faults, and changes of tables when they had committed:"]
         said = sorted(self.faults.log + self._notes, key=lambda line: float(line.split()[0]))
         lines += [f"  {line}" for line in said]
@@ -189,14 +189,14 @@ class _Scene:
             raise Worthless("\n".join(missing) + f"\n{self.story()}")
 
     def _missing(self) -> list[str]:
-        """What has to happen yet, for this run to prove anything."""
+        """The events still needed for this run to prove anything."""
         counts, faults = self.judge.counts, self.faults
         seconds = self._settings.seconds
         full = seconds >= FULL_RUN_S
         least = {
             "fresh valid": 50 * seconds,
             "fresh refusal": 50 * seconds,
-            "stale": seconds if full else 0,  # not every fault lasts for as long as the bound
+            "stale": seconds if full else 0,  # not every fault lasts as long as the bound
             "revocations seen": 2 * seconds,
             "synced": 0.1 * seconds,
         }
@@ -230,7 +230,7 @@ class _Scene:
         return sum((worker.counts.kinds for worker in self._workers), Counter())
 
     def summary(self) -> str:
-        """One line, and one of the kinds."""
+        """One line of totals, and one of the kinds."""
         counts = self.judge.counts
         done = [worker.counts for worker in self._workers]
         parts = [

@@ -1,11 +1,12 @@
-"""Tables whose definition changes while everything else goes on: types, columns, labels, parts, names, ids.
+"""Tables whose definition changes during the run: types, columns, labels, partitions, names, ids.
 
-No statement here says what it means for a key. After each transaction's statements the worker reads the whole
-(small) table, inside the transaction, and `Shifting.read` says what the mapping makes of it: that is the truth
-that answers are held to. So a kind of change is only SQL, made from what the catalogue says at that moment;
-nothing has to be remembered, and nothing is wrong after a COMMIT whose outcome got lost.
+No statement here declares its effect on a key. After each transaction's statements the worker reads the whole
+(small) table, inside the transaction, and `Shifting.read` applies the mapping to it: this is the truth for the
+judge. So a kind of change is only SQL, made from the catalogue at that moment. Nothing has to be remembered,
+and
+a COMMIT whose outcome was lost leaves no wrong state.
 
-A kind that `breaks` leaves a table that the mapping cannot read. `mend` undoes it, whatever it was.
+A kind that `breaks` leaves a table that the mapping cannot read. `mend` undoes any of them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from psycopg2.extensions import cursor as Cursor
 from .history import ABSENT, DISABLED, LOST, REVOKED, VALID, Version
 from .tables import Key, Source
 
-GOOD = ("good", "better")  # what a status that admits says
+GOOD = ("good", "better")  # the values of `status` that admit
 READER = "latchkey"  # the daemon's role
-# What our own reading of a value depends on. (The daemon pins them, too, and may not forget one.)
+# The settings that this module's own reading depends on. (The daemon must pin them, too.)
 _PINNED = """SET LOCAL bytea_output = hex; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = postgres;
     SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 1; SET LOCAL quote_all_identifiers = off"""
 _TIMES = ("timestamp with time zone", "timestamp without time zone", "date")
@@ -32,48 +33,48 @@ _OUR_TRIGGERS = ("insert", "update", "delete", "truncate")
 
 
 class Kind(NamedTuple):
-    """One way to change a table's definition. `do` returns False where it has nothing to do."""
+    """One way to change a table's definition. `do` returns False if it has nothing to do."""
 
     do: Callable[[Shifting, Cursor, random.Random], bool]
     breaks: bool = False
 
 
 class Shifting(Source):
-    """One such table. Column `n` numbers the rows, and no source maps it."""
+    """A table whose definition changes. Column `n` numbers the rows, and no source maps it."""
 
     kinds: ClassVar[Mapping[str, Kind]]
-    has_status = False  # beside `revoked_at`
-    places: tuple[str, ...] = ()  # where the table may be found; the first one is the mapping's
+    has_status = False  # besides `revoked_at`
+    places: tuple[str, ...] = ()  # the table's possible names; the first one is the mapping's
 
     def __init__(self, site: Installation, seed: str, count: int, first_index: int) -> None:
         super().__init__(self.texts(f"{seed}:{self.source}", count), first_index)
         self._by_text = {key.text.decode(): key for key in self.keys}
         self.places = (self.table, *self.places)
         self.create(site)
-        # On the whole table, so that columns that come later can be read, too.
+        # Granted on the whole table, so that columns added later are readable, too.
         for place in self.places:
             if site.value("SELECT to_regclass(%s)", place) is not None:
                 site.sql(f"GRANT SELECT ON {place} TO {READER}")
 
     def texts(self, seed: str, count: int) -> list[str]:
-        """Of all keys that may ever stand in the table."""
+        """The texts of all keys that may ever stand in the table."""
         return [seeds.key_text(seed, i) for i in range(count)]
 
     @abstractmethod
     def create(self, site: Installation) -> None:
-        """Make it, empty."""
+        """Create the table, empty."""
 
     def configure(self, site: Installation) -> None:
         roles = {"id": "id", "key": "key", "subject": "who", "revoked_at": "revoked_at"}
         site.source(self.source, table=self.table, **roles)
 
     def installed(self, site: Installation) -> None:
-        """The triggers are there; whatever else has to be made once they are."""
+        """Finish the setup once the triggers exist."""
 
-    # ---- what the catalogue says
+    # ---- the catalogue
 
     def place(self, cursor: Cursor) -> str:
-        """By which name the table is to be found now."""
+        """The table's present name."""
         cursor.execute(
             "SELECT name FROM unnest(%s) WITH ORDINALITY AS p(name, place)"
             " WHERE to_regclass(name) IS NOT NULL ORDER BY place LIMIT 1",
@@ -89,11 +90,11 @@ class Shifting(Source):
             WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped""",
             (self.place(cursor),),
         )
-        # With quote_all_identifiers, it is "text".
+        # quote_all_identifiers quotes the type's name.
         return {name: kind.replace('"', "") for name, kind in cursor.fetchall()}
 
     def can_be_read(self, cursor: Cursor) -> bool:
-        """By the daemon's role, under the mapping."""
+        """Whether the daemon's role can read the table under the mapping."""
         mapped = ["id", "key", "who", "revoked_at", *(["status"] if self.has_status else [])]
         cursor.execute(
             """SELECT count(*) = %s AND NOT bool_or(c.relrowsecurity)
@@ -104,10 +105,10 @@ class Shifting(Source):
         ((whole,),) = cursor.fetchall()
         return bool(whole)
 
-    # ---- what the table says
+    # ---- the content
 
     def read(self, cursor: Cursor) -> dict[Key, Version]:
-        """Every key as the mapping has it now."""
+        """Every key under the present mapping."""
         cursor.execute(_PINNED)
         if not self.can_be_read(cursor):
             return dict.fromkeys(self.keys, LOST)
@@ -143,7 +144,7 @@ class Shifting(Source):
     # ---- ordinary statements
 
     def write(self, cursor: Cursor, dice: random.Random) -> None:
-        """Change some rows, as an application does, wherever the table and its columns are now."""
+        """Change some rows, as an application does, under the present names of the table and its columns."""
         place, columns = self.place(cursor), self.columns(cursor)
         cursor.execute(f"SELECT n, rtrim(concat(key)) FROM {place}")
         there: dict[int, str] = dict(cursor.fetchall())
@@ -196,7 +197,7 @@ class Shifting(Source):
         )
 
     def numbers(self, cursor: Cursor) -> Sequence[int]:
-        """That rows may have."""
+        """The numbers that rows may have."""
         return range(1, 2 * len(self.keys))
 
     def id_of(self, kind: str) -> str:
@@ -206,7 +207,7 @@ class Shifting(Source):
     # ---- changes of the definition
 
     def mend(self, cursor: Cursor) -> None:
-        """Make the table readable again, whatever was done to it."""
+        """Make the table readable again, after any change."""
         place, columns = self.place(cursor), self.columns(cursor)
         if place != self.table:
             self._bring_back(cursor, place)
@@ -225,14 +226,14 @@ class Shifting(Source):
         return True
 
     def rewrite(self, cursor: Cursor, dice: random.Random) -> bool:
-        """`revoked_at` keeps its type, and some rows get another value on the way."""
+        """`revoked_at` keeps its type, and the rewrite changes some rows."""
         kind = self.columns(cursor)["revoked_at"]
         value = self.value(kind, dice, good=dice.random() < 0.3)
         some = f"CASE WHEN n % 3 = {dice.randrange(3)} THEN {value} ELSE revoked_at END"
         return self.change_type(cursor, "revoked_at", kind, some)
 
     def without_triggers(self, cursor: Cursor, place: str, change: Callable[[], None]) -> bool:
-        """Nobody is told of what happens meanwhile, and afterwards everything looks as before."""
+        """No trigger reports the change, and afterwards the table looks as before."""
         cursor.execute(f"ALTER TABLE {place} DISABLE TRIGGER USER")
         change()
         each = ", ".join(f"ENABLE ALWAYS TRIGGER latchkey_{event}" for event in _OUR_TRIGGERS)
@@ -251,10 +252,10 @@ class Shifting(Source):
 
 
 class Mixed(Shifting):
-    """Columns of many types, that change places, come and go; labels of an enum; ids whose text depends on
-    settings; keys and ids that a collation or a type takes for equal.
+    """Columns of many types that move, come and go; labels of an enum; ids whose text depends on settings;
+    keys and ids that a collation or a type treats as equal.
 
-    The keys come in pairs that differ in nothing but case.
+    The keys come in pairs that differ only in case.
     """
 
     source = "mixed"
@@ -281,7 +282,7 @@ class Mixed(Shifting):
         "text": "'k' || n",
     }
     _TYPES: ClassVar[dict[str, str]] = {"character": "char(8)", "text": "text COLLATE public.any_case"}
-    # Another value that the type takes for the same.
+    # Another value that the type treats as equal.
     _EQUALS: ClassVar[dict[str, str]] = {
         "text": "CASE WHEN {} THEN upper(id) ELSE lower(id) END",
         "numeric": "CASE WHEN {} THEN round(id, 3) ELSE round(id, 1) END",
@@ -358,7 +359,7 @@ class Mixed(Shifting):
     # ---- values
 
     def _case(self, cursor: Cursor, dice: random.Random) -> bool:
-        """Of some keys, whose counterpart is not there."""
+        """Change the case of some keys whose counterpart is absent."""
         return self.sql(
             cursor,
             f"""UPDATE public.mixed s
@@ -368,7 +369,7 @@ class Mixed(Shifting):
         )
 
     def _rename_label(self, cursor: Cursor, dice: random.Random) -> bool:
-        # Text keeps the old label, which would be none any more.
+        # A text column would keep the old label, which would no longer be one.
         if self.columns(cursor)["status"] == "text":
             self.change_type(cursor, "status", "public.mood", "status::public.mood")
         before, after = ("good", "bad") if "good" in self.labels(cursor) else ("bad", "good")
@@ -458,11 +459,11 @@ class Mixed(Shifting):
 
 
 class Parted(Shifting):
-    """Three partitions of a hundred ids, the last one with two of its own."""
+    """Three partitions of a hundred ids; the last one has two partitions itself."""
 
     source = "parted"
     table = "public.parted"
-    # Partition -> what it is a part of, and which ids it holds. Parents first.
+    # Partition -> its parent, and the range of its ids. Parents first.
     _PARTS: ClassVar[dict[str, tuple[str, int, int]]] = {
         "parted_0": ("parted", 0, 100),
         "parted_1": ("parted", 100, 200),
@@ -483,7 +484,7 @@ class Parted(Shifting):
         return f"CREATE TABLE public.{name} PARTITION OF public.{parent} FOR VALUES FROM ({low}) TO ({high}){more}"
 
     def _attached(self, cursor: Cursor) -> dict[str, bool]:
-        """Whether each partition is one, by itself."""
+        """Whether each partition is attached to its parent."""
         cursor.execute("SELECT relname, relispartition FROM pg_class WHERE relname = ANY (%s)", (list(self._PARTS),))
         return dict(cursor.fetchall())
 
@@ -496,22 +497,22 @@ class Parted(Shifting):
         return name == "parted" or (attached[name] and self._in_table(self._PARTS[name][0], attached))
 
     def _toggle(self, cursor: Cursor, name: str) -> bool:
-        """Detach it, or attach it again."""
+        """Detach the partition, or attach it again."""
         parent, low, high = self._PARTS[name]
         if self._attached(cursor)[name]:
             return self.sql(cursor, f"ALTER TABLE public.{parent} DETACH PARTITION public.{name}")
-        # What was inserted elsewhere meanwhile must not stand in it, too.
+        # Keys inserted elsewhere meanwhile must not stand in it, too.
         cursor.execute(f"DELETE FROM public.{name} WHERE key IN (SELECT key FROM public.parted)")
         bounds = f"FOR VALUES FROM ({low}) TO ({high})"
         return self.sql(cursor, f"ALTER TABLE public.{parent} ATTACH PARTITION public.{name} {bounds}")
 
     def _detach_or_attach(self, cursor: Cursor, dice: random.Random) -> bool:
         detached = [name for name, attached in self._attached(cursor).items() if not attached]
-        # Most of the time all of them are there.
+        # Most of the time all partitions are attached.
         return self._toggle(cursor, dice.choice(sorted(detached) if detached else list(self._PARTS)))
 
     def _change_apart(self, cursor: Cursor, dice: random.Random) -> bool:
-        """Detach, change, attach: afterwards the same partitions are there."""
+        """Detach, change, attach: afterwards the partitions are the same."""
         name = dice.choice(list(self._PARTS))
         if not self._in_table(name, self._attached(cursor)):
             return False
@@ -524,7 +525,7 @@ class Parted(Shifting):
         return self.sql(cursor, f"TRUNCATE public.{dice.choice(list(self._PARTS))}")
 
     def _replace(self, cursor: Cursor, dice: random.Random) -> bool:
-        """Another table, with other rows or none, in the place of a partition."""
+        """Replace a partition by a new table with other rows or none."""
         name = dice.choice([name for name in self._PARTS if name != "parted_2"])
         if not self._attached(cursor)[name]:
             return False
@@ -545,11 +546,11 @@ class Parted(Shifting):
     }
 
 
-# ---- two tables that take turns under one name
+# ---- two tables that swap names
 
 
 class Twins(Shifting):
-    """The one that bears the name is mapped, the other one waits; both have triggers."""
+    """The mapping names one table, the other one waits; both have triggers."""
 
     source = "twins"
     table = "app.twin"
@@ -557,7 +558,7 @@ class Twins(Shifting):
     _SPARE = "spare.twin"
 
     def create(self, site: Installation) -> None:
-        # Their indexes have to have names of their own to stand in one schema.
+        # The indexes need different names to stand in one schema.
         columns = """(n int NOT NULL CONSTRAINT {0}_n UNIQUE, id int CONSTRAINT {0}_id PRIMARY KEY, key text NOT NULL,
             who text, revoked_at timestamptz)"""
         site.sql(f"CREATE SCHEMA app; CREATE SCHEMA spare; GRANT USAGE ON SCHEMA app, spare TO {READER}")
@@ -578,7 +579,7 @@ class Twins(Shifting):
         )
 
     def _rename(self, cursor: Cursor) -> bool:
-        """By names of tables, for which both have to be in one schema."""
+        """Swap by renaming the tables, for which both must be in one schema."""
         return self.sql(
             cursor,
             """ALTER TABLE spare.twin RENAME TO green; ALTER TABLE spare.green SET SCHEMA app;
@@ -593,7 +594,7 @@ class Twins(Shifting):
         return self._rename(cursor)
 
     def _change_the_other(self, cursor: Cursor, dice: random.Random) -> bool:
-        """Its triggers tell of rows that are not those of the table that has the name."""
+        """The other table's triggers report rows that are not those of the mapped table."""
         value = f"CASE WHEN n % 2 = {dice.randrange(2)} THEN now() END"
         return self.sql(
             cursor,
@@ -602,7 +603,7 @@ class Twins(Shifting):
         )
 
     def _exchange_for_a_while(self, cursor: Cursor, dice: random.Random) -> bool:
-        """What is changed meanwhile is the one that is mapped, and nobody is told."""
+        """The mapped table changes while it has another name, and no trigger reports it."""
         exchange = dice.choice([self._exchange, self._rename])
         exchange(cursor)
 
@@ -634,7 +635,7 @@ KINDS = tuple(name for table in _COUNTS for name in table.kinds)
 
 
 def create(site: Installation, seed: str, first_index: int) -> list[Shifting]:
-    """All of them, empty, in the site's database, and in its configuration."""
+    """All of these tables, empty, in the site's database and configuration."""
     made: list[Shifting] = []
     for kind, count in _COUNTS.items():
         made.append(kind(site, seed, count, first_index + sum(len(table.keys) for table in made)))

@@ -1,7 +1,7 @@
-"""Four tables of keys, and how each is brought from one version of a key to another.
+"""Four tables of keys, with the statements that change a key from one version to another.
 
-The texts of all keys are known from the start, so clients need not be told of new ones; a key comes
-and goes, and comes again in another row.
+All key texts are fixed from the start, so clients need no news of them. A key is inserted, deleted,
+and inserted again in another row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOMENT = "timestamptz 'epoch' + %s * interval '1 microsecond'"
 
 @dataclass(frozen=True)
 class Key:
-    """A text that may be presented. `index` is its place in the list of all keys."""
+    """A key's text. `index` is its place in the list of all keys."""
 
     index: int
     source: str
@@ -31,7 +31,7 @@ class Key:
 
 
 class Source(ABC):
-    """One table of keys. `source` names it in the configuration and in failures."""
+    """One table of keys. `source` names it in the configuration and in error messages."""
 
     source: str
     table: str
@@ -43,38 +43,38 @@ class Source(ABC):
 
     @abstractmethod
     def configure(self, site: Installation) -> None:
-        """Add the [[source]]."""
+        """Add the [[source]] to the configuration."""
 
 
 class Table(Source):
-    """One whose definition stays as it is while its rows change."""
+    """A table whose definition stays while its rows change."""
 
     @abstractmethod
     def wish(self, dice: random.Random, now_us: int) -> Version:
-        """Something that a row of this table can say; its row is not known yet."""
+        """A random state for a row of this table, without a row yet."""
 
     @abstractmethod
     def insert(self, cursor: Cursor, key: Key, wish: Version) -> int:
-        """A new row; its id."""
+        """Insert a row; returns its id."""
 
     @abstractmethod
     def update(self, cursor: Cursor, rows: Sequence[int], wish: Version) -> None:
-        """Make existing rows say this, in one statement."""
+        """Bring existing rows into this state, in one statement."""
 
     @abstractmethod
     def delete(self, cursor: Cursor, rows: Sequence[int]) -> None:
-        """Remove rows, in one statement."""
+        """Delete rows, in one statement."""
 
     def rotate(self, cursor: Cursor, row: int, key: Key) -> bool:
-        """Give a row another key; False if this table's rows keep theirs."""
+        """Give a row another key; False if this table does not support it."""
         return False
 
     def truncate(self, cursor: Cursor) -> bool:
-        """Empty it at once; False if that is not for this table."""
+        """Truncate the table; False if this table does not support it."""
         return False
 
     def bring(self, cursor: Cursor, key: Key, old: Version, wish: Version) -> Version:
-        """Turn one version into another; what it has become."""
+        """Change a key from one version to another; returns the new version."""
         if wish.verdict == UNKNOWN:
             if old.row:
                 self.delete(cursor, [old.row])
@@ -86,7 +86,7 @@ class Table(Source):
 
 
 def _soon(dice: random.Random, now_us: int) -> int:
-    """A time that is reached while somebody looks on; sometimes it has been already."""
+    """A time that arrives during the run; sometimes it has passed."""
     return now_us + int(dice.uniform(-0.5, 3.0) * US_PER_S)
 
 
@@ -148,7 +148,7 @@ class ApiKeys(Table):
 
 
 class ExternalCredentials(Table):
-    """public.external_credentials: plain texts, deleted softly or for good."""
+    """public.external_credentials: plain texts, deleted softly or by DELETE."""
 
     source = "external"
     table = "public.external_credentials"
@@ -193,7 +193,7 @@ class ExternalCredentials(Table):
 
 
 class AuthApiKey(Table):
-    """auth.api_key: JWTs that a trigger of the application's makes. Each has a user of its own."""
+    """auth.api_key: JWTs made by a trigger of the application. Each key has a separate user."""
 
     source = "auth"
     table = "auth.api_key"
@@ -206,7 +206,7 @@ class AuthApiKey(Table):
             made.append(seeds.insert_auth_key(site.conn, user))
         super().__init__([row.token for row in made], first_index)
         self._jtis = {key: row.jti for key, row in zip(self.keys, made)}
-        # Rows come back later with the token that they had.
+        # Deleted rows return later with the same token.
         site.sql("CREATE TABLE public.was AS SELECT jti, user_id, expires_at, token"
                  " FROM auth.api_key; TRUNCATE auth.api_key")  # fmt: skip
 
@@ -217,7 +217,7 @@ class AuthApiKey(Table):
         return Version(dice.choices([VALID, REVOKED, UNKNOWN], [5, 3, 2])[0])
 
     def insert(self, cursor: Cursor, key: Key, wish: Version) -> int:
-        # As a restored dump does it: the application's trigger is off, ours is on all the same.
+        # As in a restored dump, the application's trigger is off, but Latchkey's fires.
         cursor.execute(
             """
             SET LOCAL session_replication_role = replica;
@@ -242,7 +242,7 @@ class AuthApiKey(Table):
 
 
 class Windows(Table):
-    """A small table of no preset, with a beginning, an end, and now and then a TRUNCATE."""
+    """A small table without a preset, with not-before and expiry times, and an occasional TRUNCATE."""
 
     source = "windows"
     table = "public.windows"
@@ -321,7 +321,7 @@ def _id(cursor: Cursor) -> int:
 
 
 def create(site: Installation, seed: str) -> list[Table]:
-    """All tables, empty, in the site's database, and in its configuration."""
+    """All tables, empty, in the site's database and configuration."""
     tables: list[Table] = []
     counts = {ApiKeys: 240, ExternalCredentials: 160, AuthApiKey: 60, Windows: 60}
     for kind, count in counts.items():

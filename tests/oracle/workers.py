@@ -1,6 +1,6 @@
-"""Those who change keys: each thread owns some keys of one table, and nobody else touches them.
+"""The workers change keys: each thread owns some keys of one table, which no other thread touches.
 
-A Changer changes rows. A Shifter owns all rows of a small table, and changes its definition, too.
+A Changer changes rows. A Shifter owns all rows of a small table, and also changes its definition.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .judge import Judge
 from .shifting import Shifting
 from .tables import Key, Source, Table
 
-# A server that was stopped is started again after seconds; a machine that is busy takes longer.
+# A stopped server is started again after seconds; a busy machine takes longer.
 _RECONNECT_S = 60.0
 _CHANGER_PAUSE_S = (0.01, 0.1)
 _SHIFTER_PAUSE_S = (0.05, 0.25)  # each of its transactions reads the table
-# PostgreSQL's message for it: a query.
+# PostgreSQL's message for COMMIT: a query.
 _COMMIT = b"Q" + (4 + len(b"COMMIT\0")).to_bytes(4, "big") + b"COMMIT\0"
-# What a session may have set, of all that decides how a value is spelled.
+# Session settings that change the text of values.
 _SETTINGS = (
     "bytea_output = escape",
     "DateStyle = German",
@@ -49,8 +49,8 @@ _SETTINGS = (
     "extra_float_digits = 3",
     "quote_all_identifiers = on",
 )
-# From one change of a table's definition to the next: often longer than the bound, so that one does not hide what
-# another one should have made known. A table with many kinds has less time for each.
+# The pause between two changes of a table's definition is often longer than the bound, so that one
+# does not mask a change that the daemon missed. A table with many kinds has less time for each.
 _SHIFT_PAUSE_S = (0.4, 4.0)
 _SHORTER_PAUSE_S = (0.3, 2.2)
 _MANY_KINDS = 10
@@ -60,24 +60,24 @@ _WHOLE_S = (3.0, 6.0)
 
 @dataclass
 class Counts:
-    """What the workers did."""
+    """Counters of the workers."""
 
     commits: int = 0
     rollbacks: int = 0
     changes: int = 0
-    unknown: int = 0  # commits of which the connection did not tell what became of them
+    unknown: int = 0  # commits whose outcome the connection did not report
     settings: int = 0  # transactions in a session with odd settings
-    locked: int = 0  # transactions given up for want of a lock
+    locked: int = 0  # transactions given up because a lock was not available
     kinds: Counter[str] = field(default_factory=Counter)  # changes of a table's definition
 
 
 def prepare(execute: Callable[[str], object]) -> None:
-    """Each transaction leaves its number in here: so one can tell whether it happened."""
+    """Create a table in which each transaction records its number, as a proof that it happened."""
     execute("CREATE TABLE public.oracle_commits (worker int PRIMARY KEY, number bigint NOT NULL)")
 
 
 class Worker(ABC):
-    """One of them. `run` until `stop`; `failure` says what went wrong with the test itself."""
+    """A worker. `run` until `stop`; `failure` holds an error of the test itself."""
 
     _pause_s = _CHANGER_PAUSE_S
 
@@ -113,18 +113,18 @@ class Worker(ABC):
 
     @abstractmethod
     def fill(self) -> None:
-        """The first rows, before anybody asks."""
+        """Insert the first rows, before clients ask."""
 
     @abstractmethod
     def _step(self) -> None:
-        """Do something."""
+        """Do one step."""
 
     def start(self) -> None:
         """Change keys until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is under way."""
+        """Finish the present transaction."""
         self._stop.set()
 
     def join(self, deadline_s: float) -> None:
@@ -137,15 +137,15 @@ class Worker(ABC):
         try:
             while not self._stop.wait(self._dice.uniform(*self._pause_s)):
                 self._step()
-        except Exception as error:  # a thread's failure is the run's
+        except Exception as error:  # a thread's failure fails the run
             self.failure = error
 
     # ---- one transaction
 
     def _transact(self, change: Callable[[Cursor], dict[Key, Version]]) -> bool:
-        """Do it, and tell the judge all that can be known of it. Whether it happened.
+        """Do one transaction and report it to the judge; returns whether it happened.
 
-        Whatever breaks the connection before COMMIT takes the transaction back.
+        If the connection breaks before COMMIT, the transaction is rolled back.
         """
         conn = self._connected()
         try:
@@ -175,7 +175,7 @@ class Worker(ABC):
         return False
 
     def _before(self, cursor: Cursor) -> None:
-        """What may come before a transaction."""
+        """Hook before a transaction."""
 
     def _commit(self, cursor: Cursor, become: dict[Key, Version]) -> bool:
         hang_up = self._dice.random() < 0.02
@@ -201,11 +201,11 @@ class Worker(ABC):
         return True
 
     def _outcome(self) -> tuple[bool] | None:
-        """Whether the last transaction happened; None as long as that is not certain."""
+        """Whether the last transaction happened; None while that is uncertain."""
         name = _connection_name(self._number, self._connections)
         try:
             with self._cluster.connect(self._dbname) as conn, conn.cursor() as cursor:
-                # Nobody can commit it any more: its backend is gone.
+                # Once its backend is gone, the transaction can no longer commit.
                 cursor.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (name,)
                 )
@@ -217,13 +217,13 @@ class Worker(ABC):
                 ((number,),) = cursor.fetchall()
             conn.close()
         except psycopg2.Error:
-            return None  # the server is down or goes down: ask again
+            return None  # the server is down or stopping: ask again
         return (number == self._transaction,)
 
     # ---- connections
 
     def _connected(self) -> Connection:
-        """A connection that works as far as we know."""
+        """A connection that works as far as is known."""
         if self._conn is not None and not self._conn.closed:
             return self._conn
         self._connections += 1
@@ -240,7 +240,7 @@ class Worker(ABC):
 
 
 class Changer(Worker):
-    """Changes rows of a table that stays what it is."""
+    """Changes rows of a table whose definition stays."""
 
     _table: Table
 
@@ -249,7 +249,7 @@ class Changer(Worker):
             self._change({key: self._wish() for key in self._now})
 
     def _before(self, cursor: Cursor) -> None:
-        """Now and then the table is to be read as a whole, while others change it."""
+        """Sometimes force a reload of the table, while others change it."""
         if self._dice.random() >= 0.03:
             return
         change = changed_for_a_while(self._table.table)
@@ -268,7 +268,7 @@ class Changer(Worker):
         elif dice.random() < 0.05:
             self._rotate()
         elif dice.random() < 0.1:
-            self._change(dict.fromkeys(chosen, self._wish()))  # the same for all of them
+            self._change(dict.fromkeys(chosen, self._wish()))  # the same state for all of them
         else:
             self._change({key: self._wish() for key in chosen})
 
@@ -312,7 +312,7 @@ class Changer(Worker):
         self._transact(change)
 
     def _bring_together(self, cursor: Cursor, wishes: dict[Key, Version]) -> dict[Key, Version]:
-        """One statement for all rows that are there."""
+        """One statement for all existing rows."""
         (wish,) = set(wishes.values())
         there = {key: self._now[key].row for key in wishes if self._now[key].row}
         rows = list(there.values())
@@ -323,7 +323,7 @@ class Changer(Worker):
         return {key: wish._replace(row=row) for key, row in there.items()}
 
     def _try_in_vain(self, cursor: Cursor, keys: list[Key]) -> None:
-        """A part of a transaction that is taken back, and must never be seen."""
+        """A part of a transaction that is rolled back, and must never be seen."""
         cursor.execute("SAVEPOINT in_vain")
         for key in keys[:5]:
             self._table.bring(cursor, key, self._now[key], self._wish())
@@ -331,10 +331,10 @@ class Changer(Worker):
 
 
 class Breaking:
-    """Which table cannot be read, if one cannot.
+    """Which table is unreadable, if any.
 
-    It keeps every sync from succeeding and a daemon from starting: so there is one at a time, with a pause before
-    the next one, and none while somebody holds it off.
+    An unreadable table makes every sync fail and keeps a daemon from starting. So at most one is broken at a
+    time, with a pause before the next one, and none while `held_off` is active.
     """
 
     def __init__(self) -> None:
@@ -344,7 +344,7 @@ class Breaking:
         self._next = 0.0
 
     def begin(self) -> bool:
-        """Whether the caller may break its table now. Then it has to call `end`."""
+        """Whether the caller may break its table now. If so, it must call `end`."""
         with self._lock:
             if self._broken or self._held or time.monotonic() < self._next:
                 return False
@@ -352,14 +352,14 @@ class Breaking:
             return True
 
     def end(self, pause_s: float) -> None:
-        """Nothing is broken any more."""
+        """The table is readable again."""
         with self._lock:
             self._broken = False
             self._next = time.monotonic() + pause_s
 
     @contextlib.contextmanager
     def held_off(self) -> Iterator[None]:
-        """Within, every table can be read."""
+        """Within the block, every table is readable."""
         with self._lock:
             self._held += 1
         try:
@@ -371,7 +371,7 @@ class Breaking:
 
 
 class Shifter(Worker):
-    """Changes rows, settings and the definition of a table that is its own."""
+    """Changes rows, settings and the definition of its own table."""
 
     _table: Shifting
     _pause_s = _SHIFTER_PAUSE_S
@@ -413,7 +413,7 @@ class Shifter(Worker):
         return self._do(lambda cursor: self._table.write(cursor, self._dice))
 
     def _shift(self) -> None:
-        """The next kind: each once, in an order that the seed decides, then again."""
+        """Start the next kind: each once, in an order that depends on the seed, then again."""
         self._next_shift = time.monotonic() + self._dice.uniform(*self._shift_pause_s)
         if not self._queue:
             self._queue = self._dice.sample(self.kinds, len(self.kinds))
@@ -433,7 +433,7 @@ class Shifter(Worker):
         if kind.breaks and not happened:
             self._breaking.end(0)
         if not happened:
-            return  # it is tried again
+            return  # the kind is tried again
         name = self._queue.pop()
         self.counts.kinds[name] += done
         self._log(f"{self._table.source}: {name}")
@@ -450,7 +450,7 @@ class Shifter(Worker):
 
     def _do(self, statements: Callable[[Cursor], object]) -> bool:
         def change(cursor: Cursor) -> dict[Key, Version]:
-            # Somebody may read the table for as long as the network takes.
+            # A reader may hold the table's lock for as long as the network takes.
             cursor.execute("SET LOCAL lock_timeout = '1s'")
             try:
                 statements(cursor)
@@ -465,16 +465,16 @@ class Shifter(Worker):
 
 
 def _commit_and_hang_up(conn: Connection, size: int) -> None:
-    """Send so much of a COMMIT (or all of it) and do not wait for the answer."""
-    with contextlib.suppress(OSError):  # it has been cut off already
+    """Send this many bytes of a COMMIT (or all of it), and do not wait for the answer."""
+    with contextlib.suppress(OSError):  # it may be cut already
         os.write(conn.fileno(), _COMMIT[:size])
     conn.close()
 
 
 def _broken(conn: Connection, error: psycopg2.Error) -> bool:
-    """Whether the connection is of no more use; if not, the statement was wrong."""
+    """Whether the connection is unusable; if not, the statement was wrong."""
     kinds = (psycopg2.OperationalError, psycopg2.InterfaceError)
-    # Without a code, it is not the server that speaks, and not every loss has a class of its own.
+    # An error without a code is not from the server, and not every loss has its own class.
     return bool(conn.closed) or isinstance(error, kinds) or error.pgcode is None
 
 
