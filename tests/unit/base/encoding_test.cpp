@@ -1,4 +1,4 @@
-// Bytes written as text, and what is no such text.
+// Bytes as text in hexadecimal and base64, and texts that are not valid.
 #include "base/encoding.h"
 
 #include <gtest/gtest.h>
@@ -59,7 +59,7 @@ TEST(Base64Url, HasOneSpellingForTheSameBytes) {
     for (const char last : kAlphabet) {
       const std::string other = text.substr(0, text.size() - 1) + last;
       const auto decoded = decode_base64url(other);
-      // decode_base64() looks away from spare bits: several texts are the same bytes to it.
+      // decode_base64() ignores spare bits: several texts decode to the same bytes.
       EXPECT_EQ(decoded == bytes, other == text) << other << " beside " << text;
     }
   }

@@ -11,7 +11,7 @@
 namespace latchkey {
 namespace {
 
-// RFC 3629, without asking whether there is such a code point.
+// UTF-8 by RFC 3629, without a check that the code point exists.
 std::string utf8(std::uint32_t code) {
   std::string text;
   const auto tail = [&](int shift) { text += static_cast<char>(0x80 | ((code >> shift) & 0x3F)); };
@@ -88,7 +88,7 @@ const Class kShown[] = {
     {"CJK, second plane", 0x20000, 0x2A6DF},
 };
 
-// What a terminal, a log or a reader must never get.
+// Code points that must never reach a terminal, a log or a reader.
 bool forbidden(std::uint32_t code) {
   for (const Class& hidden : kHidden) {
     if (code >= hidden.first && code <= hidden.last) return true;
@@ -96,7 +96,8 @@ bool forbidden(std::uint32_t code) {
   return code >= 0xD800 && code <= 0xDFFF;
 }
 
-// Fails the test unless it is UTF-8 without anything forbidden; line breaks apart, if `lines`.
+// Fails the test unless the text is UTF-8 without forbidden code points; `lines` permits line
+// breaks.
 void expect_safe(const std::string& text, bool lines = false) {
   for (std::size_t at = 0; at < text.size();) {
     std::uint32_t code = 0;
@@ -130,7 +131,7 @@ TEST(Printable, TakesNoBytesForTextThatAreNone) {
       {"\x9b"
        "31m",
        "?31m"},                                // CSI in one byte
-      {"a\x80\x9f z", "a?? z"},                // continuations of nothing
+      {"a\x80\x9f z", "a?? z"},                // stray continuation bytes
       {"\xc2", "?"},                           // cut short
       {"\xe2\x80", "??"},                      //
       {"\xf0\x9f\x98", "???"},                 //
@@ -140,7 +141,7 @@ TEST(Printable, TakesNoBytesForTextThatAreNone) {
       {"\xed\xa0\x80\xed\xb0\x80", "??????"},  // a pair of surrogates
       {"\xf4\x90\x80\x80", "????"},            // beyond U+10FFFF
       {"\xff\xfe", "??"},                      //
-      {"\xc3\x28", "?("},                      // the second byte is a letter of its own
+      {"\xc3\x28", "?("},                      // the second byte is a separate letter
       {"\xe2\x28\xa1", "?(?"},                 //
   };
   for (const auto& [from, to] : bytes) EXPECT_EQ(printable(from), to);
@@ -156,7 +157,7 @@ TEST(Printable, DecidesAboutEachCodePointAlike) {
     const std::string shown = printable(text);
     ASSERT_TRUE(shown == text || shown == "?") << std::hex << code;
     ASSERT_TRUE(!forbidden(code) || shown == "?") << std::hex << code;
-    // RFC 8259 lets a parser read back what was escaped.
+    // RFC 8259: a parser reads the escaped text back.
     if (code < 0x20 || code == '"' || code == '\\') continue;
     const std::string json = printable_json("\"" + text + "\"");
     ASSERT_EQ(nlohmann::json::parse(json), text) << std::hex << code;
@@ -164,7 +165,7 @@ TEST(Printable, DecidesAboutEachCodePointAlike) {
   }
 }
 
-// Bytes of which many are the beginnings and ends of what is hidden.
+// Random bytes, many of which begin or end forbidden code points.
 std::string random_text(std::mt19937_64& random) {
   static constexpr unsigned char kLikely[] = {0x1B, 0x9B, 0xC2, 0xE2, 0x80, 0x8E, 0xAA, 0xAE,
                                               0xEF, 0xBB, 0xBF, 0xF3, 0xA0, 0xED, 0x7F, '\n'};
@@ -216,7 +217,7 @@ TEST(Printable, GuardsAStreamHoweverTheTextIsCut) {
         ASSERT_NO_FATAL_FAILURE(expect_safe(below.str(), true));
       }
     }
-    std::string lines;  // line by line the same as if it had come in one piece
+    std::string lines;  // line by line the same as in one piece
     std::istringstream in(text);
     for (std::string line; std::getline(in, line);) lines += printable(line) + "\n";
     if (!text.empty() && text.back() != '\n') lines.pop_back();
@@ -233,7 +234,7 @@ TEST(Printable, GuardsAStreamOfJson) {
     out << "{\"a\":\"\xe2\x80" << std::flush << "\xae\xc2\x9b\x7f\xf3\xa0\x80\x81\xc3\xa9\"}\n";
   }
   EXPECT_EQ(below.str(), "{\"a\":\"\\u202e\\u009b\\u007f\\udb40\\udc01\xc3\xa9\"}\n");
-  out << "\x1b";  // no longer its stream
+  out << "\x1b";  // the stream has its own buffer again
   EXPECT_TRUE(below.str().ends_with("\x1b"));
 }
 

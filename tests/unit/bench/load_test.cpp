@@ -1,4 +1,4 @@
-// What latchkey-bench is made of, as far as it needs no server.
+// The parts of latchkey-bench that need no server.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -28,7 +28,7 @@ TEST(LatencyHistogram, IsExactToASixtyFourth) {
     const auto ns = static_cast<std::int64_t>(random() >> (2 + random() % 60));
     LatencyHistogram one;
     one.record(ns);
-    one.record(ns * 2 + 1);  // so that the value is not the greatest
+    one.record(ns * 2 + 1);  // keeps the value from being the greatest
     const auto told = static_cast<double>(one.quantile_ns(0.5)), is = static_cast<double>(ns);
     EXPECT_GE(told, is * 0.9999999);
     EXPECT_LE(told, is * (1 + 1.0 / 64) + 1);
@@ -163,7 +163,7 @@ TEST(BenchKeys, ComeFromAFile) {
   EXPECT_THROW((void)KeyTable::from_file(path), std::runtime_error);
 }
 
-// ---- peers: every right answer passes, in any pieces; every other one is found out
+// ---- peers: each accepts a right reply, in any pieces, and detects every other one
 
 struct Exchange {
   const char* peer;
@@ -186,7 +186,7 @@ std::string verified(bool known, std::uint64_t row, latchkey_verdict verdict) {
 
 class PeerTest : public testing::TestWithParam<Exchange> {
  protected:
-  // What judge() makes of it, after one request.
+  // The result of judge() after one request.
   static std::size_t judged(const std::string& reply) {
     const PeerOptions options{.name = GetParam().peer};
     const auto peer = make_peer(options);
@@ -221,8 +221,8 @@ TEST_P(PeerTest, FindsOutEveryByteThatMatters) {
       ++found;
     }
   }
-  // What says whose key it is. Lengths may ask for more bytes instead, and ages are anybody's
-  // guess.
+  // Changes in the names of the key's owner must be found. A changed length may ask for more bytes
+  // instead, and ages may have any value.
   EXPECT_GE(found, std::min<std::size_t>(reply.size() / 4, 32)) << reply.size();
 }
 

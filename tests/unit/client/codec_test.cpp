@@ -1,6 +1,6 @@
-// liblatchkey's codec against the table of vectors: what a client writes, byte for byte, and what
-// it makes of every reply, good, bad, cut short or too long. The bytes stand in heap blocks of just
-// their size, so that AddressSanitizer sees whoever leaves them.
+// liblatchkey's codec against the table of vectors: the exact bytes of each request, and the
+// result for every reply, good, bad, truncated or too long. All bytes are in heap blocks of
+// exactly their size, so that AddressSanitizer detects each read or write past them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -196,7 +196,7 @@ TEST_P(BadReply, IsRefusedByItsName) {
   EXPECT_EQ(latchkey_refusal_name(static_cast<std::uint32_t>(error)), GetParam().error);
 }
 
-// ---- what C alone has to mind
+// ---- special cases of C
 
 TEST(ClientCodec, ATextWithAZeroByteIsNotCutAtIt) {
   // subject "admin\0x", which as a C string would be "admin"
@@ -248,7 +248,7 @@ TEST(ClientCodec, SaysWhatCannotBeAsked) {
 }
 
 TEST(ClientCodec, CutsABatchWhereTheFrameIsFull) {
-  const std::string huge(100000, 'k');  // sent as 4097 bytes, which is malformed as well
+  const std::string huge(100000, 'k');  // sent as 4097 bytes, which is malformed too
   const std::vector<latchkey_key> keys(300, latchkey_key{huge.data(), huge.size()});
   const latchkey_question question = LATCHKEY_QUESTION_INIT;
   const std::size_t fit = lk_keys_that_fit(&question, keys.data(), keys.size());

@@ -1,5 +1,5 @@
-// liblatchkey without a socket: replies in order, and what becomes of requests when the connection
-// is lost, a deadline passes, or what answers makes no sense. The bytes are moved by hand.
+// liblatchkey without a socket: replies in order, and the fate of requests when the connection is
+// lost, a deadline passes, or a reply is invalid. The tests move the bytes by hand.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -31,7 +31,7 @@ std::string little(std::uint64_t value, int bytes) {
   return text;
 }
 
-// Request ids are counted from here on: a client's begin anywhere.
+// The first request id of a client, which may be any number.
 std::uint64_t ids_from = 0;
 
 std::string frame(int type, std::uint64_t id, const std::string& body = "") {
@@ -59,7 +59,7 @@ class ClientConversation : public testing::Test {
   }
   ~ClientConversation() override { latchkey_close(client_); }
 
-  // Each is known by the number that is its context.
+  // Each request is identified by the number that is its context.
   int ask(int number, const std::string& key = "key") {
     const latchkey_key bytes{key.data(), key.size()};
     return latchkey_start_verify(client_, nullptr, &bytes, 1,
@@ -76,7 +76,7 @@ class ClientConversation : public testing::Test {
     ASSERT_EQ(latchkey_feed(client_, bytes.data(), bytes.size()), 0);
   }
 
-  // "0 valid", "1 closed", ... of all replies that are there.
+  // "0 valid", "1 closed", ... for all replies so far.
   std::vector<std::string> taken() {
     std::vector<std::string> all;
     latchkey_reply reply;
@@ -90,7 +90,7 @@ class ClientConversation : public testing::Test {
       }
       if (reply.failure != 0) {
         text_ = reply.text;
-        // Whoever looks only at the verdict must not find a yes.
+        // A caller that looks only at the verdict must not find a yes.
         if (reply.type == LATCHKEY_VERIFY) {
           EXPECT_EQ(reply.answers[0].verdict, LATCHKEY_UNAVAILABLE);
         }
@@ -105,7 +105,7 @@ class ClientConversation : public testing::Test {
   std::string text_;
 };
 
-// A reply to what another process, or this one before a fork, has asked fits nothing.
+// A reply to a request of another process, or of this one before a fork, must match no request.
 TEST_F(ClientConversation, RequestIdsBeginWhereNobodyCanForesee) {
   std::set<std::uint64_t> begins;
   for (int i = 0; i < 100; ++i) {
@@ -171,7 +171,7 @@ TEST_F(ClientConversation, ALostConnectionCostsWhatWasUnderWayAndNotWhatItHasAns
   feed(verified(1, 0) + verified(2, 0).substr(0, 20));
   latchkey_lost(client_);
   EXPECT_EQ(latchkey_broken(client_), 1);
-  EXPECT_THAT(drain(), IsEmpty());  // a new connection begins when the old one's replies are taken
+  EXPECT_THAT(drain(), IsEmpty());  // a new connection begins once the old one's replies are taken
   ask(3);
   EXPECT_THAT(taken(), ElementsAre("0 valid", "1 closed", "2 closed"));
   EXPECT_THAT(text_, HasSubstr("closed"));
@@ -209,11 +209,11 @@ TEST_F(ClientConversation, ARefusedConnectionCostsAll) {
 TEST_F(ClientConversation, NonsenseEndsTheConnection) {
   const std::string nonsense[] = {
       "HTTP/1.1 400 Bad Request\r\n\r\n",
-      verified(2, 0),                   // of another request
-      frame(LATCHKEY_PONG, 1),          // to another one
-      frame(LATCHKEY_PING, 1),          // no reply
-      frame(LATCHKEY_VERIFIED, 1, ""),  // cut
-      verified(1, LATCHKEY_VERDICTS),   // no verdict
+      verified(2, 0),                   // for another request
+      frame(LATCHKEY_PONG, 1),          // a reply of another type
+      frame(LATCHKEY_PING, 1),          // not a reply
+      frame(LATCHKEY_VERIFIED, 1, ""),  // truncated
+      verified(1, LATCHKEY_VERDICTS),   // not a verdict
   };
   std::uint64_t id = 1;
   for (const std::string& bytes : nonsense) {
@@ -261,7 +261,7 @@ TEST_F(ClientConversation, AnEndlessStreamIsNotKept) {
   const std::string part(1 << 16, '\1');
   int fed = 0;
   while (latchkey_feed(client_, part.data(), part.size()) == 0) ++fed;
-  EXPECT_LE(fed, 18);  // LATCHKEY_REPLY_BYTES_MAX and a part more
+  EXPECT_LE(fed, 18);  // LATCHKEY_REPLY_BYTES_MAX and one part more
   EXPECT_THAT(taken(), ElementsAre("0 protocol"));
 }
 
@@ -269,19 +269,19 @@ TEST_F(ClientConversation, WhatCannotBeAskedIsNotSent) {
   const latchkey_key key{"key", 3};
   EXPECT_EQ(latchkey_start_verify(client_, nullptr, &key, 0, nullptr), LATCHKEY_FAILED_ARGUMENT);
   EXPECT_EQ(latchkey_start_verify(client_, nullptr, nullptr, 1, nullptr), LATCHKEY_FAILED_ARGUMENT);
-  latchkey_question question = {};  // zeros: somebody forgot LATCHKEY_QUESTION_INIT
+  latchkey_question question = {};  // zeros: LATCHKEY_QUESTION_INIT was forgotten
   EXPECT_EQ(latchkey_start_verify(client_, &question, &key, 1, nullptr), LATCHKEY_FAILED_ARGUMENT);
   EXPECT_EQ(latchkey_start_sync(client_, 0, nullptr), LATCHKEY_FAILED_ARGUMENT);
   EXPECT_EQ(latchkey_start_sync(client_, 60001, nullptr), LATCHKEY_FAILED_ARGUMENT);
   EXPECT_THAT(drain(), IsEmpty());
   EXPECT_EQ(latchkey_due_ms(client_), -1);
   latchkey_answer answer;
-  ask(0);  // a call that waits would take its reply
+  ask(0);  // a blocking call would take its reply
   EXPECT_EQ(latchkey_verify(client_, "key", 3, nullptr, &answer), LATCHKEY_FAILED_ARGUMENT);
   EXPECT_EQ(answer.verdict, LATCHKEY_UNAVAILABLE);
 }
 
-// ---- deadlines, whose clock is an argument here
+// ---- deadlines, with the clock as an argument
 
 class ClientDeadline : public testing::Test {
  protected:
@@ -350,7 +350,7 @@ TEST_F(ClientDeadline, KeysThatAreSentAreNotInTheBufferAnyMore) {
   }
   EXPECT_THAT(held(), testing::Not(HasSubstr("sk_live")));
   for (int i = 0; i < 3; ++i) ASSERT_EQ(lk_start(&talk_, &request, 1000, nullptr), 0);
-  lk_fail(&talk_, LATCHKEY_FAILED_TIMEOUT, 1000);  // and what was never sent
+  lk_fail(&talk_, LATCHKEY_FAILED_TIMEOUT, 1000);  // includes requests that were never sent
   EXPECT_THAT(held(), testing::Not(HasSubstr("sk_live")));
 }
 
@@ -391,7 +391,8 @@ TEST(ClientFork, LeavesTheConnectionToTheParent) {
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
 
-  // What the child has done is not seen on the parent's connection: one ping, and its answer comes.
+  // The child's actions leave the parent's connection alone: one ping is there, and its reply
+  // arrives.
   char asked[64];
   EXPECT_EQ(::recv(parents, asked, sizeof asked, MSG_DONTWAIT), 16);
   const std::string pong = frame(LATCHKEY_PONG, 1);

@@ -1,5 +1,5 @@
-// The configuration: what a good file means, and that a bad one is answered with where, what, and
-// what to write instead.
+// The configuration: the meaning of a good file, and the message for a bad one, which has the
+// place, the mistake and the remedy.
 #include "config/options.h"
 
 #include <gmock/gmock.h>
@@ -184,7 +184,7 @@ struct BadFile {
   const char* name;
   std::string text;
   int line;
-  std::vector<std::string> says;  // the setting's name, and what to do
+  std::vector<std::string> says;  // the setting's name, and the remedy
 };
 
 void PrintTo(const BadFile& file, std::ostream* out) { *out << file.name; }
@@ -430,7 +430,7 @@ const std::vector<BadFile> kBadFiles = {
     {"column_control", source_with("tenant = \"a\\nb\""), 10, {"`tenant`"}},
     {"column_breaks_out", source_with("tenant = \"x$latchkey$; DROP\""), 10, {"`tenant`"}},
     {"source_name", kDatabase + "[[source]]\nname = \"a/b\"\n", 5, {"`name`", "A-Z a-z 0-9"}},
-    // Notifications carry ids, and everybody on the database can read them; claims go to callers.
+    // Notifications carry ids, and every role in the database can read them; claims go to callers.
     {"id_is_the_key",
      kDatabase + "[[source]]\nname = \"s\"\ntable = \"a.b\"\nscheme = \"plain\"\n"
                  "id = \"k\"\nkey = \"k\"\n",
@@ -474,7 +474,7 @@ TEST_P(BadOptions, AreRefusedWithWhereWhatAndWhatInstead) {
     FAIL() << "accepted:\n" << GetParam().text;
   } catch (const ConfigError& error) {
     const std::string what = error.what();
-    // Where: the line itself, or that of the section it stands in.
+    // The place: the line itself, or that of its section.
     EXPECT_THAT(what, HasSubstr("latchkey.toml:" + std::to_string(GetParam().line) + ": "))
         << GetParam().text;
     for (const std::string& part : GetParam().says) EXPECT_THAT(what, HasSubstr(part));
@@ -509,13 +509,13 @@ TEST(OptionsFile, TakesAtMost32Sources) {
   EXPECT_THROW((void)parse(text), ConfigError);
 }
 
-// One table has one set of triggers: made for one mapping only, they would be outdated for the
-// other.
+// The sources of one table share its triggers: triggers made for one mapping would be outdated for
+// the other.
 TEST(OptionsFile, LetsSourcesOfOneTableShareItsTriggers) {
   std::string second = kSource;
   second.replace(second.find("\"s\""), 3, "\"t\"");
   const Options options = parse(kMinimal + second + "tenant = \"tenant\"\n");
-  // Each watches what the other maps, so both print the same triggers.
+  // Each source watches the columns of the other, so both print the same triggers.
   EXPECT_THAT(options.sources[0].watched, Contains("tenant"));
   for (const std::string& name : trigger_names()) {
     EXPECT_EQ(trigger_definition(options.sources[0], name),

@@ -1,4 +1,4 @@
-// What a running daemon takes over, and what it says needs a restart.
+// The settings that a running daemon takes over, and those that it says need a restart.
 #include "config/reload_plan.h"
 #include "loader/postgres/connection.h"
 

@@ -1,4 +1,4 @@
-// Names, quotation, presets: what stands between a configuration and SQL.
+// Names, quotation, presets: the steps from a configuration to SQL.
 #include "config/source.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ TEST(TableNameParse, ReadsTwoNamesAsSqlWritesThem) {
     const char* table;
   } cases[] = {
       {"public.api_keys", "public", "api_keys"},
-      {"Public.API_Keys", "Public", "API_Keys"},  // as in the catalogue: nothing is folded
+      {"Public.API_Keys", "Public", "API_Keys"},  // as in the catalogue, without case folding
       {R"("public"."api_keys")", "public", "api_keys"},
       {R"("a.b"."c.d")", "a.b", "c.d"},
       {R"("a.b".c)", "a.b", "c"},

@@ -1,4 +1,4 @@
-// Who may take how much, and whose turn it is.
+// Quotas of callers, and the order of their turns.
 #include "daemon/server/admission.h"
 
 #include <gtest/gtest.h>
@@ -24,13 +24,13 @@ LimitOptions limits(std::size_t connections, std::size_t per_uid) {
   return some;
 }
 
-// Admitted by a rule for this uid, for a group, by none, or for who it is.
+// Callers admitted by a rule for the uid, by one for a group, by no rule, and from the reserve.
 CallerId by_uid(uid_t uid) { return {{Share::Kind::kRule, uid}, uid}; }
 CallerId by_group(gid_t gid, uid_t uid) { return {{Share::Kind::kRule, std::nullopt, gid}, uid}; }
 CallerId stranger(uid_t uid) { return {{Share::Kind::kNone}, uid}; }
 CallerId root() { return {{Share::Kind::kReserve}, 0}; }
 
-// How many of `tries` connections it gets.
+// The number of admitted connections of `tries`.
 int entered(Admission& admission, const CallerId& id, int tries) {
   int count = 0;
   for (int i = 0; i < tries; ++i) count += admission.enter(id) == Admitted::kYes ? 1 : 0;
@@ -231,7 +231,7 @@ TEST(TurnsTest, GivesEachUidOfARuleItsTurn) {
   EXPECT_EQ(served["b"], 3);
 }
 
-// ---- who guesses
+// ---- guessing callers
 
 using Callers = std::vector<std::pair<uid_t, Admission::Caller>>;
 
@@ -248,7 +248,7 @@ TEST(GuessWatchTest, NamesWhoIsAboveTheRateOnceAMinute) {
   GuessWatch watch;
   std::vector<std::string> named;
   for (std::uint64_t second = 0; second <= 130; ++second) {
-    // One asks for 150 a second, the other for 99.
+    // One caller asks for 150 a second, the other for 99.
     const auto found = watch.look(asked(150 * second, 99 * second), 100,
                                   static_cast<std::int64_t>(1000 + second) * kSecond);
     for (const auto& suspect : found) {

@@ -1,4 +1,5 @@
-// What a connection says: bytes in, bytes out. No socket, and a clock that stands still.
+// The conversation of one connection: bytes in, bytes out. No socket, and a clock that stands
+// still.
 #include "daemon/unix/conversation.h"
 
 #include <gmock/gmock.h>
@@ -177,7 +178,7 @@ class ConversationTest : public test::VerifierTest {
     std::vector<std::uint32_t> syncs;  // their timeouts
   };
 
-  // Says it in pieces of these sizes (the last one is the rest), as a session would carry it.
+  // Sends the bytes in pieces of these sizes (the last piece is the rest), as a session would.
   Heard say(const std::string& bytes, const Rights& rights = everything(),
             const std::vector<std::size_t>& pieces = {}) {
     FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
@@ -225,7 +226,7 @@ TEST_F(ConversationTest, RepliesInTheOrderOfTheRequests) {
   bare.want_claims = false;
   const std::string talk = verify(1, {"good"}, bare) + verify(2, {"nobody's", "good"}, bare) +
                            ping(3) + verify(4, {"revoked"}, bare) + status(5) + ping(6) +
-                           verify(3, {"good"}, bare);  // ids are the caller's business
+                           verify(3, {"good"}, bare);  // callers choose their ids freely
   EXPECT_THAT(replies_to(talk), ElementsAre("1: valid", "2: unknown, valid", "3: pong",
                                             "4: revoked", "5: status {}", "6: pong", "3: valid"));
   EXPECT_EQ(stats_.requests.get(), 7U);
@@ -244,7 +245,7 @@ TEST_F(ConversationTest, ReadsOneClockForABatch) {
   EXPECT_EQ(clock_readings_, 3);
 }
 
-// Requests of every kind, with all that a request can demand.
+// Requests of every kind, with every demand that a request can make.
 std::string mixed_talk(std::size_t requests, test::Random& random) {
   const std::vector<std::string_view> keys = {"good",  "revoked", "disabled", "deleted", "expired",
                                               "early", "only b",  "nobody's", "",        kSecret};
@@ -406,7 +407,7 @@ TEST_F(ConversationTest, DoesNotTellWhichSourcesThereAreToWhoMayNotUseThemAll) {
   EXPECT_THAT(replies_to(verify(1, {"good"}), some), ElementsAre("1: forbidden old"));
 }
 
-// ---- what is told to whom
+// ---- disclosure to callers
 
 TEST_F(ConversationTest, TellsReasonsOnlyToWhomTheyAreAllowed) {
   const std::string talk =
@@ -423,7 +424,7 @@ TEST_F(ConversationTest, TellsReasonsOnlyToWhomTheyAreAllowed) {
   EXPECT_THAT(replies_to(verify(1, {"good"}), curt), ElementsAre(StartsWith("1: valid source=a")));
 }
 
-// A revoked key must look like one that never was: in its age, too.
+// A revoked key must look like an unknown one, in its age too.
 TEST_F(ConversationTest, HidesReasonsInTheAgeOfAnAnswerAsWell) {
   Rights curt = everything();
   curt.reasons = false;
@@ -556,7 +557,7 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
   EXPECT_EQ(conversation.sync().timeout_ms, 250U);
   EXPECT_EQ(conversation.sync().sources, 0b101U);
 
-  in_a_.upsert(row("17", "good", RowState::kRevoked));  // what the sync waited for
+  in_a_.upsert(row("17", "good", RowState::kRevoked));  // a change that the sync waits for
   out.clear();
   EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kSync);
   EXPECT_THAT(describe(text_of(out)), ElementsAre(StartsWith("3: revoked")));
@@ -566,7 +567,7 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
   EXPECT_EQ(out.size(), 0U);
 }
 
-// How many of many equal requests are answered in one turn among others. Whatever is asked for, a
+// The number of equal requests answered in one turn among others. For every kind of request, a
 // turn ends after some ten microseconds of work.
 TEST_F(ConversationTest, DoesNoMoreInATurnThanTheWorkItMayCost) {
   context_.turn_work = WorkerContext::kTurnWorkAmongOthers;

@@ -1,6 +1,6 @@
-// To a caller without the right to reasons, a key that is refused is a key that does not exist: the
-// replies to both are the same bytes, whatever the states of sources and rows, and whatever was
-// demanded. Random worlds, compared as a whole.
+// To a caller without the right to reasons, a refused key looks like an unknown key: the replies
+// to both have the same bytes, for all states of sources and rows, and for all demands. The tests
+// compare random worlds.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@ using test::kRealUs;
 const std::string kSecret(32, 's');
 constexpr std::size_t kKeys = 12, kSources = 4;
 
-// Tokens, so that one text can be known to a source of any scheme. All are equally long.
+// Tokens, so that a source of any scheme can hold the same text. All have the same length.
 std::string key_text(const std::string& jti) {
   return test::token(kSecret, R"({"jti":")" + jti + R"("})");
 }
@@ -33,8 +33,8 @@ std::string jti_of(char kind, std::size_t number) {
   return std::string(1, kind) + std::to_string(10 + number);
 }
 
-// Four sources (two of SHA-256, one of HMAC under two peppers, one of jtis), each as old as chance
-// has it, with rows in all states.
+// Four sources (two of SHA-256, one of HMAC under two peppers, one of jtis), each with a random
+// age and with rows in all states.
 class World {
  public:
   explicit World(test::Random& random) : random_(random) {
@@ -115,12 +115,12 @@ class World {
   std::unique_ptr<Verifier> verifier_;
 };
 
-// What one caller hears, and what it leaves behind that others could see.
+// The replies to one caller, and their traces that others could see.
 struct Heard {
   std::string replies;
   std::vector<Conversation::Next> nexts;
   std::uint64_t unknown = 0;
-  std::vector<std::uint64_t> told;  // as metrics count it that anybody may read
+  std::vector<std::uint64_t> told;  // metrics that any user may read
 };
 
 Heard say(World& world, const std::string& bytes, const Rights& rights) {
@@ -172,7 +172,7 @@ VerifyTerms random_terms(test::Random& random) {
   return terms;
 }
 
-// The verdict that a caller with reasons is told.
+// The verdict for a caller with the right to reasons.
 latchkey_verdict found(World& world, const std::string& key, const VerifyTerms& terms,
                        Rights rights) {
   rights.reasons = true;
@@ -227,7 +227,7 @@ TEST(HiddenReasons, AreTheReplyToAnUnknownKeyByteForByte) {
   }
 }
 
-// The example that this is about: the revoked key's source is young enough, another one is not.
+// The motivating example: the revoked key's source is young enough, another one is not.
 using HiddenReason = test::VerifierTest;
 TEST_F(HiddenReason, IsUnavailableWhereAnUnknownKeyIs) {
   in_a_.upsert(test::row("1", "revoked", RowState::kRevoked));

@@ -1,5 +1,5 @@
-// When keys were last used: ticks, rings, what waits to be written, when it is; and all of it at
-// once, while the writer replaces the records that workers mark.
+// The last use of keys: ticks, rings, pending uses, the time of writing; and a stress test in
+// which the writer replaces the records that workers mark.
 #include "loader/last_used.h"
 
 #include <gmock/gmock.h>
@@ -57,7 +57,7 @@ TEST(UseClock, StandsStillWhereNobodyWantsToKnow) {
 
 class UseLogTest : public testing::Test {
  protected:
-  // Times of the uses that waited, in order.
+  // The times of the waiting uses, in order.
   std::vector<std::int64_t> taken() {
     std::vector<std::int64_t> times;
     log_.take([&](const Use& use) { times.push_back(use.real_us); });
@@ -109,14 +109,14 @@ TEST_F(UseLogTest, TriesAgainAtTheNextUseWhereARingIsFull) {
   log_.note(0, *late, at(1));
   EXPECT_EQ(log_.deferred(), 2U);
   EXPECT_EQ(late->used_tick(), 0U) << "not noted, so not marked";
-  log_.note(1, *late, at(1));  // another worker has a ring of its own
+  log_.note(1, *late, at(1));  // another worker has its own ring
   EXPECT_EQ(taken().size(), UseLog::kRoom + 1);
   log_.note(0, *late, at(2));
   EXPECT_THAT(taken(), ElementsAre(2 * kSecond));
   EXPECT_EQ(log_.deferred(), 2U);
 }
 
-// ---- what counts as a use
+// ---- uses
 
 class UsesOfAnswers : public test::VerifierTest {
  protected:
@@ -135,7 +135,7 @@ class UsesOfAnswers : public test::VerifierTest {
     in_b_.upsert(row("in b", "only b"));
   }
 
-  // Ids of the rows of `a` whose uses were noted while this was asked.
+  // The ids of the rows of `a` whose uses were noted during these requests.
   std::vector<std::string> used(const std::vector<std::string_view>& keys,
                                 const VerifyTerms& terms = {},
                                 const Rights& rights = {.sources = 0b11, .all_sources = true}) {
@@ -194,7 +194,7 @@ TEST_F(UsesOfAnswers, AreNobodysOnceSeveralRowsHoldTheKey) {
   });
 }
 
-// ---- what waits
+// ---- pending uses
 
 std::vector<std::pair<std::string, std::int64_t>> listed(const UsedRows& rows) {
   std::vector<std::pair<std::string, std::int64_t>> list;
@@ -209,7 +209,7 @@ TEST(PendingUses, KeepTheLatestUseOfEachRowTheOldestFirst) {
   pending.add("b", 2);
   pending.add("c", 3);
   pending.add("a", 4);
-  pending.add("b", 1);  // another worker's, reported late
+  pending.add("b", 1);  // from another worker, reported late
   EXPECT_EQ(pending.size(), 3U);
   EXPECT_THAT(listed(pending.take(2)), ElementsAre(is("b", 2), is("c", 3)));
   EXPECT_THAT(listed(pending.take(2)), ElementsAre(is("a", 4)));
@@ -247,7 +247,7 @@ TEST(PendingUses, ForgetTheOldestOfWhatTheyTakeBackWithoutRoom) {
   EXPECT_THAT(listed(pending.take(9)), ElementsAre(is("b", 1), is("c", 1), is("d", 2)));
 }
 
-// ---- when it is written
+// ---- the time of writing
 
 constexpr std::int64_t kNs = 1'000'000'000;
 
@@ -280,7 +280,7 @@ TEST(LastUsedRounds, ComeLaterAndLaterWhileTheyFail) {
 
 TEST(LastUsedRounds, HalveBatchesThatAreRefused) {
   LastUsedRounds rounds(kNs, 1);
-  rounds.failed(0, 30);  // all that waited
+  rounds.failed(0, 30);  // all that were pending
   EXPECT_EQ(rounds.batch(), 15U);
   rounds.failed(0, 15);
   EXPECT_EQ(rounds.batch(), 7U);
@@ -294,9 +294,9 @@ TEST(LastUsedRounds, HalveBatchesThatAreRefused) {
 
 // ---- all at once
 
-// Workers look keys up and note them; the writer replaces, removes and brings back the same rows,
-// frees what is outdated, and takes the uses. Whatever a worker noted arrives: each key that it
-// used, with a time that it used it at, in each tick in which it did.
+// Workers look keys up and note them. The writer replaces, removes and restores the same rows,
+// frees outdated records, and takes the uses. Every noted use arrives: each key that a worker
+// used, with a time at which it used the key, for each tick in which it did.
 TEST(LastUsedStress, EveryNotedUseArrives) {
   constexpr std::size_t kWorkers = 2;
   constexpr std::size_t kKeys = 500;
@@ -343,7 +343,7 @@ TEST(LastUsedStress, EveryNotedUseArrives) {
       arrived.emplace(static_cast<std::uint32_t>(use.real_us), static_cast<std::size_t>(key));
       std::array<const Record*, 1> found;
       writer.rows_of({&use.digest, 1}, found);
-      // The row may be gone just now; another one's it can never be.
+      // The row may be absent at the moment, but never belongs to another key.
       if (found[0] != nullptr) {
         EXPECT_EQ(number_of.at(std::string(found[0]->key_id())), static_cast<std::size_t>(key));
       }

@@ -1,4 +1,4 @@
-// The status, made now and then, whoever asks how often.
+// The status is made at most once per period, for any number of requests.
 #include "daemon/observe/status_cache.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +40,7 @@ TEST_F(StatusCacheTest, IsMadeForEachViewByItself) {
   EXPECT_EQ(text(everything(), 1000), "1");
   EXPECT_EQ(text(some(0b01), 1000), "2");
   EXPECT_EQ(text(some(0b10), 1000), "3");
-  Rights silent = everything();  // all sources, but no reasons: the short one
+  Rights silent = everything();  // all sources, but no reasons: the short status
   silent.reasons = false;
   EXPECT_EQ(text(silent, 1000), "4");
   EXPECT_EQ(text(some(0b11), 1000), "4") << "two rules that give the same view share it";
@@ -69,7 +69,7 @@ TEST(StatusCacheThreads, GivesOthersTheOldOneWhileANewOneIsMade) {
   StatusCache* self = nullptr;
   int made = 0;
   StatusCache cache([&](const Rights& rights) {
-    // Another worker asks meanwhile; it must neither wait nor make a second one.
+    // Another worker asks meanwhile; it must neither wait nor make a second status.
     if (++made == 2) {
       std::thread([&] { told.push_back(*self->text(rights, 1150 * kMs)); }).join();
     }

@@ -1,4 +1,4 @@
-// What many records share: tenants, which live as long as their records; and the sets of pointers
+// Shared parts of records: tenants, which live as long as their records, and the sets of pointers
 // that find them. Scope sets: key_set_test.cpp.
 #include "keymap/interned.h"
 
@@ -25,7 +25,7 @@ using test::Random;
 
 class TenantsTest : public testing::Test {
  protected:
-  // As KeySetWriter does.
+  // The same steps as KeySetWriter.
   const Record* make(std::string_view tenant) {
     RecordFacts facts;
     facts.key_id = "1";
@@ -136,7 +136,7 @@ struct Spread {
   static constexpr std::size_t kWords = 2000;
   static std::size_t of(std::string_view text) { return std::hash<std::string_view>()(text); }
 };
-// Whoever compares hashes only, or the 32 bits of them that a set stores, mistakes one word for
+// A set that compares only hashes, or the 32 bits of them that it stores, mistakes one word for
 // another.
 struct Alike {
   static constexpr std::size_t kWords = 200;
@@ -169,11 +169,11 @@ TYPED_TEST_SUITE(ShardedSetTest, Functions);
 template <typename Function>
 void agrees_with_a_model(std::size_t reserved) {
   Random random;
-  std::unordered_map<std::string, std::unique_ptr<Word>> model;  // owns what the set leads to
+  std::unordered_map<std::string, std::unique_ptr<Word>> model;  // owns the objects in the set
   Set<Function> set;
   set.reserve(reserved);
   for (int step = 0; step < 30'000; ++step) {
-    // Up and down again: shards grow, and empty buckets come to lie among full ones.
+    // Up and down: shards grow, and empty buckets come to lie among full ones.
     const bool rises = step / 5000 % 2 == 0;
     const std::string text = std::to_string(random.below(Function::kWords));
     const auto known = model.find(text);
@@ -202,7 +202,7 @@ void agrees_with_a_model(std::size_t reserved) {
     });
     ASSERT_EQ(visited.size(), model.size());
     for (const auto& [key, owner] : model) ASSERT_TRUE(visited.contains(owner.get())) << key;
-    // All of them, and some that are not there, at once.
+    // All of them at once, and some absent ones.
     std::vector<std::string> texts;
     for (std::size_t i = 0; i <= Function::kWords; ++i) texts.push_back(std::to_string(i));
     const std::vector<std::string_view> keys(texts.begin(), texts.end());
@@ -215,7 +215,7 @@ void agrees_with_a_model(std::size_t reserved) {
 }
 
 TYPED_TEST(ShardedSetTest, AgreesWithAModel) { agrees_with_a_model<TypeParam>(0); }
-// An estimate may be wrong in any way.
+// An estimate may be arbitrarily wrong.
 TYPED_TEST(ShardedSetTest, AgreesWithAModelThatWasReservedTooSmall) {
   agrees_with_a_model<TypeParam>(TypeParam::kWords / 8);
 }
@@ -232,9 +232,9 @@ TEST(ShardedSet, KnowsWhereItsSetsHaveTheirBuckets) {
   tsl::robin_set<std::size_t, Itself, std::equal_to<>, BucketAllocator<std::size_t>, true> set{
       BucketAllocator<std::size_t>(slab, buckets)};
   EXPECT_EQ(buckets.at(1), nullptr);
-  for (std::size_t number = 0; number < 5000; ++number) {  // it moves several times
+  for (std::size_t number = 0; number < 5000; ++number) {  // the set moves several times
     set.insert(number);
-    // Nothing collides: each is where its search begins.
+    // Nothing collides: each is found where its search begins.
     for (const std::size_t known : {std::size_t{0}, number / 2, number}) {
       const auto* stored = reinterpret_cast<const std::byte*>(&*set.find(known));
       ASSERT_GE(stored, buckets.at(known)) << known << " of " << number;

@@ -1,7 +1,7 @@
-// The map alone, under conditions that it meets rarely: readers at work while it grows from nothing
-// and shrinks again, with good and with hostile hashes; ten million keys that come and go.
+// The map alone, under rare conditions: readers at work while it grows from nothing and shrinks
+// again, with good and with hostile hashes; ten million keys inserted and removed.
 //
-// Bounded by default; LATCHKEY_STRESS_SECONDS makes the first go on for that long.
+// Bounded by default; LATCHKEY_STRESS_SECONDS makes the first test run for that long.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -27,10 +27,11 @@ class KeyMapUnderReaders : public testing::TestWithParam<HashCase> {};
 INSTANTIATE_TEST_SUITE_P(Hash, KeyMapUnderReaders, testing::ValuesIn(test::kHashes),
                          [](const auto& hash) { return std::string(hash.param.name); });
 
-// Keys come, are replaced, go, and come back while the map grows from nothing to all of them and
-// shrinks to nothing again, twice. Each change of a key has a greater version than the one before,
-// so that a reader who is led to an old segment, or past a key that is there, is found out: it may
-// see nothing older than what was in force before it asked or what any reader has seen.
+// Keys are inserted, replaced, removed and inserted again while the map grows from nothing to all
+// of them and shrinks to nothing, twice. Each change of a key has a greater version than the one
+// before. This exposes a reader that is led to an old segment, or past a present key: a reader may
+// see nothing older than the version in force before it asked, or than any version that a reader
+// has seen.
 class ComeAndGo {
  public:
   ComeAndGo(const HashCase& hash, std::size_t keys, std::uint64_t seed)
@@ -78,13 +79,13 @@ class ComeAndGo {
   }
 
  private:
-  // Of ten changes, so many put a row in place, the others take one away.
+  // Of ten changes, `puts` put a row in place, the others remove one.
   void change(std::size_t key, std::size_t puts, Random& random) {
     if (random.below(10) >= puts) {
       if (rows_[key] != nullptr) remove(key);
       return;
     }
-    // Not given back while the map may lead to it, nor before: this is about the map's own memory.
+    // Records are never freed here: this test is about the map's own memory.
     const std::string version = std::to_string(++version_);
     const Record* fresh = records_.make(test::row(version, std::to_string(key)));
     if (rows_[key] == nullptr) {
@@ -136,11 +137,11 @@ class ComeAndGo {
   test::Records records_;
   std::uint64_t seed_;
   std::vector<Digest> digests_;
-  std::vector<const Record*> rows_;  // the writer's
-  std::uint64_t version_ = 0;        // likewise
-  Versions in_force_;                // the change that was completed last
-  Versions removing_;                // the removal that was begun last
-  Versions told_;                    // the newest that any reader has seen
+  std::vector<const Record*> rows_;  // owned by the writer
+  std::uint64_t version_ = 0;        // the writer's, too
+  Versions in_force_;                // the last completed change
+  Versions removing_;                // the last removal begun
+  Versions told_;                    // the newest version seen by any reader
   std::atomic<bool> done_{false};
 };
 
@@ -154,8 +155,8 @@ TEST_P(KeyMapUnderReaders, IsLinearizableWhileItGrowsAndShrinks) {
   } while (!HasFailure() && (round < 5 || std::chrono::steady_clock::now() < deadline));
 }
 
-// Ten million keys come and ten million go, at a constant number of rows: what the process holds
-// at the end is what it held when things had settled.
+// Ten million keys are inserted and ten million removed, at a constant number of rows: the
+// process' memory at the end equals that after the warm-up.
 TEST(KeySetChurn, KeepsMemoryWithinItsBound) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   constexpr std::size_t kChanges = 200'000;

@@ -1,5 +1,5 @@
-// One body of tests for every hash function, hostile ones included: how digests spread decides how
-// fast the map is, never what it says.
+// One set of tests for every hash function, hostile ones included: the spread of digests decides
+// how fast the map is, never its answers.
 #include "keymap/key_map.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ using test::HashCase;
 
 class KeyMapTest : public testing::TestWithParam<HashCase> {
  protected:
-  // The map leads to records and does not own them: they all live as long as the test.
+  // The map does not own the records: they live as long as the test.
   const Record* make(std::size_t key, std::uint64_t version = 0) {
     return records_.make(test::row(std::to_string(version), std::to_string(key)));
   }
@@ -72,7 +72,7 @@ TEST_P(KeyMapTest, KeepsTheFirstRecordOfADigestUntilItIsReplaced) {
 
 TEST_P(KeyMapTest, ComparesAllBytesOfADigest) {
   Digest near = digest(1);
-  near.bytes[31] ^= 1;  // differs where no hash of these tests looks, but slot_hash
+  near.bytes[31] ^= 1;  // differs only in a bit that no hash of these tests uses, except slot_hash
   map_.insert(make(1));
   EXPECT_EQ(map_.find(near), nullptr);
   EXPECT_EQ(map_.erase(near), nullptr);
@@ -136,12 +136,12 @@ TEST_P(KeyMapTest, DoesNotGrowWhileKeysComeAndGo) {
     ASSERT_TRUE(has_room());
   }
   EXPECT_EQ(map_.size(), kLive);
-  // Small segments are filled unevenly; 2000 tombstones would take 4000 slots.
+  // Small segments fill unevenly; 2000 tombstones would take 4000 slots.
   EXPECT_LE(map_.slots(), std::max(2 * slots, 16 * kLive))
       << "tombstones alone must not make the table larger";
 }
 
-// All in one run of slots, where it can be counted.
+// All keys are in one run of slots, where tombstones can be counted.
 TEST(KeyMap, LeavesATombstoneOnlyWhereAProbeMustPass) {
   Quiescence quiescence;
   KeyMap map(quiescence, test::each<[](const Digest&) { return std::uint64_t{0}; }>);
@@ -159,10 +159,10 @@ TEST(KeyMap, LeavesATombstoneOnlyWhereAProbeMustPass) {
   EXPECT_EQ(map.find(sha256("c")), records[2]);
 }
 
-// However many keys there are, one more moves at most one segment (and the directory).
+// For any number of keys, one more key moves at most one segment (and the directory).
 TEST_P(KeyMapTest, MovesAtMostOneSegmentForAnUpdate) {
   Quiescence::Reader reader(quiescence_);
-  const ReadSection section(reader);  // holds back whatever is outgrown, so that it can be counted
+  const ReadSection section(reader);  // keeps outgrown memory, so that it can be counted
   for (std::size_t i = 0; i < keys(); ++i) {
     const std::size_t before = map_.retired();
     map_.insert(make(i));
@@ -184,7 +184,7 @@ TEST_P(KeyMapTest, GivesBackTheMemoryOfKeysThatAreGone) {
   for (std::size_t i = 0; i < keys(); ++i) ASSERT_NE(map_.find(digest(i)), nullptr);
 }
 
-// An estimate may be wrong in any way, and hashes may not spread as it supposes.
+// An estimate may be arbitrarily wrong, and hashes may spread otherwise than it assumes.
 TEST_P(KeyMapTest, IsRightWhateverWasReserved) {
   for (const std::size_t expected : {std::size_t{1}, keys() / 2, keys(), 3 * keys(), 50 * keys()}) {
     Quiescence quiescence;
@@ -205,7 +205,7 @@ TEST_P(KeyMapTest, IsRightWhateverWasReserved) {
     EXPECT_EQ(map.slots(), slots) << "only a new map is laid out";
     for (std::size_t i = 0; i < keys(); ++i) ASSERT_EQ(map.erase(digest(i)), records[i]);
     EXPECT_EQ(map.size(), 0U);
-    // One more or less must not make a whole segment each time.
+    // One key more or less must not create a segment each time.
     for (std::size_t i = 0; i < 100; ++i) {
       map.insert(records[0]);
       map.erase(digest(0));
@@ -218,7 +218,7 @@ TEST(KeyMap, MovesNoKeysThatWereReserved) {
   Quiescence quiescence;
   KeyMap map(quiescence, slot_hashes, 64);
   Quiescence::Reader reader(quiescence);
-  const ReadSection section(reader);  // holds back whatever is outgrown, so that it can be counted
+  const ReadSection section(reader);  // keeps outgrown memory, so that it can be counted
   test::Records owner;
   constexpr std::size_t kKeys = 5000;
   map.reserve(kKeys);
@@ -228,14 +228,14 @@ TEST(KeyMap, MovesNoKeysThatWereReserved) {
   for (std::size_t i = 0; i < kKeys; ++i) {
     map.insert(owner.make(test::row("1", std::to_string(i))));
   }
-  // Each segment gets its size with its fifth key, and keeps it; hashes are random each time, so
-  // that a few may hold more than was to be expected.
+  // Each segment gets its size with its fifth key, and keeps it. Hashes are random in each run, so
+  // a few segments may hold more than expected.
   EXPECT_LE(map.segments(), segments + 10);
   EXPECT_LE(map.retired() - before, segments + 20);
   EXPECT_LE(map.slots(), (segments + 20) * 64);
 }
 
-// The directory must not double for keys that no doubling would part.
+// The directory must not double for keys that no doubling would separate.
 TEST_P(KeyMapTest, KeepsItsMemoryInProportionToItsKeys) {
   for (std::size_t i = 0; i < keys(); ++i) map_.insert(make(i));
   map_.collect();
@@ -254,7 +254,7 @@ TEST_P(KeyMapTest, KeepsOutgrownTablesUntilTheSectionsOfTheirTimeHaveEnded) {
   outgrow();
   const std::size_t first = map_.retired();
   EXPECT_GE(first, 1U);
-  late.emplace(late_reader);  // after the first table went: cannot hold it
+  late.emplace(late_reader);  // later than the first table's removal: cannot hold it
   outgrow();
   const std::size_t second = map_.retired() - first;
   EXPECT_GE(second, 1U);

@@ -1,4 +1,4 @@
-// What the writer makes of rows: one row, several rows of one key, whole tables, scope sets.
+// The writer's treatment of rows: one row, several rows of one key, whole tables, scope sets.
 #include "keymap/key_set.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ constexpr RowState kDeleted = RowState::kDeleted;
 
 class KeySetTest : public testing::Test {
  protected:
-  // "STATE ID" of the record that speaks for a key.
+  // "STATE ID" of the record that decides on a key.
   [[nodiscard]] std::string says(std::string_view key) const {
     const Record* record = keys_.map.find(sha256(key));
     if (record == nullptr) return "unknown";
@@ -101,8 +101,8 @@ TEST_F(KeySetTest, TakesNoMemoryForARowThatSaysTheSame) {
 
 // ---- several rows with one key
 
-// Expected: the refusing row (deleted, disabled, revoked), in doubt the smallest id; among active
-// ones nobody.
+// Expected: the refusing row (deleted, disabled, revoked), among equals the smallest id; several
+// active rows refuse each other.
 std::string speaker(const std::map<std::string, std::pair<std::string, RowState>>& rows,
                     const std::string& key) {
   const char* names[] = {"active ", "revoked ", "disabled ", "deleted "};
@@ -169,7 +169,7 @@ TEST_F(KeySetTest, AgreesWithAModelUnderRandomChanges) {
       model[id] = {key(), state()};
       writer_.upsert(row(id, model[id].first, model[id].second));
     }
-    if (random.below(50) == 0) {  // and now and then all of it at once, with more changes
+    if (random.below(50) == 0) {  // sometimes all rows at once, with more changes
       for (auto& [row_id, facts] : model) facts = {key(), state()};
       ChangeSet table(writer_, ChangeScope::kTable);
       for (const auto& [row_id, facts] : model) {
@@ -220,7 +220,7 @@ TEST_F(KeySetTest, ForgetsAnAbandonedLoad) {
   EXPECT_EQ(says("a"), "active 1");
   EXPECT_EQ(says("c"), "unknown");
   EXPECT_EQ(writer_.rows(), 2U);
-  // What it had seen counts for nothing in the next one.
+  // Rows seen by the abandoned load do not count for the next one.
   EXPECT_EQ(counts(load_all(row("2", "b"))), (Counts{1, 0, 0, 1}));
   EXPECT_EQ(says("a"), "unknown");
 }
@@ -232,7 +232,7 @@ TEST_F(KeySetTest, StartsALoadAfresh) {
   EXPECT_EQ(says("a"), "unknown");
 }
 
-// Nobody asks before freshness is proven, so the map may fill while the table is being read.
+// Verdicts need proven freshness, so the map may fill while the table is being read.
 TEST_F(KeySetTest, InstallsAFirstLoadAsItComes) {
   ChangeSet table(writer_, ChangeScope::kFirstTable, 500);  // half of what comes
   std::size_t seen = 0;
@@ -275,7 +275,8 @@ TEST_F(KeySetTest, ComparesWithWhatAnAbandonedFirstLoadHasLeft) {
             "unknown, revoked 100, revoked 399");
 }
 
-// The database says that ids are unique. Should it lie, no row may come to stand in the map alone.
+// The database guarantees unique ids. Should it lie, the map must not keep a record unknown to the
+// writer.
 TEST_F(KeySetTest, TakesARowThatComesTwiceInALoadOnce) {
   for (const bool first : {true, false}) {
     ChangeSet table(writer_, first ? ChangeScope::kFirstTable : ChangeScope::kTable);
@@ -303,7 +304,7 @@ TEST_F(KeySetTest, KeepsARowThatWasWrittenWhileALoadRan) {
   EXPECT_EQ(says("b"), "active 2");
 }
 
-// What a slab has mapped is the peak of what it held.
+// A slab's mapped memory is the peak of its content.
 TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
   const auto load_version = [&](const std::string& version) {
     ChangeSet table(writer_, ChangeScope::kTable);
@@ -328,8 +329,8 @@ TEST_F(KeySetTest, TakesAtMostAsMuchAgainWhenEveryRowChanges) {
   EXPECT_EQ(writer_.tenants(), 1U);
 }
 
-// However many loads were begun and abandoned in between, and whatever that makes of the numbers
-// that records are marked with.
+// This holds for any number of abandoned loads, and so for any wrap of the numbers that mark the
+// records.
 TEST_F(KeySetTest, NoticesWhatIsGoneAfterAnyNumberOfAbandonedLoads) {
   load_all(row("1", "k"), row("2", "gone"));
   std::size_t abandoned = 0;

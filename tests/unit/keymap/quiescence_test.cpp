@@ -1,5 +1,5 @@
-// What sections hold back and for how long, and who is named when it takes too long. One thread:
-// what threads add is in concurrency_test.cpp.
+// The memory that sections hold back, for how long, and the readers named when it takes too long.
+// One thread: concurrency_test.cpp adds threads.
 #include "keymap/quiescence.h"
 
 #include <gmock/gmock.h>
@@ -98,7 +98,7 @@ TEST(Quiescence, AgreesWithAModelWhileReadersComeAndGo) {
     std::string name;
     std::unique_ptr<Reader> reader;
     std::optional<ReadSection> section;
-    std::size_t began = 0;  // after so many stamps
+    std::size_t began = 0;  // the number of stamps before it
   };
   test::Random random;
   Quiescence quiescence;
@@ -136,9 +136,9 @@ TEST(Quiescence, AgreesWithAModelWhileReadersComeAndGo) {
 class StallWatchTest : public testing::Test {
  protected:
   static constexpr std::int64_t kLimit = StallWatch::kLimitNs;
-  static constexpr std::int64_t kStart = -kLimit / 3;  // clocks count from anywhere
+  static constexpr std::int64_t kStart = -kLimit / 3;  // clocks may start at any value
 
-  // "READER READER for NS", or nothing.
+  // "READER READER for NS", or "".
   std::string look(std::optional<std::uint64_t> oldest, std::int64_t after_ns) {
     const auto stall = watch_.look(quiescence_, oldest, kStart + after_ns);
     if (!stall) return "";

@@ -1,4 +1,4 @@
-// One row as answers need it: what counts as a change, what its claims are, what fits.
+// A record of one row: equality, claims, sizes.
 #include "keymap/record.h"
 
 #include <gtest/gtest.h>
@@ -63,7 +63,7 @@ TEST(Record, EncodesTheClaimsOfARow) {
   EXPECT_EQ(claim_of(record->metadata(), LATCHKEY_CLAIM_METADATA), "{}");
 }
 
-// A refusal that stands for several rows names them, and to nobody who asks for metadata.
+// A refusal made for several rows names them; callers that ask for metadata do not get the names.
 TEST(Record, KeepsWhomItStandsForApartFromMetadata) {
   const std::string_view ids("17\00018", 5);
   RecordFacts f = row("17", "k", RowState::kDisabled);
@@ -87,7 +87,7 @@ TEST(Record, KeepsWhomItStandsForApartFromMetadata) {
 
 TEST(Record, FitsAnAnswerUpToTheLastByte) {
   const std::size_t source_size = 8;
-  // Tags and lengths of source, id, subject and expiry; the expiry itself.
+  // Tags and lengths of source, id, subject and expiry; and the expiry itself.
   const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - 4 * LATCHKEY_CLAIM_BYTES - 8 - source_size;
   const std::string subject(room - 2, 's'), longer = subject + 's';
   RecordFacts f = row("17", "k");

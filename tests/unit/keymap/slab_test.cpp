@@ -1,5 +1,5 @@
-// The slab as those who allocate see it: sizes, blocks that keep out of each other's way, memory
-// that is used again and given back.
+// The slab from the outside: sizes, blocks that do not overlap, memory that is reused and given
+// back.
 #include "keymap/slab.h"
 
 #include <gtest/gtest.h>
@@ -59,8 +59,8 @@ TEST(Slab, AllocatesEachOfItsSizesAndUsesTheBlockAgain) {
   }
   for (std::size_t i = 0; i < sizes.size(); ++i) slab.free(blocks[i], sizes[i]);
   const std::size_t mapped = slab.mapped_bytes();
-  // Backwards, and by the smallest request that is rounded to the size: each size has a list of its
-  // own.
+  // Backwards, and with the smallest request that is rounded to the size: each size has its own
+  // list.
   for (std::size_t i = sizes.size(); i-- > 0;) {
     EXPECT_EQ(slab.allocate(i == 0 ? 1 : sizes[i - 1] + 1), blocks[i]) << sizes[i];
   }
@@ -94,7 +94,7 @@ TEST(Slab, KeepsBlocksOutOfEachOthersWay) {
     if (!blocks.empty() && (blocks.size() == 400 || random.below(5) < 2)) {
       ASSERT_NO_FATAL_FAILURE(free_any());
     } else {
-      // All magnitudes alike, up to 8 KiB; now and then one that is mapped alone.
+      // All magnitudes up to 8 KiB with equal chance; sometimes a block that is mapped alone.
       const std::size_t magnitude = std::size_t{1} << (step % 1000 == 0 ? 21 : random.below(14));
       const std::size_t bytes = 1 + random.below(magnitude);
       blocks.push_back({static_cast<std::uint8_t*>(slab.allocate(bytes)), bytes,
@@ -150,7 +150,7 @@ TEST(Slab, MapsBigBlocksAloneAndGivesThemBack) {
       EXPECT_EQ(address(start) % (2 * kMiB), 0U) << "where a huge page can be";
     }
   }
-  std::swap(blocks[1], blocks[4]);  // neither the first nor the last one first
+  std::swap(blocks[1], blocks[4]);  // neither the first nor the last block is freed first
   for (; !blocks.empty(); blocks.pop_back()) {
     EXPECT_TRUE(blocks.back().is_whole()) << blocks.back().bytes;
     slab.free(blocks.back().start, blocks.back().bytes);
@@ -170,7 +170,7 @@ TEST(Slab, StaysSmallWithFewRecords) {
 }
 
 #ifdef __SANITIZE_ADDRESS__
-// Without this AddressSanitizer would know nothing of records: they are no blocks of malloc.
+// Records are not malloc blocks: without these calls AddressSanitizer could not check them.
 TEST(SlabDeathTest, ShowsAddressSanitizerWhatIsNobodys) {
   Slab slab;
   constexpr std::size_t kBytes = 100;
@@ -185,8 +185,8 @@ TEST(SlabDeathTest, ShowsAddressSanitizerWhatIsNobodys) {
   EXPECT_EQ(freed[kBytes - 2], freed[kBytes - 2]) << "in use again";
   EXPECT_DEATH((void)freed[kBytes - 1], "use-after-poison|poison");
 }
-#elif !defined(__SANITIZE_THREAD__)  // sanitizers die without memory of their own
-// The loader lives on after std::bad_alloc.
+#elif !defined(__SANITIZE_THREAD__)  // a sanitizer dies when it gets no memory
+// The loader continues after std::bad_alloc.
 TEST(Slab, IsWholeAfterTheSystemRefusedMemory) {
   Slab slab;
   rlimit limit{};

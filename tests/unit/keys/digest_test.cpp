@@ -98,7 +98,7 @@ TEST(HmacKey, HashesASecretOnlyIfItIsLongerThanABlock) {
   EXPECT_EQ(HmacKey(as_bytes(longer)).digest("text"), HmacKey(hashed.bytes).digest("text"));
   EXPECT_FALSE(HmacKey(as_bytes(block)).digest("text") ==
                HmacKey(sha256(block).bytes).digest("text"));
-  // Shorter secrets are filled with zeros: an empty one is a block of them.
+  // Shorter secrets are padded with zeros: an empty one equals a block of zeros.
   EXPECT_EQ(HmacKey({}).digest("text"), HmacKey(as_bytes(repeated(64, 0))).digest("text"));
 }
 

@@ -1,4 +1,4 @@
-// What a token's claims say, and which tokens a secret opens.
+// The claims of a token, and the tokens that a secret opens.
 #include "keys/jwt.h"
 
 #include <gtest/gtest.h>
@@ -37,14 +37,14 @@ TEST(JwtClaims, HaveTimes) {
       {R"({"exp":0})", 0, kAlwaysValid},
       {R"({"exp":-1})", -1'000'000, kAlwaysValid},
       {R"({"exp":1.5})", 1'500'000, kAlwaysValid},
-      {R"({"exp":-1.5,"nbf":-0.0000005})", -1'500'000, -1},  // down: never later than it says
+      {R"({"exp":-1.5,"nbf":-0.0000005})", -1'500'000, -1},  // rounded down
       {R"({"exp":1.7e9})", 1'700'000'000'000'000, kAlwaysValid},
       {R"({"exp":7258118400})", 7'258'118'400'000'000, kAlwaysValid},  // 2200
-      {R"({"exp":-1e300})", kAlwaysValid, kAlwaysValid},               // has expired at any time
+      {R"({"exp":-1e300})", kAlwaysValid, kAlwaysValid},               // has always been expired
       {R"({"exp":-9223372036854775808})", kAlwaysValid, kAlwaysValid},
       {R"({"exp":null,"nbf":null})", kNeverExpires, kAlwaysValid},
-      {R"({"a":{"exp":1},"b":[{"nbf":"x"}],"exp":2})", 2'000'000, kAlwaysValid},  // not its own
-      {R"({"sub":1,"sub":2,"exp":3})", 3'000'000, kAlwaysValid},  // twice, but nobody reads it
+      {R"({"a":{"exp":1},"b":[{"nbf":"x"}],"exp":2})", 2'000'000, kAlwaysValid},  // not top-level
+      {R"({"sub":1,"sub":2,"exp":3})", 3'000'000, kAlwaysValid},  // twice, but never read
       {R"({"\u0065xp":4})", 4'000'000, kAlwaysValid},
       {R"({"EXP":1,"exp ":1,"":1})", kNeverExpires, kAlwaysValid},
       {" {\n\"exp\" : 5 }\t", 5'000'000, kAlwaysValid},
@@ -65,18 +65,18 @@ TEST(JwtClaims, AreNotGuessedAt) {
         R"({"exp":1700000000,"nbf":"x"})", R"({"exp":1e999})", R"({"exp":NaN})", R"({"exp":01})",
         R"({"exp":1} x)", "{\"exp\":\xFF}", R"({"exp":1}{})", R"({"exp":1},)", R"([{"exp":1}])",
         R"({"exp":1,})", R"({exp:1})", "{\"a\":\"\xC3\"}", "// x\n{}", R"({"exp":Infinity})",
-        // Beyond 2200: milliseconds, perhaps.
+        // Later than the year 2200: milliseconds, perhaps.
         R"({"exp":7258118401})", R"({"exp":1700000000000})", R"({"exp":9223372036854775807})",
         R"({"exp":18446744073709551615})", R"({"exp":1e300})", R"({"nbf":1e300})",
         R"({"nbf":1700000000000})", R"({"exp":-})", R"({"exp":0x10})", R"({"exp":1.})",
-        // twice: which one counts?
+        // twice, which is ambiguous
         R"({"exp":1,"exp":1})", R"({"exp":1,"\u0065xp":2})", R"({"nbf":null,"nbf":2})",
         R"({"jti":"a","exp":1,"jti":"b"})", R"({"exp":{"a":1},"exp":2})"}) {
     EXPECT_FALSE(read_jwt_claims(bad).has_value()) << bad;
   }
 }
 
-// Nothing in the parser grows with the depth but a bit a level.
+// The parser's memory grows by one bit per level.
 TEST(JwtClaims, MayBeAsDeepAsTheyLike) {
   for (const std::size_t depth : {std::size_t{4'000}, std::size_t{1'000'000}}) {
     const std::string open(depth, '['), close(depth, ']');
@@ -161,7 +161,7 @@ TEST(Hs256, OpensTheExampleOfTheRfc) {
   EXPECT_EQ(claims->times.expires_us, 1'300'819'380'000'000);
   EXPECT_FALSE(claims->jti.has_value());
   EXPECT_FALSE(kKey.open(presented).has_value()) << "another secret";
-  // Not one bit of the text may be another.
+  // The token fails with any single bit changed.
   for (std::size_t at = 0; at < presented.size(); ++at) {
     for (int bit = 0; bit < 8; ++bit) {
       std::string altered = presented;
@@ -221,7 +221,7 @@ TEST(Hs256, TakesOneSpellingOfASignature) {
   EXPECT_EQ(taken, 1);
 }
 
-// Even where the signature is good: whoever signs what cannot be read is no issuer of ours.
+// The signature does not suffice: an issuer that signs unreadable parts is not trusted.
 TEST(Hs256, TakesPartsThatItSignedOnlyIfTheyAreBase64Url) {
   const std::string header = base64(R"({"alg":"HS256"})", true, false);
   ASSERT_EQ(kKey.open(signed_text(kSecret, header + ".e30")), "{}");
@@ -247,14 +247,14 @@ TEST(Hs256, HasItsAlgorithmFromTheConfiguration) {
         R"({"alg":"HS256 "})", R"({"alg":"HS256\u0000"})", R"({"alg":null})", R"({"alg":256})",
         R"({"alg":["HS256"]})", R"({"alg":{"alg":"HS256"}})", R"({"typ":"JWT"})", "{}",
         R"({"ALG":"HS256"})", R"({"a":{"alg":"HS256"}})",
-        // twice
+        // duplicates
         R"({"alg":"none","alg":"HS256"})", R"({"alg":"HS256","alg":"HS256"})",
         R"({"alg":"HS256","\u0061lg":"none"})",
-        // what it demands we do not know
+        // critical extensions, all unknown
         R"({"alg":"HS256","crit":["exp"],"exp":1})",
         R"({"alg":"HS256","crit":["b64"],"b64":false})", R"({"alg":"HS256","crit":[]})",
         R"({"alg":"HS256","crit":null})",
-        // no JSON object
+        // not a JSON object
         "", "[]", "null", "\"HS256\"", R"(["alg","HS256"])", R"({"alg":"HS256")",
         R"({"alg":"HS256"}x)", R"({"alg":"HS256"}{})", "{\"alg\":\"HS256\",\"a\":\"\xFF\"}"}) {
     EXPECT_FALSE(kKey.open(token(kSecret, "{}", bad)).has_value()) << bad;

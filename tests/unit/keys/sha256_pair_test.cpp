@@ -1,5 +1,5 @@
-// Digests made two at a time, against OpenSSL and against one at a time. The published vectors
-// stand in digest_test.cpp.
+// Digests computed in pairs, against OpenSSL and against single ones. digest_test.cpp has the
+// published vectors.
 #include "keys/sha256_pair.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ namespace {
 
 using test::Random;
 
-constexpr std::size_t kSizeMax = 130;  // of a batch: more than two of the parts it is split into
+constexpr std::size_t kSizeMax = 130;  // of a batch: more than two of its parts
 
 std::string random_text(Random& random, std::size_t length) {
   std::string text(length, '\0');
@@ -32,7 +32,7 @@ std::string random_text(Random& random, std::size_t length) {
   return text;
 }
 
-// Texts of random bytes, each in a block of just its size.
+// Texts of random bytes, each in a block of exactly its size.
 class Batch {
  public:
   void add(std::string_view text) {
@@ -117,7 +117,7 @@ class Sha256Ways : public testing::TestWithParam<Finish> {
       GTEST_SKIP() << "this processor has no SHA instructions";
     }
   }
-  // The digests of what led to `state` and then a text, by OpenSSL.
+  // The digest by OpenSSL of the text that led to `state`, followed by this text.
   static Digest expected(const Sha256State& state, std::uint64_t before, std::string_view text) {
     SHA256_CTX context;
     SHA256_Init(&context);
@@ -143,7 +143,7 @@ TEST_P(Sha256Ways, FinishWhatAnotherStateHasBegun) {
     for (std::size_t at = 0; at < before; at += kSha256Block) {
       sha256_compress(state, test::as_bytes(begun).data() + at);
     }
-    // As if there had been far more: its bits do not fit the lower half of the length.
+    // Simulates a far longer text: its length in bits exceeds the lower half of the length.
     if (random.below(2) == 0) before += std::uint64_t{1} << 32;
     const Batch batch(random, size, 400);
     std::vector<Sha256State> results(size);
@@ -169,7 +169,7 @@ TEST(HmacBatch, AgreesWithOpenSsl) {
     for (std::size_t size = 0; size <= kSizeMax; size += 1 + random.below(9)) {
       Batch batch;
       for (std::size_t i = 0; i < size; ++i) {
-        // Each length in its turn, beside any other.
+        // Each length in turn, beside random ones.
         batch.add(random_text(random, i % 2 == 0 ? random.below(201) : turn++ % 201));
       }
       const auto& texts = batch.texts();
@@ -183,9 +183,9 @@ TEST(HmacBatch, AgreesWithOpenSsl) {
   }
 }
 
-// ---- what is left behind
+// ---- traces in memory
 
-// Only where the compiler optimizes: without, intrinsics themselves leave their arguments.
+// Only with optimization: without it, intrinsics leave their arguments on the stack.
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 void* digest_in_pairs(void* batch) {
   std::array<Sha256State, 2> results{};
@@ -198,10 +198,10 @@ TEST(Sha256Batch, LeavesNothingOfTheTextsOnTheStack) {
   Random random;
   Batch batch;
   for (int i = 0; i < 2; ++i) batch.add(random_text(random, 40));
-  // Where functions are bound at their first call, that call saves registers on the stack.
+  // With lazy binding, the first call of a function saves registers on the stack.
   Batch other(random, 2, 40);
   digest_in_pairs(&other);
-  // On a stack of the test's own, which it may read afterwards.
+  // The test allocates the stack, so it may read it afterwards.
   constexpr std::size_t kStackBytes = std::size_t{256} << 10;
   std::vector<char> memory(kStackBytes + 64);
   pthread_attr_t attributes;
@@ -218,7 +218,7 @@ TEST(Sha256Batch, LeavesNothingOfTheTextsOnTheStack) {
       std::string part(text.substr(at, 8));
       if (stack.find(part) != stack.npos) ++found;
       for (const std::size_t word : {0U, 4U}) std::reverse(&part[word], &part[word] + 4);
-      if (stack.find(part) != stack.npos) ++found;  // as SHA-256 reads it, in big-endian words
+      if (stack.find(part) != stack.npos) ++found;  // in big-endian words, as SHA-256 reads them
     }
   }
   EXPECT_EQ(found, 0U) << "pieces of eight bytes, of ten in two texts";

@@ -1,5 +1,5 @@
-// The audit's comparison, without a database: what is said of a table that was changed behind the
-// map's back, and of one that changes all the time.
+// The audit's comparison, without a database: its result for a table that changed without
+// notifications, and for one that changes constantly.
 #include "loader/audit.h"
 #include "keymap/change_set.h"
 #include "loader/postgres/row_hasher.h"
@@ -18,7 +18,7 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-// What PostgreSQL would answer for a table of rows with these hashes.
+// PostgreSQL's answers for a table of rows with these hashes.
 class Table {
  public:
   void set(const std::string& id, std::uint64_t hash) { rows_[id] = hash; }
@@ -50,7 +50,7 @@ class AuditTest : public testing::Test {
     for (int i = 0; i < 500; ++i) know(std::to_string(i), hash_of(i));
   }
   static std::uint64_t hash_of(int i) { return std::uint64_t(i + 1) * 0x9E3779B97F4A7C15; }
-  // A row that the map and the table have.
+  // Adds a row to the map and to the table.
   void know(const std::string& id, std::uint64_t hash) {
     hold(id, hash);
     table_.set(id, hash);
@@ -63,7 +63,7 @@ class AuditTest : public testing::Test {
     facts.row_hash = hash;
     writer_.upsert(facts);
   }
-  // Both looks, with nothing happening in between.
+  // Both steps of an audit, without changes in between.
   Audit::Outcome audit() {
     table_.tell(audit_);
     const auto outcome = audit_.compare(writer_, unusable_);
@@ -140,7 +140,7 @@ TEST_F(AuditTest, FindsARowThatIsNew) {
 TEST_F(AuditTest, FindsTwoRowsThatChangedPlaces) {
   table_.set("7", hash_of(8));
   table_.set("8", hash_of(7));
-  // The hash covers the id, so this cannot come from a table; the sums cannot tell it.
+  // The hash covers the id, so no table has these rows; the sums do not detect the difference.
   EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
 }
 
@@ -155,7 +155,7 @@ TEST_F(AuditTest, TakesNoChangeThatCameInBetweenForAMismatch) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);
   EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
-  hold("7", hash_of(7000));  // told of, and applied, before the second look
+  hold("7", hash_of(7000));  // notified and applied before the second step
   EXPECT_EQ(look_closer(), Audit::Outcome::kAgrees);
 }
 
@@ -282,7 +282,7 @@ TEST(RowHasherTest, HashesWhatRecordSendMakesOfARow) {
   // 8), 'hex'))::bit(64)::bigint
   EXPECT_EQ(static_cast<std::int64_t>(hash({id, "ab", std::nullopt})), 6278696796410286619);
   EXPECT_EQ(hash({id, "ab", std::nullopt}), hash({id, "ab", std::nullopt}));
-  // Null and empty are two things, and bytes do not move from one field to the next.
+  // NULL differs from the empty text, and no byte moves from one field to the next.
   EXPECT_NE(hash({id, "ab", std::nullopt}), hash({id, "ab", ""}));
   EXPECT_NE(hash({id, "ab", "c"}), hash({id, "a", "bc"}));
 }

@@ -1,4 +1,4 @@
-// Numbers of findings: one each, for ever, all of them documented; and what is news.
+// Numbers of findings: unique, permanent, documented; and the choice of findings to log.
 #include "loader/finding.h"
 
 #include <gmock/gmock.h>
@@ -16,7 +16,7 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-// What docs/lint.md says of itself: "## L101 error: table_missing", and the text below it.
+// The sections of docs/lint.md: "## L101 error: table_missing", and the text below it.
 std::map<std::string, std::string> documented() {
   std::ifstream file(LATCHKEY_DOCS "/lint.md");
   EXPECT_TRUE(file.is_open());
@@ -47,7 +47,7 @@ TEST(LintRules, StandUnderTheirOwnNumbersInOrder) {
   }
 }
 
-// Alerts and runbooks go by them. Add to this list; never change what stands in it.
+// Alerts and runbooks use the numbers. Add to this list; never change an entry.
 TEST(LintRules, NeverChangeTheirNumbers) {
   const std::vector<std::string> known = {
       "L001 database",
@@ -116,7 +116,7 @@ TEST(LintRules, AreAllDocumentedAndNoOthers) {
     for (const char* part : {"**Cause.**", "**Consequence.**", "**Remedy.**"}) {
       EXPECT_NE(section->second.find(part), std::string::npos) << title << " lacks " << part;
     }
-    // What is about single rows says how to find them.
+    // A section about single rows has a query that finds them.
     const bool about_rows = title[1] == '2' || title[1] == '3';
     if (about_rows) {
       EXPECT_NE(section->second.find("SELECT "), std::string::npos) << title;

@@ -1,4 +1,4 @@
-// What is said of a load.
+// The findings of a load.
 #include "loader/lint.h"
 
 #include <gmock/gmock.h>
@@ -139,7 +139,7 @@ TEST_F(Linting, ShowsOfAVersionOnlyWhatCanBePrinted) {
                                  Not(HasSubstr(std::string(65, 'x')))));
 }
 
-// The column was taken for the version by mistake: who knows what it holds.
+// A column with many different values is probably not the version, and may hold secrets.
 TEST_F(Linting, ShowsNoneOfManyDifferentVersions) {
   for (int i = 0; i < 8; ++i) load_version("sk_secret_" + std::to_string(i));
   EXPECT_THAT(only().text, HasSubstr("sk_secret_7"));

@@ -1,4 +1,4 @@
-// How often the same kind of line is written.
+// Limits of repeated log lines.
 #include "loader/log_limit.h"
 
 #include <gtest/gtest.h>

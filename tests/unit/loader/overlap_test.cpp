@@ -1,4 +1,4 @@
-// How many rows of one source hold keys that others hold as well.
+// The number of one source's rows whose keys other sources hold too.
 #include "loader/overlap.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ using test::row;
 struct Table {
   explicit Table(const std::string& name, Quiescence& quiescence)
       : keys(name, quiescence), writer(keys, quiescence) {}
-  // Rows whose ids and keys are the numbers from `first` to before `last`.
+  // Adds rows whose ids and keys are the numbers from `first` to before `last`.
   void fill(int first, int last) {
     for (int i = first; i < last; ++i) {
       const std::string text = std::to_string(i);
@@ -31,7 +31,7 @@ struct Table {
 
 class Overlap : public testing::Test {
  protected:
-  // Rows of `a_` whose keys each of `others` holds.
+  // The number of rows of `a_` whose keys each of `others` holds.
   std::vector<std::uint64_t> shared(const std::vector<const KeySet*>& others) {
     OverlapWalk walk(a_.writer, others);
     steps_ = 1;
@@ -84,7 +84,8 @@ TEST_F(Overlap, IsFoundInPartsThatDoNotHoldTheThreadForLong) {
   EXPECT_GE(steps_, 50'000 / 3276);
 }
 
-// Rows that come and go during the walk may be counted or not; nothing else may go wrong.
+// Rows inserted or removed during the walk may be counted or not; the walk must not fail
+// otherwise.
 TEST_F(Overlap, SurvivesChangesBetweenItsSteps) {
   a_.fill(0, 20'000);
   b_.fill(0, 20'000);
@@ -100,7 +101,8 @@ TEST_F(Overlap, SurvivesChangesBetweenItsSteps) {
   EXPECT_GE(walk.shared()[0].rows, 20'000U - 200U);
 }
 
-// Another loader's thread frees and replaces what the walk looks at: a reader's section keeps it.
+// Another loader's thread frees and replaces records during the walk: a reader's section keeps
+// them.
 TEST_F(Overlap, ReadsMapsThatOtherThreadsWrite) {
   a_.fill(0, 30'000);
   b_.fill(0, 5'000);

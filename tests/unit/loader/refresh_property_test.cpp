@@ -1,9 +1,9 @@
-// The refresh policy under random conversations: whatever happens, in whatever order, it never
-// claims more than has been shown.
+// The refresh policy under random events: for every order of them, it never claims more freshness
+// than is proven.
 //
-// A model beside the policy keeps what it must not know better: which notifications have come,
-// which of them have been read by something that finished, which barrier returned when. It stands
-// for the whole of the loader, the database, and everybody who notifies.
+// A model beside the policy records the notifications so far, those covered by a finished read,
+// and the barriers that returned. It plays the rest of the loader, the database, and all senders
+// of notifications.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace {
 using test::describe;
 using test::kScriptMs;
 
-// Rule -> how it was broken first.
+// Rule -> its first violation.
 using Breaches = std::map<std::string, std::string>;
 
 class World {
@@ -43,22 +43,22 @@ class World {
   }
 
  private:
-  // Numbers of events, counted up by whatever happens: "before" and "after" without a clock.
+  // Event numbers, increased by each event: they define "before" and "after" without a clock.
   using Moment = std::uint64_t;
   static constexpr Moment kNothing = std::numeric_limits<Moment>::max();
   struct Source {
-    std::map<std::string, Moment> ids;  // notified and not yet read by anything
-    std::multiset<std::string> named;   // notified and not yet asked for by name
-    std::optional<Moment> all;          // like `ids`, of the whole table: the first such moment
-    std::optional<std::int64_t> no_load_before_ns;  // unless for a reason of our own
+    std::map<std::string, Moment> ids;  // notified and not read yet
+    std::multiset<std::string> named;   // notified and not requested by name yet
+    std::optional<Moment> all;          // like `ids`, for the whole table: the first such moment
+    std::optional<std::int64_t> no_load_before_ns;  // except for our own reasons
     std::int64_t retry_ns = 0;                      // if suspended
-    int own_loads = 0;  // that may come for a reason of our own; one more may be on its way
+    int own_loads = 0;  // permitted for our own reasons; one more may be under way
     bool suspended = false;
-    bool perhaps_too_many = false;  // ids, since the last load: another may be wanted instead
+    bool perhaps_too_many = false;  // ids since the last load: a load may replace re-reads
     Moment refused_at = 0;
     std::optional<std::int64_t> proven_ns;  // on this connection
     Moment proven_by = 0;                   // when that barrier was sent
-    std::map<std::size_t, int> passed_by;   // queries of others since it has something to re-read
+    std::map<std::size_t, int> passed_by;   // others' queries since this one has ids to re-read
   };
   struct AuditUnderWay {
     std::size_t source;
@@ -70,7 +70,7 @@ class World {
     std::int64_t sent_ns;
     Moment sent_at;
     Moment returned_at = 0;
-    std::vector<bool> nothing_unread = {};  // of a source, when it returned
+    std::vector<bool> nothing_unread = {};  // of each source, when it returned
   };
 
   RefreshSettings random_settings() {
@@ -94,7 +94,7 @@ class World {
   void log(std::string line) { log_.push_back(test::script_time(now_) + ": " + std::move(line)); }
   bool one_in(std::uint64_t n) { return random_() % n == 0; }
 
-  // ---- what happens
+  // ---- events
 
   void random_event() {
     if (one_in(15)) return audit_event();
@@ -125,7 +125,7 @@ class World {
     const bool load_under_way =
         task_ && task_index() == source && std::holds_alternative<Refresh::Load>(*task_);
     if (sources_[source].suspended && !load_under_way) {
-      // What is read next of it is the whole table.
+      // The next read covers the whole table.
       if (!ids.empty() && !sources_[source].all) sources_[source].all = moment_;
     } else {
       for (const std::string& id : ids) sources_[source].ids.try_emplace(id, moment_);
@@ -150,7 +150,7 @@ class World {
     if (ours) sources_[source].own_loads = 2;
     log((ours ? "reload " : "notified of all ") + std::to_string(source));
     if (ours) return refresh_.reload(source, LoadReason::kAuditFound);
-    // Three ways in which others can have a table read as a whole.
+    // Three notifications that cause a reload.
     switch (random_() % 3) {
       case 0: return refresh_.notified_all(source);
       case 1: return refresh_.notified_many(source);
@@ -259,7 +259,7 @@ class World {
     source.refused_at = ++moment_;
     source.retry_ns = now_ + std::max(settings_.suspended_retry_ns, 4 * (now_ - task_since_ns_));
     source.passed_by.clear();
-    // Whatever was asked of it is left to the next load of the whole table.
+    // All its pending requests are left to the next load of the whole table.
     for (const auto& [id, moment] : source.ids) reading_.insert(moment);
     if (!reading_.empty())
       source.all = std::min(source.all.value_or(*reading_.begin()), *reading_.begin());
@@ -290,7 +290,7 @@ class World {
     }
   }
 
-  // ---- what is asked for
+  // ---- actions
 
   void obey() {
     for (int actions = 0;; ++actions) {
@@ -304,7 +304,7 @@ class World {
       std::visit([this](const auto& a) { obey(a); }, action);
     }
   }
-  // Whatever is notified of one source, or under way for it, delays no other's proof.
+  // Notifications and reads of one source delay no other's proof.
   void expect_all_proven() {
     if (!working_ || !heard_ || returned_.empty()) return;
     for (std::size_t i = 0; i < sources_.size(); ++i) {
@@ -393,7 +393,7 @@ class World {
     if (barrier == returned_.end()) {
       return expect(false, "proves the instants of barriers", describe(prove));
     }
-    Moment sent_at = 0;  // several may have been sent in the same instant
+    Moment sent_at = 0;  // several barriers may have been sent at the same instant
     for (const Barrier& b : returned_) {
       if (b.sent_ns == prove.boot_ns) sent_at = std::max(sent_at, b.sent_at);
     }
@@ -445,7 +445,7 @@ class World {
     for (const auto& [id, moment] : source.ids) oldest = std::min(oldest, moment);
     return oldest;
   }
-  // Nor to be asked for a second time, though it has been read.
+  // Ids that have been read may still be requested a second time, so these must be gone too.
   [[nodiscard]] bool nothing_unread(std::size_t index) const {
     const bool task_under_way = task_ && task_index() == index;
     return !task_under_way && oldest_unread(index) == kNothing && sources_[index].named.empty();
@@ -461,7 +461,7 @@ class World {
     fail();
   }
 
-  // From here on everything goes well: what was asked for must come true.
+  // From here on no failure occurs, so every request must complete.
   void settle() {
     const Moment until = moment_;
     for (int i = 0; i < 100'000; ++i) {
@@ -488,16 +488,16 @@ class World {
   bool connecting_ = false, listening_ = false, working_ = false, heard_ = false;
   std::optional<Barrier> barrier_;
   std::uint64_t last_barrier_ = 0;
-  bool many_ids_ = false;  // so many that a load may be wanted instead
+  bool many_ids_ = false;  // there are so many that a load may replace re-reads
   bool unproven_sync_abandoned_ = false;
   std::vector<Barrier> returned_;  // on this connection
   std::optional<std::variant<Refresh::Load, Refresh::Reread>> task_;
   std::int64_t task_since_ns_ = 0;
   bool load_is_ours_ = false;
   std::optional<AuditUnderWay> audit_;
-  std::multiset<Moment> reading_;  // what the task under way will have read
+  std::multiset<Moment> reading_;  // moments that the present task will have covered
   std::optional<std::int64_t> last_barrier_ns_;
-  std::map<std::uint64_t, Moment> syncs_;  // asked for, not yet completed
+  std::map<std::uint64_t, Moment> syncs_;  // requested, not completed yet
   std::uint64_t last_sync_ = 0;
 };
 

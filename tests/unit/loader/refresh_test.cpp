@@ -1,4 +1,4 @@
-// The refresh policy, played as scripts: events and the time in, actions out.
+// The refresh policy as scripts: events and time in, actions out.
 #include "loader/refresh.h"
 
 #include <gtest/gtest.h>
@@ -23,15 +23,15 @@ RefreshSettings without_audit() {
   return settings;
 }
 
-// Two sources, from nothing to a heartbeat, a re-read and a sync that were proven.
+// Two sources, from nothing to a proven heartbeat, a re-read and a proven sync.
 Script first_conversation() {
   Script script;
   script.asks("connect").waits("ever");
   script.passes(2).listens().asks("barrier 1").waits("5002");
-  script.passes(3).can_work().waits("5002");  // not before it is proven that we hear
+  script.passes(3).can_work().waits("5002");  // not before notifications are proven
   script.passes(1).barrier_returns(1).asks("load 0").waits("1002");
-  script.notified(0, {"7", "8"}).notified(1, {"0"}).waits("1002");  // one thing after another
-  script.passes(10).is_done().asks("prove 2").asks("load 1").waits("1002");  // which will see 0
+  script.notified(0, {"7", "8"}).notified(1, {"0"}).waits("1002");  // one task after another
+  script.passes(10).is_done().asks("prove 2").asks("load 1").waits("1002");  // which covers 0
   script.notified(1, {"1"}).passes(10).is_done().asks("prove 2");
   script.asks("reread 0: 7 8").waits("1002");
   script.is_done().asks("reread 1: 1").is_done().waits("1002");
@@ -39,7 +39,7 @@ Script first_conversation() {
   script.passes(1).barrier_returns(2).asks("prove 1002").waits("2002");
   script.sync_wanted(5).asks("barrier 3").waits("6003");
   script.passes(2).notified(1, {"9"}).asks("reread 1: 9").barrier_returns(3);
-  script.asks("prove 1003").waits("2003");  // the other source
+  script.asks("prove 1003").waits("2003");  // the other source's heartbeat
   script.passes(2).is_done().asks("prove 1003 sync 5").waits("2003");
   return script;
 }
@@ -76,7 +76,7 @@ TEST(RefreshScript, NamesItsStates) {
 
 // ---- a failure at each step
 
-// After a failure: nothing of the old conversation goes on; after a wait, everything anew.
+// After a failure, the old conversation is abandoned; after a wait, all begins again.
 void expect_full_recovery(Play& play, const std::vector<std::uint64_t>& syncs) {
   const RefreshSettings settings;
   const Refresh::Action first = play.next();
@@ -94,7 +94,7 @@ void expect_full_recovery(Play& play, const std::vector<std::uint64_t>& syncs) {
   EXPECT_EQ(play.said(), "connect");
 
   play.pass(1);
-  play.refresh.work_ready(play.now);  // in the other order this time
+  play.refresh.work_ready(play.now);  // this time in the other order
   EXPECT_EQ(play.said(), "wait until ever");
   play.refresh.listen_ready(play.now);
   const std::int64_t sent = play.now;
@@ -131,7 +131,7 @@ TEST(RefreshScript, BeginsAnewAfterAFailureAtAnyStep) {
       asked = (asked || script.name(step - 1) == "sync") &&
               script.name(step - 1) != "prove 1003 sync 5";
     }
-    if (!tried) continue;  // nothing is there that could fail
+    if (!tried) continue;  // no step could fail
     SCOPED_TRACE("failing after step " + std::to_string(step) + ", " + script.name(step - 1));
     Play play(2, without_audit(), test::seed() + step);
     script.play(play, step);
@@ -157,9 +157,9 @@ TEST(RefreshScript, BeginsAnewAfterAFailureOfTheRecovery) {
   expect_full_recovery(play, {});
 }
 
-// ---- a barrier whose nonce has to wait, or is refused
+// ---- a barrier that is delayed or refused
 
-// In step, with barrier 3 under way and its question answered.
+// In step, with barrier 3 under way and its query answered.
 Play with_barrier_held() {
   Play play(2, without_audit());
   first_conversation().play(play);
@@ -246,7 +246,7 @@ TEST(RefreshBackoff, IsShortWhileSomebodyWaitsForASync) {
   }
 }
 
-// What a cooperative database and a clock make of it, for `ms`; the actions that came.
+// Runs a cooperative database and a clock for `ms`; returns the actions.
 std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
                                  const std::function<void()>& each_ms) {
   std::vector<Refresh::Action> actions;
@@ -278,7 +278,7 @@ std::size_t count_of(const std::vector<Refresh::Action>& actions) {
 
 // ---- heartbeats
 
-// In step at 0 ms with one source; barrier 1 is behind, the next heartbeat is due at 1000.
+// In step at 0 ms with one source; barrier 1 has returned, the next heartbeat is due at 1000.
 class RefreshLive : public testing::Test {
  protected:
   explicit RefreshLive(RefreshSettings settings = without_audit()) : play_(1, settings) {
@@ -311,7 +311,7 @@ TEST_F(RefreshLive, TakesNoProofFromAStaleOrForeignBarrier) {
   Script script;
   script.passes(1000).asks("barrier 2").barrier_returns(1).barrier_returns(3).barrier_returns(0);
   script.waits("6000").barrier_returns(2).asks("prove 1000").waits("2000");
-  script.barrier_returns(2).waits("2000");  // nobody asked
+  script.barrier_returns(2).waits("2000");  // not requested
   play(script);
 }
 
@@ -347,8 +347,8 @@ TEST_F(RefreshLive, ProvesASyncOnlyByABarrierSentAfterIt) {
   play(script);
 }
 
-// Whoever syncs in a loop, on however many connections, costs the database a barrier in ten
-// milliseconds; whoever syncs now and then does not wait for it.
+// A caller that syncs in a loop, on any number of connections, costs the database one barrier in
+// ten milliseconds; an occasional sync does not wait for it.
 TEST_F(RefreshLive, SendsBarriersForSyncsAtLeastAGapApart) {
   Script script;
   script.passes(100).sync_wanted(1).asks("barrier 2").passes(1).barrier_returns(2);
@@ -392,7 +392,7 @@ TEST_F(RefreshLive, ForgetsAnAbandonedSyncWhereverItHasGot) {
     return [sync](Play& play) { play.refresh.sync_abandoned(sync); };
   };
   Script script;
-  script.sync_wanted(1).happens("abandons", abandons(1)).waits("1000");  // before a barrier
+  script.sync_wanted(1).happens("abandons", abandons(1)).waits("1000");  // before a barrier is sent
   script.sync_wanted(2).sync_wanted(3).asks("barrier 2").happens("abandons", abandons(2));
   script.notified(0, {"x"}).asks("reread 0: x").barrier_returns(2).passes(10).sync_wanted(4);
   script.asks("barrier 3").barrier_returns(3).happens("abandons", abandons(3)).is_done();
@@ -454,7 +454,7 @@ TEST_F(RefreshSmall, CollapsesTooManyIdsIntoOneReload) {
   play(Script().waits("5000").barrier_returns(2).asks("load 0").waits("1000").is_done());
   play(Script().asks("prove 0").waits("1000"));
   play(flood());
-  // The next reload has to wait; what came after the collapse need not.
+  // The next reload must wait; ids notified after the collapse need not.
   EXPECT_LE(play_.refresh.pending_ids(), 7U);
   play(Script().asks("barrier 3").barrier_returns(3));
   play(rest());
@@ -472,8 +472,8 @@ TEST_F(RefreshLive, CollapsesTooManyBytesOfIdsIntoOneReload) {
   play(Script().asks("barrier 2").barrier_returns(2).asks("load 0").is_done().asks("prove 0"));
 }
 
-// One transaction's notifications are many, and all of them may come after the first made us want
-// to load.
+// One transaction may send many notifications, and all of them may arrive after the first one has
+// requested a load.
 TEST_F(RefreshSmall, OneLoadSeesWhateverWasNotifiedOfBeforeItsBarrier) {
   Script script;
   script.notified_all(0).asks("barrier 2").waits("5000");
@@ -483,8 +483,8 @@ TEST_F(RefreshSmall, OneLoadSeesWhateverWasNotifiedOfBeforeItsBarrier) {
   EXPECT_EQ(play_.refresh.pending_ids(), 0U);
 }
 
-// TRUNCATE and then very many rows, in one transaction: the barrier that tells comes back behind
-// all.
+// TRUNCATE and then many rows in one transaction: the barrier that detects it returns after all of
+// them.
 TEST_F(RefreshSmall, OneLoadSeesATruncateAndWhateverFollowedInItsTransaction) {
   Script script;
   script.happens("doubts", [](Play& play) { play.refresh.doubted(); });
@@ -506,7 +506,7 @@ TEST_F(RefreshLive, LoadsNotBeforeABarrierThatWasSentAfterItWasAsked) {
 }
 
 TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
-  Script script;  // the first one is served at once
+  Script script;  // the first reload starts at once
   script.notified_all(0).asks("barrier 2").barrier_returns(2).asks("load 0").is_done();
   script.asks("prove 0");
   script.passes(100).notified_all(0).sync_wanted(1).asks("barrier 3").barrier_returns(3);
@@ -519,7 +519,7 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
       .waits("1000");
   script.passes(1).asks("load 0").passes(3000).is_done().asks("barrier 4");
   script.asks("prove 100 sync 1").barrier_returns(4).asks("prove 4000");
-  // It took 3 s: the next one that is asked for waits for twice as long.
+  // The load took 3 s, so the next one requested waits for twice as long.
   script.notified_all(0).asks("barrier 5").barrier_returns(5).waits("5000");
   script.passes(1000).asks("barrier 6").barrier_returns(6).waits("6000");
   play(script);
@@ -528,12 +528,12 @@ TEST_F(RefreshLive, HoldsProofsBackUntilADeferredReloadIsDone) {
   play(Script().passes(1).asks("load 0").is_done().asks("prove 9999"));
 }
 
-// A TRUNCATE shows at the next barrier; anybody can say that there was one.
+// A barrier detects a TRUNCATE; any role can send a notification of one.
 TEST_F(RefreshLive, LooksSoonWhenATruncateMayHaveBeenButSeldomForAFlood) {
   const auto doubts = [](Play& play) { play.refresh.doubted(); };
   Script script;  // the last barrier was sent at 0
   script.passes(10).happens("doubts", doubts).waits("100").passes(90).asks("barrier 2");
-  script.happens("doubts", doubts).waits("5100");  // it may have come too late for that one
+  script.happens("doubts", doubts).waits("5100");  // the TRUNCATE may be later than that barrier
   script.barrier_returns(2).asks("prove 100").waits("200").passes(100).asks("barrier 3");
   script.barrier_returns(3).asks("prove 200").waits("1200");
   play(script);
@@ -543,15 +543,15 @@ TEST_F(RefreshLive, LooksSoonWhenATruncateMayHaveBeenButSeldomForAFlood) {
   EXPECT_EQ(count_of<Refresh::Prove>(actions), count_of<Refresh::SendBarrier>(actions));
 }
 
-// TRUNCATE, seen by the barrier that is about to return, with rows that changed in the same
-// transaction, or while another load is under way that may have begun too early.
+// A TRUNCATE detected by the barrier that is about to return, with rows that changed in the same
+// transaction, or during another load that may have begun too early.
 TEST_F(RefreshLive, ProvesAChangedTableOnlyAfterALoadThatBeganLater) {
   const auto changed = [](Play& play) { play.refresh.reload(0, LoadReason::kTableChanged); };
   Script script;
   script.passes(1000).notified(0, {"7"}).asks("barrier 2").asks("reread 0: 7");
   script.happens("changed", changed).barrier_returns(2).waits("2000").is_done().asks("load 0");
   script.passes(10).happens("changed", changed).waits("2000").is_done().asks("prove 1000");
-  play(script);  // as of before the second change; that one has to keep the gap
+  play(script);  // as of the time before the second change, which must keep the gap
   play(Script().passes(990).asks("barrier 3").barrier_returns(3).waits("2010"));
   play(Script().passes(10).asks("load 0").is_done().asks("prove 2000"));
 }
@@ -576,10 +576,10 @@ TEST_F(RefreshLive, LimitsTheRateOfReloadsUnderAFloodAndDropsNone) {
   EXPECT_EQ(count_of<Refresh::Load>(after), 1U) << "the last one is served, too";
 }
 
-// Anybody can forge such notifications, as often as they like.
+// Any role can forge these notifications, at any rate.
 TEST(RefreshFlood, OfOneSourceNeverDelaysTheProofOfAnother) {
   RefreshSettings settings = without_audit();
-  settings.reload_gap_ns = 60'000 * kScriptMs;  // the reload of the flooded one waits long
+  settings.reload_gap_ns = 60'000 * kScriptMs;  // the flooded source's reload waits long
   Play play(2, settings);
   play.reconnect();
   (void)run(play, 1, [] {});
@@ -596,7 +596,7 @@ TEST(RefreshFlood, OfOneSourceNeverDelaysTheProofOfAnother) {
   EXPECT_GT(play.now - proven[0], 10'000 * kScriptMs) << "the flood is one";
 }
 
-// 100,000 ids of one, and the single one of another.
+// 100,000 ids of one source, and a single one of another.
 TEST(RefreshFlood, LetsTheOthersHaveEverySecondQuery) {
   Play play(2, without_audit());
   play.reconnect();
@@ -611,7 +611,7 @@ TEST(RefreshFlood, LetsTheOthersHaveEverySecondQuery) {
   EXPECT_TRUE(play.said().starts_with("reread 0"));
 }
 
-// A load of one may take long; what the other has to prove needs no reading.
+// A load of one source may take long; the other one's proof needs no read.
 TEST(RefreshFlood, ALoadOfOneSourceDoesNotHoldBackTheProofOfAnother) {
   Play play(2, without_audit());
   play.reconnect();
@@ -640,7 +640,7 @@ TEST(RefreshFlood, StaysFreshWhereSeveralSourcesAreFlooded) {
   play.reconnect();
   (void)run(play, 1, [] {});
   (void)run(play, 500, [&] { play.refresh.notified_all(0); });
-  // From here on their reloads are due at different times: there is always one that is deferred.
+  // From here on the reloads are due at different times, so one is always deferred.
   const auto actions = run(play, 20'000, [&] {
     play.refresh.notified_all(0);
     play.refresh.notified_all(1);
@@ -678,7 +678,7 @@ TEST(RefreshAudit, ComesRoundWithJitter) {
   EXPECT_GT(times.size(), 3U);
 }
 
-// In step since 0 ms with two sources, and the first audit due at some time from 900 to 1100.
+// In step since 0 ms with two sources; the first audit is due between 900 and 1100.
 class RefreshAuditLive : public testing::Test {
  protected:
   RefreshAuditLive() : play_(2, settings()) {
@@ -694,7 +694,7 @@ class RefreshAuditLive : public testing::Test {
     return settings;
   }
   void play(const Script& script) { script.play(play_); }
-  // Whatever is asked for next must not be about an audit.
+  // The next action must not be about an audit.
   void expect_no_audit() {
     const std::string said = play_.said();
     EXPECT_TRUE(said.starts_with("wait")) << said;
@@ -748,10 +748,10 @@ TEST_F(RefreshAuditLive, IsForgottenWithTheConnections) {
   play(Script().asks("barrier 2").barrier_returns(2).asks("load 0"));
 }
 
-// ---- a table that is no longer as it was looked up
+// ---- a table that has changed since it was looked up
 
-// What was asked for has not been read: neither what waited for it is proven, nor anything later,
-// until the table has been looked up and read anew.
+// The requested rows were not read: the policy proves neither the requests that waited for them
+// nor any later one, until the table has been looked up and reloaded.
 TEST_F(RefreshAuditLive, AnOvertakenReadingProvesNothing) {
   for (const int source : {0, 1}) {
     play(Script().asks("audit " + std::to_string(source)));
@@ -822,7 +822,7 @@ TEST_F(RefreshSuspended, AreTriedLessOftenTheLongerALoadTakes) {
   play(Script().passes(1).asks("load 0"));
 }
 
-// Whoever can notify must not have it tried more often.
+// A role that can notify must not cause more attempts.
 TEST_F(RefreshSuspended, AreNotTriedMoreOftenForANotification) {
   drop_audits();
   play_.refresh.reload(0, LoadReason::kAuditFound);
@@ -884,7 +884,7 @@ TEST(RefreshHosts, AreTriedInTurnBeforeTheWaitGrows) {
   }
 }
 
-// ---- where audits are off
+// ---- disabled audits
 
 TEST(RefreshAudit, NeverComesWhereItIsOff) {
   Play play(1, without_audit());

@@ -1,4 +1,4 @@
-// PostgreSQL's binary COPY format, taken apart; made by hand here, and damaged.
+// Parsing of PostgreSQL's binary COPY format, with hand-made and damaged messages.
 #include <gtest/gtest.h>
 
 #include "loader/postgres/connection.h"
@@ -27,7 +27,7 @@ const std::string kTuple = int16(3) + field("7") + kNull + field("");
 using Tuples = std::vector<std::vector<std::optional<std::string>>>;
 const Tuples kOneTuple = {{"7", std::nullopt, ""}};
 
-// Each message in a heap block of its own size.
+// Each message is in a heap block of its own size.
 Tuples read(CopyReader& reader, std::string_view message) {
   const test::Exact exact(test::as_bytes(message));
   Tuples tuples;
@@ -101,7 +101,7 @@ TEST(CopyReader, RefusesWhatIsNotTheFormat) {
   for (const auto& [name, message] : bad) EXPECT_THROW(read(message), PgError) << name;
 }
 
-// Only -1 is a null. To take another one for it would turn a damaged expiry into "never".
+// Only -1 is a NULL. If another length were, a damaged expiry would mean "never".
 TEST(CopyReader, RefusesOtherNegativeLengths) {
   for (const std::int64_t length : {-2LL, -100LL, -2147483648LL}) {
     EXPECT_THROW(read(kHeader + int16(3) + field("a") + int32(length) + field("b")), PgError)

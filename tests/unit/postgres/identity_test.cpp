@@ -46,7 +46,7 @@ TEST(ServerHistory, APositionThatWasPassedIsAnAlarm) {
 
 TEST(ServerHistory, WhatWasNotFlushedMayBeLostInACrash) {
   ServerHistory history = of(server(1, 100, 100));
-  history.reached({.inserted = 200, .flushed = 150});  // in the middle of a record, perhaps
+  history.reached({.inserted = 200, .flushed = 150});  // possibly in the middle of a record
   history.reached({.inserted = 300, .flushed = 199});
   EXPECT_EQ(history.furthest(1), 100U);
   EXPECT_EQ(history.met(server(1, 100, 100, "b", 100)), IdentityChange::kNone);

@@ -1,4 +1,4 @@
-// Notifications between the socket and the policy.
+// The queue of notifications between the socket and the policy.
 #include "loader/postgres/notices.h"
 
 #include <gtest/gtest.h>
@@ -92,8 +92,8 @@ TEST(NoticeQueue, CollapsesTheTableThatFloodsAndNoOther) {
   EXPECT_EQ(popped(queue), "1: " + change("flooded", "3"));
 }
 
-// What cannot be read may name any id of its table; and where the table's name cannot be read, any
-// table whose name is no ASCII.
+// An unreadable notification may name any id of its table; if the table's name is unreadable, any
+// table with a non-ASCII name.
 TEST(NoticeQueue, TakesWhatItCannotReadForTooMany) {
   NoticeQueue queue({"a.b", "a.\xC3\xA9", "c.d"});
   EXPECT_EQ(queue.push_unreadable("{\"t\" : \"a.b\", \"ids\" : [\"\xE9\"]}"), Pushed::kTaken);
@@ -127,13 +127,13 @@ TEST(NoticeQueue, ForgetsEverythingWithTheConnection) {
   EXPECT_EQ(popped(queue), "nothing");
 }
 
-// Random floods: whatever was pushed before a nonce has been told of when the nonce is popped.
+// Random floods: when a nonce is popped, every notification pushed before it has been reported.
 TEST(NoticeQueue, TellsOfEverythingBeforeTheNonceBehindIt) {
   test::Random random(77);
   for (int round = 0; round < 200; ++round) {
     NoticeQueue queue({"t0", "t1", "t2"}, 2'000);
     std::map<std::string, std::size_t> owed;                           // payload -> its table
-    std::map<std::string, std::map<std::string, std::size_t>> before;  // nonce -> what came before
+    std::map<std::string, std::map<std::string, std::size_t>> before;  // nonce -> earlier ones
     const auto pop = [&] {
       const auto notice = queue.pop();
       if (!notice) return;

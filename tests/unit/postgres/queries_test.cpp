@@ -1,4 +1,4 @@
-// The SQL that reads a source, and what the catalogue must say before it is used.
+// The SQL that reads a source, and the requirements on the catalogue.
 #include "loader/postgres/queries.h"
 
 #include <gmock/gmock.h>
@@ -28,7 +28,7 @@ SourceConfig source_of(const char* preset_name) {
   return source;
 }
 
-// A table that is just as the source wants it.
+// A table that meets all requirements of the source.
 TableFacts good_facts(const SourceConfig& source) {
   TableFacts facts;
   facts.exists = facts.is_table = true;
@@ -71,7 +71,7 @@ class Queries : public testing::Test {
       trigger.definition = trigger_definition(source_, name);
     }
   }
-  // The one paragraph that is said of it.
+  // The paragraph for the only problem.
   std::string problem() {
     const auto found = problems(source_, facts_);
     EXPECT_EQ(found.size(), 1U);
@@ -82,7 +82,7 @@ class Queries : public testing::Test {
   std::string sql() { return load_sql(source_, facts_); }
 };
 
-// ---- problems: the cause, and what to do
+// ---- problems: cause and remedy
 
 TEST_F(Queries, FindNothingWrongWithTheThreeSchemas) {
   for (const std::string& name : preset_names()) {
@@ -144,7 +144,7 @@ TEST_F(Queries, SayThatTheKeysTypeDoesNotFitTheEncoding) {
 
 TEST_F(Queries, DoNotAdviseWhatIsSetAlready) {
   for (const char* name : {"external_credentials", "auth_api_key"}) {
-    remap(name);  // text is expected, whatever the encoding; and it is raw
+    remap(name);  // the column's type is text for any encoding, and the value is raw
     facts_.columns[*source_.column(Role::kKey)] = "bytea";
     EXPECT_THAT(problem(), AllOf(HasSubstr("`scheme`"), Not(HasSubstr("encoding = \"raw\""))));
   }
@@ -178,7 +178,8 @@ TEST_F(Queries, RefuseAFlagWhoseNameSaysTheOpposite) {
       source_.columns.erase(role);
     }
   }
-  // What says neither, or both, is the operator's to know; and moments have no such meaning.
+  // A name with neither meaning, or both, is accepted; and a column of moments has no such
+  // meaning.
   for (const char* neither :
        {"flag", "activity", "not_active", "active_or_blocked", "interactive"}) {
     for (const Role role : {Role::kEnabled, Role::kRevokedAt}) {
@@ -267,7 +268,7 @@ TEST_F(Queries, SayWhatIsWrongWithTriggers) {
                 AllOf(HasSubstr("L113 "), HasSubstr("latchkey_delete not ENABLE ALWAYS"), advice));
   }
   facts_ = good_facts(source_);
-  // Whatever differs from what we would print, in any part of it.
+  // Any difference from the definition that we would print, in any part.
   const auto changed = [&](const auto& change) {
     facts_ = good_facts(source_);
     change(facts_.triggers["latchkey_update"].definition);
@@ -396,7 +397,7 @@ TEST_F(Queries, AskTheCatalogueForTheQuotedName) {
               HasSubstr(R"((0, 'it''s'::pg_catalog.name, E'a\\b'::pg_catalog.name, )"));
 }
 
-// ---- selecting
+// ---- queries
 
 TEST_F(Queries, QuoteEveryNameThatIsNotTheirOwn) {
   const std::string evil = R"(x"; DROP TABLE "y'; --)";
@@ -473,7 +474,7 @@ TEST_F(Queries, DigestAJtiByItsTypeAndFetchNoClaims) {
 
 TEST_F(Queries, SelectTheSameInLoadAndReread) {
   const std::string load = load_sql(source_, facts_), reread = reread_sql(source_, facts_);
-  // The table is locked before the COPY has its snapshot.
+  // The statement locks the table before the COPY takes its snapshot.
   ASSERT_TRUE(load.starts_with("DECLARE latchkey_lock CURSOR FOR SELECT FROM ")) << load;
   ASSERT_TRUE(load.ends_with(") TO STDOUT (FORMAT binary)"));
   const std::size_t from = load.find(";COPY (SELECT ") + 7;
@@ -514,9 +515,9 @@ TEST_F(Queries, ReadTimesOfEachType) {
   EXPECT_THAT(sql(), Not(HasSubstr("expires_at"))) << "what a table has not is not sent";
 }
 
-// to_timestamp() raises an error on what no date can hold (an expiry in nanoseconds, the largest
-// bigint for "never"): one such row would make every load fail. And what lies beyond 2200 counts
-// something else than seconds.
+// to_timestamp() raises an error for a time outside its range (an expiry in nanoseconds, the
+// largest bigint for "never"): one such row would make every load fail. And a number beyond 2200
+// counts other units than seconds.
 TEST_F(Queries, ReadIntegerTimesThatNoDateCanHold) {
   facts_.columns["expires_at"] = "bigint";
   EXPECT_THAT(sql(), AllOf(HasSubstr("to_timestamp"), HasSubstr("'7258118400'"), HasSubstr(kNoTime),
@@ -584,7 +585,7 @@ TEST_F(Queries, KnowIdsOfEachType) {
       {"bigint", std::string("1\0", 2), false},
       {"bigint", uuid, false},
       {"uuid", uuid, true},
-      {"uuid", "0123ABCD-0123-4567-89AB-0123456789EF", false},  // not as PostgreSQL writes it
+      {"uuid", "0123ABCD-0123-4567-89AB-0123456789EF", false},  // not in PostgreSQL's form
       {"uuid", uuid.substr(1), false},
       {"uuid", uuid + "0", false},
       {"uuid", "{" + uuid + "}", false},
@@ -663,7 +664,7 @@ TEST_F(Queries, WriteTheLastUseByTheIdsOwnTypeAndTheColumns) {
   }
 }
 
-// What the server could not read as the column's type would fail the whole question.
+// An id that the server could not convert to the column's type would fail the whole query.
 TEST_F(Queries, AskForIdsThatAreOfTheColumnsType) {
   const struct {
     const char* type;

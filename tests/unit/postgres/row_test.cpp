@@ -1,4 +1,4 @@
-// One row as the database hands it over -> one record, or why not.
+// Conversion of a database row to a record, or the reason against it.
 #include "loader/postgres/row.h"
 
 #include <gmock/gmock.h>
@@ -64,7 +64,7 @@ class RowReading : public testing::Test {
     row_[kFieldState] = "a";
   }
 
-  // As a record; null if there is none.
+  // The row as a record; null if there is none.
   const Record* read() {
     RowReader reader(source_, facts_, scopes_, {"v1.key", "v2.key"});
     counts_ = {};
@@ -72,7 +72,7 @@ class RowReading : public testing::Test {
     meaning.odd.count_in(counts_);
     return meaning.facts ? records_.make(*meaning.facts) : nullptr;
   }
-  // Just this oddity, once.
+  // The row has exactly this oddity, once.
   void expect_odd(Oddity oddity) {
     for (std::size_t i = 0; i < kOddities; ++i) {
       EXPECT_EQ(counts_[i], i == static_cast<std::size_t>(oddity) ? 1U : 0U)
@@ -157,7 +157,7 @@ TEST_F(RowReading, KnowsInfinitiesInEitherRole) {
   EXPECT_EQ(read()->not_before_us(), kMax) << "never begins";
 }
 
-// Only a null says that a key never expires.
+// Only a NULL means that a key never expires.
 TEST_F(RowReading, NeverAcceptsATimeThatItCannotRead) {
   for (const char* bad : {"", "1234567", "123456789"}) {
     for (const RowField field : {kFieldExpires, kFieldNotBefore}) {
@@ -193,7 +193,7 @@ TEST_F(RowReading, MakesNoRecordWithoutAKey) {
   for (const std::optional<std::string_view> none :
        {std::optional<std::string_view>(), std::optional<std::string_view>("")}) {
     for (const Encoding encoding : {Encoding::kRaw, Encoding::kHex, Encoding::kBase64}) {
-      // (Raw, nothing also stands for a digest that the server has cut.)
+      // (With kRaw, an empty value also stands for a digest that the server has cut.)
       if (none && encoding == Encoding::kRaw) continue;
       source_.encoding = encoding;
       row_[kFieldKey] = none;
@@ -226,7 +226,7 @@ TEST_F(RowReading, TakesDigestsOf32BytesInTheConfiguredEncodingOnly) {
       {Encoding::kRaw, key_, true},
       {Encoding::kRaw, key_.substr(1), false},
       {Encoding::kRaw, key_ + "x", false},
-      {Encoding::kRaw, key_ + key_, false},  // 64 bytes: some old rows have those
+      {Encoding::kRaw, key_ + key_, false},  // 64 bytes: some old rows have these
       {Encoding::kRaw, hex, false},
       {Encoding::kHex, hex, true},
       {Encoding::kHex, hex.substr(2), false},
@@ -400,7 +400,7 @@ TEST_F(RowReading, RefusesScopesThatAreNoListOfWords) {
   expect_odd(Oddity::kBadScopes);
 }
 
-// The server cuts what is longer. What is left may look like good scopes; the row is refused.
+// The server cuts longer texts. The rest may look like valid scopes, so the row is refused.
 TEST_F(RowReading, RefusesScopesThatWereCut) {
   for (const char* type : {"jsonb", "text"}) {
     with_scopes(type);
@@ -437,10 +437,10 @@ TEST_F(RowReading, LeavesOutScopesThatNoRequestCanName) {
   expect_nothing_odd();
 }
 
-// Whoever may write the scopes of his own row must not be able to change those of others.
+// The owner of a row must not be able to change the scopes of other rows.
 TEST_F(RowReading, ReadsScopesTheSameWhateverOtherRowsSaid) {
   with_scopes("jsonb");
-  const std::string poison = R"(["[\"admin\"]", ""])";  // scopes: ["admin"] (one word) and nothing
+  const std::string poison = R"(["[\"admin\"]", ""])";  // scopes: ["admin"] (one word) and ""
   row_[kFieldScopes] = poison;
   (void)read();
   row_[kFieldScopes] = R"(["admin"])";
@@ -453,8 +453,8 @@ TEST_F(RowReading, ReadsScopesTheSameWhateverOtherRowsSaid) {
   EXPECT_EQ(claim_of(fourth->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "");
 }
 
-// Each row alone says what it says after any others, in whatever order: texts that collide with
-// each other, with what a cache may be keyed by, and with themselves after cleaning.
+// A row's scopes are the same after any other rows, in any order. The texts collide with each
+// other, with possible keys of a cache, and with themselves after cleaning.
 TEST_F(RowReading, ReadsScopesTheSameAfterAnyOthers) {
   std::vector<std::string> texts;
   for (const std::string word : {"admin", "admin ", "a", "[]", "\"", "{"}) {
@@ -591,7 +591,7 @@ TEST_F(RowReading, RefusesScopesThatAreTooLongAltogether) {
 
 TEST(RowOddities, HaveNamesAndSentences) {
   std::unordered_set<std::string> names;
-  // Other people's scripts read these.
+  // Users' scripts depend on these names.
   EXPECT_STREQ(oddity_name(Oddity::kUnknownPepper), "unknown_pepper_version");
   EXPECT_STREQ(oddity_name(Oddity::kMetadataTooLong), "metadata_too_long");
   for (std::size_t i = 0; i < kOddities; ++i) {
@@ -602,7 +602,7 @@ TEST(RowOddities, HaveNamesAndSentences) {
   EXPECT_FALSE(names.contains(""));
 }
 
-// Left out, such a row would have another one that holds its key let it in.
+// If the reader omitted this row, another row with its key would admit it.
 TEST_F(RowReading, RefusesWhatIsNoTextInTheDatabasesEncoding) {
   for (const auto& [state, expected] :
        {std::pair("a", RowState::kDisabled), std::pair("r", RowState::kRevoked),
@@ -617,7 +617,7 @@ TEST_F(RowReading, RefusesWhatIsNoTextInTheDatabasesEncoding) {
     EXPECT_EQ(record->key_id(), "17");
     EXPECT_EQ(as_text(record->digest().bytes), key_);
   }
-  // Unless it is the key that cannot be read.
+  // This does not apply if the key is unreadable.
   for (const std::string_view key : {std::string_view(), std::string_view("short")}) {
     row_[kFieldKey] = key;
     EXPECT_FALSE(read());
@@ -661,7 +661,7 @@ TEST_F(RowReading, TakesNoWordsOutOfOtherNotations) {
   }
 }
 
-// ---- from the wire
+// ---- wire format
 
 TEST(RowDecoderTest, ConvertsTextThatIsReadAsItIsStored) {
   RowDecoder decoder({{kFieldId, kBytea, true},
@@ -758,7 +758,7 @@ TEST(RowDecoderTest, TakesNoValueOfAnotherLength) {
   for (const auto& [wire, bytes, said] : kinds) {
     RowDecoder decoder({wire}, "UTF8");
     for (std::size_t length = 0; length <= 17; ++length) {
-      // In a heap block of its own size, so that a sanitizer sees whoever reads on.
+      // Each value is in a heap block of its own size, so that a sanitizer detects reads past it.
       const std::vector<char> value(length, '\1');
       const std::array<std::optional<std::string_view>, 1> row = {
           std::string_view(value.data(), value.size())};

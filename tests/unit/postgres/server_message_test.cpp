@@ -1,4 +1,5 @@
-// What may be repeated of a server's error: never a row, never an order to a terminal.
+// The parts of a server's error that may be repeated: never a row, never a terminal's control
+// sequence.
 #include "loader/postgres/server_message.h"
 
 #include <gmock/gmock.h>

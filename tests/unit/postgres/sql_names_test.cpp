@@ -1,5 +1,5 @@
-// No search_path decides what our SQL means: every statement that we send or print names the
-// schema of each operator, function, type and relation that it uses, whatever a table looks like.
+// The search_path never affects our SQL: for every table, each statement that we send or print
+// qualifies each operator, function, type and relation in it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -49,7 +49,7 @@ const std::vector<std::string> kTypes = {"smallint",
                                          "public.mood[]",
                                          "inet"};
 
-// Every role mapped, every type, every scheme.
+// Calls `f` for tables with every role, every type and every scheme.
 template <typename F>
 void for_each_table(const F& f) {
   for (const Scheme scheme :
@@ -85,7 +85,7 @@ TEST(SqlNames, AreFoundMissing) {
         "SELECT x BETWEEN 1 AND 2", "SELECT NULLIF(a, b)", "SELECT - x", "SELECT x LIKE 'a'",
         "SELECT x FROM pg_catalog.a JOIN b ON true", "SELECT public.f(x)"}) {
     if (std::string(bad) == "SELECT public.f(x)" || std::string(bad) == "SELECT x FROM public.t") {
-      continue;  // named, though not ours
+      continue;  // qualified, although with a foreign schema
     }
     EXPECT_GE(unnamed(bad).size(), 1U) << bad << testing::PrintToString(unnamed(bad));
   }
@@ -96,7 +96,7 @@ TEST(SqlNames, AreFoundMissing) {
 
 TEST(SqlNames, AreFullInWhatReadsAndWritesTables) {
   for_each_table([](const SourceConfig& source, const TableFacts& facts) {
-    if (testing::Test::HasFailure()) return;  // one is enough to read
+    if (testing::Test::HasFailure()) return;  // one failure is enough to read
     for (const std::string& sql :
          {load_sql(source, facts), reread_sql(source, facts), last_used_sql(source, facts),
           digest_sql(source, facts), digest_rows_sql(source, facts, {1, 2})}) {

@@ -7,7 +7,7 @@
 namespace latchkey {
 namespace {
 
-// What glibc makes of each encoding is compared with PostgreSQL in tests/system/test_encodings.py.
+// tests/system/test_encodings.py compares glibc's conversions with PostgreSQL's.
 TEST(TextConverterTest, ConvertsWhatTheEncodingHas) {
   EXPECT_EQ(TextConverter("WIN1252").to_utf8("\x80\xE9"), "€é");
   EXPECT_EQ(TextConverter("LATIN9").to_utf8("\xA4"), "€");
@@ -40,7 +40,7 @@ TEST(TextConverterTest, BeginsAnewWithEachText) {
   TextConverter converter("EUC_JP");
   EXPECT_FALSE(converter.to_utf8("\xC6"));
   EXPECT_EQ(converter.to_utf8("\xC6\xFC"), "日");
-  TextConverter vietnamese("WIN1258");  // where letters combine
+  TextConverter vietnamese("WIN1258");  // an encoding with combining characters
   EXPECT_EQ(vietnamese.to_utf8("\xE9"), "é");
   EXPECT_EQ(vietnamese.to_utf8("e"), "e");
 }

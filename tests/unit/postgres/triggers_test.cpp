@@ -1,4 +1,4 @@
-// The DDL that tells us of changes, and what comes of what it tells.
+// The DDL for notifications of changes, and the parsing of these.
 #include "loader/postgres/triggers.h"
 
 #include <gmock/gmock.h>
@@ -15,7 +15,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-// ---- notifications: anybody on the database can send anything
+// ---- notifications: any role of the database can send any text
 
 TEST(ChangeNotice, ReadsWhatATriggerSends) {
   auto notice = ChangeNotice::parse(R"({"t" : "public.api_keys", "ids" : ["1", "22", ""]})");
@@ -94,7 +94,7 @@ TEST(ChangeNotice, RefusesAPayloadCutAnywhere) {
   }
 }
 
-// As the trigger measures it: octet_length(to_json(id)::text) <= 1000.
+// The trigger's measure: octet_length(to_json(id)::text) <= 1000.
 TEST(ChangeNotice, NamesNoIdThatIsTooLongForIt) {
   EXPECT_TRUE(is_notified_id(""));
   EXPECT_TRUE(is_notified_id(std::string(998, 'x')));
@@ -123,7 +123,7 @@ TEST(ChangeNotice, SurvivesWhatIsHuge) {
   EXPECT_EQ(ChangeNotice::parse(many + "]}")->ids.size(), 100'000U);
 }
 
-// ---- what is compared with the catalogue
+// ---- definitions compared with the catalogue
 
 SourceConfig source_of(const char* preset_name) {
   SourceConfig source = *preset(preset_name);
@@ -208,7 +208,7 @@ TEST(TriggerSql, ComparesMappedColumnsOnlyAndSendsNothingButIds) {
 
 TEST(TriggerSql, GrantsTheMappedColumnsAndNothingElse) {
   SourceConfig source = source_of("external_credentials");
-  source.columns[Role::kTenant] = "copper_id";  // twice mapped, once granted
+  source.columns[Role::kTenant] = "copper_id";  // mapped twice, granted once
   const std::string sql = grant_sql(source, "latchkey");
   EXPECT_THAT(sql, AllOf(HasSubstr("GRANT SELECT (\"id\", \"api_key\", \"copper_id\","
                                    " \"deleted_at\") ON \"public\".\"external_credentials\""
@@ -230,8 +230,8 @@ TEST(TriggerSql, GrantsToWriteTheLastUseWhereItIsMapped) {
   EXPECT_EQ(sql.find("GRANT UPDATE"), sql.rfind("GRANT UPDATE"));
 }
 
-// Takes quoted identifiers, literals and comments out of SQL, the way PostgreSQL reads it. Inside
-// of dollar quotes it goes on alike: what is there is SQL again.
+// Removes quoted identifiers, literals and comments from SQL, as PostgreSQL parses it. The text
+// inside of dollar quotes is SQL too, and treated in the same way.
 std::string bare(const std::string& sql) {
   std::string rest;
   for (std::size_t i = 0; i < sql.size(); ++i) {
@@ -267,7 +267,7 @@ TEST(TriggerSql, QuotesHostileNames) {
     source.table = {hostile, hostile};
     for (auto& [role, column] : source.columns) column = std::string(hostile) + role_name(role);
     EXPECT_EQ(bare(uninstall_sql(source)), bare(uninstall_sql(tame)));
-    // Literals with a backslash become E'...': no other difference.
+    // A literal with a backslash becomes E'...': there is no other difference.
     const auto without_e = [](std::string text) {
       for (std::size_t at; (at = text.find("E'")) != text.npos;) text.erase(at, 1);
       return text;
@@ -278,7 +278,7 @@ TEST(TriggerSql, QuotesHostileNames) {
   }
 }
 
-// PostgreSQL cuts identifiers at 63 bytes: two long names with one beginning would share a
+// PostgreSQL cuts identifiers at 63 bytes: two long names with the same beginning would share a
 // function, and installing the second would break the first.
 TEST(TriggerSql, NamesItsFunctionWithoutNeedOfCutting) {
   const auto function_of = [](const std::string& table) {

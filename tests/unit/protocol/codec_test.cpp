@@ -1,5 +1,4 @@
-// The codec at its limits, and against bytes that nobody meant. The plain cases are in
-// tests/vectors/wire.txt.
+// The codec at its limits, and with random bytes. tests/vectors/wire.txt has the plain cases.
 #include "protocol/codec.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +15,8 @@ namespace {
 using test::Exact;
 using test::Random;
 
-// A verify body written by hand: what encode_verify() would refuse to write has to be read, too.
+// A hand-written verify body: decoding must also handle bodies that encode_verify() refuses to
+// write.
 struct RawVerify {
   std::uint16_t flags = 0;
   std::string source;
@@ -192,7 +192,7 @@ TEST(EncodeError, CutsALongText) {
   EXPECT_EQ(text, std::string(LATCHKEY_ERROR_TEXT_BYTES_MAX, 'e'));
 }
 
-// The text still says what a code means that only a later daemon knows.
+// The text explains a code that only a later version knows.
 TEST(DecodeError, TakesCodesOfLaterVersions) {
   for (const unsigned code_sent : {0U, unsigned{LATCHKEY_ERRORS_END}, 31U, 32U, 999U, 65535U}) {
     std::uint8_t body[4 + 3] = {static_cast<std::uint8_t>(code_sent & 0xFF),
@@ -222,7 +222,7 @@ TEST(OutBuffer, KeepsWhatItHoldsWhileItGrows) {
   EXPECT_TRUE(std::ranges::equal(out.bytes(), expected));
 }
 
-// ---- bytes that nobody meant
+// ---- damaged bytes
 
 void decode_all(Bytes body) {
   VerifyRequest request;
@@ -254,7 +254,7 @@ TEST(Codec, SurvivesRandomBytes) {
   }
 }
 
-// Random bytes seldom get past the first field: so good messages with a few bytes changed.
+// Random bytes seldom pass the first field, so this changes a few bytes of good messages.
 TEST(Codec, SurvivesDamagedMessages) {
   RawVerify raw{3, "api_keys", {"read", "write"}, {"admin"}, {"first", "", "third"}};
   std::uint8_t claims[256];

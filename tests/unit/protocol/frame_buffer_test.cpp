@@ -1,4 +1,4 @@
-// A stream cut anywhere gives the same frames; a bad header is final; what is released is wiped.
+// A stream gives the same frames for all cuts; a bad header is final; released bytes are wiped.
 #include "protocol/frame_buffer.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ struct Seen {
   bool operator==(const Seen&) const = default;
 };
 
-// A frame of any type; the buffer does not look into bodies.
+// A frame of any type; the buffer ignores bodies.
 std::vector<std::uint8_t> frame(std::uint64_t request_id, std::size_t length,
                                 std::uint8_t fill = 0xA5) {
   std::vector<std::uint8_t> bytes(length, fill);
@@ -55,7 +55,7 @@ void drain(FrameBuffer& buffer, std::vector<Seen>& seen) {
   }
 }
 
-// Reads at most `chunk()` bytes at a time, as a connection does.
+// Reads at most `chunk()` bytes at a time, like a connection.
 template <typename Chunk>
 std::vector<Seen> read_stream(Bytes stream, Chunk chunk) {
   FrameBuffer buffer(kFrameMax);
@@ -157,7 +157,7 @@ struct BadHeader {
 
 TEST(FrameBuffer, GivesNothingMoreAfterAnUnacceptableHeader) {
   const BadHeader cases[] = {
-      {0, 2, LATCHKEY_BAD_VERSION, 0},  // another version may keep its id elsewhere
+      {0, 2, LATCHKEY_BAD_VERSION, 0},  // another version may place its id elsewhere
       {2, 1, LATCHKEY_BAD_RESERVED, 7}, {3, 1, LATCHKEY_BAD_RESERVED, 7},
       {4, 15, LATCHKEY_BAD_LENGTH, 7},  {4, 0, LATCHKEY_BAD_LENGTH, 7},
       {5, 2, LATCHKEY_BAD_LENGTH, 7},   {7, 255, LATCHKEY_BAD_LENGTH, 7},
@@ -192,8 +192,8 @@ TEST(FrameBuffer, JudgesAHeaderBeforeItsBodyArrives) {
   EXPECT_EQ(buffer.error(), LATCHKEY_BAD_LENGTH);
 }
 
-// Where the buffer begins, seen through writable() of the empty buffer: its memory is still the
-// same later on, and reading it is legal as all of it has been written once.
+// The buffer's start, from writable() of the empty buffer: its memory stays the same later on, and
+// reading it is legal, because all of it has been written once.
 TEST(FrameBuffer, WipesWhatIsReleasedWhereverTheStreamWasCut) {
   constexpr std::uint8_t kSecret = 0xEE;
   auto stream = frame(1, 50, kSecret);

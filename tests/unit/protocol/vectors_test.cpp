@@ -1,6 +1,6 @@
-// The table of vectors, both ways: bytes -> meaning -> the same bytes. And what follows from each
-// good one: cut anywhere it is truncated, with a byte more it is trailing. All bytes stand in heap
-// blocks of just their size, so that AddressSanitizer sees whoever reads past them.
+// The table of vectors, both ways: bytes -> meaning -> the same bytes. Each good vector also
+// yields bad ones: cut at any byte it is truncated, with a byte more it is trailing. All bytes are
+// in heap blocks of exactly their size, so that AddressSanitizer detects reads past them.
 #include "tests/unit/support/meaning.h"
 
 #include <gmock/gmock.h>
@@ -35,7 +35,7 @@ std::vector<Vector> vectors(bool good) {
 latchkey_type type_of(const Vector& vector) {
   return kTypes.at(Meaning(vector.meaning).one("type"));
 }
-// Its text ends with its frame.
+// Types whose text ends with the frame.
 bool is_text(latchkey_type type) {
   return type == LATCHKEY_STATUS_REPLY || type == LATCHKEY_WHY_REPLY;
 }
@@ -80,7 +80,7 @@ TEST_P(GoodVector, IsTrailingWithOneByteMore) {
 TEST_P(GoodVector, IsNoFrameBeforeItsLastByte) {
   const Bytes frame = GetParam().frame;
   for (std::size_t length = 0; length <= frame.size(); ++length) {
-    FrameBuffer buffer(frame.size());  // a frame of the greatest length that is accepted
+    FrameBuffer buffer(frame.size());  // accepts no longer frame
     std::ranges::copy(frame.first(length), buffer.writable().begin());
     buffer.commit(length);
     ASSERT_EQ(buffer.next_frame().has_value(), length == frame.size()) << length;

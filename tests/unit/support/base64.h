@@ -1,4 +1,4 @@
-// What the tests encode for the decoders to read.
+// Base64 encoding for tests of the decoders.
 #pragma once
 
 #include <openssl/evp.h>

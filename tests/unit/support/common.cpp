@@ -1,1 +1,1 @@
-// Made for its precompiled header (tests/CMakeLists.txt).
+// Exists for its precompiled header (tests/CMakeLists.txt).

@@ -1,4 +1,5 @@
-// What nearly all unit tests include, precompiled. Each test includes what it uses all the same.
+// Headers of nearly all unit tests, precompiled. Each test still includes the headers that it
+// uses.
 #pragma once
 
 #include <gmock/gmock.h>

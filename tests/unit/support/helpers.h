@@ -1,4 +1,4 @@
-// What several test files need: printed seeds, heap blocks without slack, rows, claims.
+// Shared helpers: printed seeds, heap blocks without slack, rows, claims.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,8 +17,8 @@
 
 namespace latchkey::test {
 
-// One seed a process, another one in each run. Printed, so that LATCHKEY_SEED can bring back a
-// failure.
+// One seed per process, a new one in each run. It is printed, so that LATCHKEY_SEED can reproduce
+// a failure.
 inline std::uint64_t seed() {
   static const std::uint64_t value = [] {
     const char* given = std::getenv("LATCHKEY_SEED");
@@ -46,14 +46,15 @@ inline Bytes as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
-// A copy in a heap block of just its size: AddressSanitizer sees a read one byte past its end.
+// A copy in a heap block of exactly its size: AddressSanitizer detects a read one byte past its
+// end.
 class Exact {
  public:
   explicit Exact(Bytes bytes) : size_(bytes.size()), block_(new std::uint8_t[bytes.size()]) {
     if (size_ > 0) std::memcpy(block_.get(), bytes.data(), size_);
   }
   [[nodiscard]] Bytes bytes() const { return {block_.get(), size_}; }
-  // Of a whole frame, what follows its header.
+  // The part of a whole frame after its header.
   [[nodiscard]] Bytes body() const { return bytes().subspan(LATCHKEY_HEADER_BYTES); }
 
  private:
@@ -61,7 +62,7 @@ class Exact {
   std::unique_ptr<std::uint8_t[]> block_;
 };
 
-// A row that only has an id, a key and a state. Views of the arguments.
+// A row with only an id, a key and a state. Its fields are views of the arguments.
 inline RecordFacts row(std::string_view id, std::string_view key,
                        RowState state = RowState::kActive) {
   RecordFacts facts;
@@ -71,7 +72,7 @@ inline RecordFacts row(std::string_view id, std::string_view key,
   return facts;
 }
 
-// Records without a writer; they live as long as this does.
+// Records without a writer; they live as long as this object.
 class Records {
  public:
   const Record* make(const RecordFacts& facts) {
@@ -85,7 +86,7 @@ class Records {
   Slab slab_;
 };
 
-// The value of an encoded claim; "(none)" if it is not there.
+// The value of an encoded claim; "(none)" if it is absent.
 inline std::string claim_of(Bytes claims, latchkey_claim tag) {
   while (!claims.empty()) {
     const std::size_t length = load_le<std::uint16_t>(claims.data() + 1);
@@ -95,7 +96,7 @@ inline std::string claim_of(Bytes claims, latchkey_claim tag) {
   return "(none)";
 }
 
-// Of a record's identity; metadata stand apart.
+// A claim of the record's identity; metadata are stored apart.
 inline std::string claim_of(const Record& record, latchkey_claim tag) {
   if (tag != LATCHKEY_CLAIM_TENANT) return claim_of(record.claims(), tag);
   return record.tenant() != nullptr ? claim_of(record.tenant()->encoded(), tag) : "(none)";

@@ -1,5 +1,5 @@
-// Hashes for KeyMap, hostile ones included: how digests spread decides how fast the map is, never
-// what it says. Segments are small here, so that few keys split many of them.
+// Hashes for KeyMap, hostile ones included: the spread of digests decides how fast the map is,
+// never its answers. Segments are small here, so that few keys split many of them.
 #pragma once
 
 #include "keymap/key_map.h"
@@ -11,7 +11,7 @@ inline std::uint64_t first_bytes(const Digest& digest) {
   return load_le<std::uint64_t>(digest.bytes.data());
 }
 
-// A KeyMap::Hash out of a function for one digest.
+// A KeyMap::Hash made from a function for one digest.
 template <auto kHash>
 void each(std::span<const Digest> digests, std::uint64_t* hashes) {
   for (const Digest& digest : digests) *hashes++ = kHash(digest);
@@ -21,7 +21,7 @@ struct HashCase {
   const char* name;
   KeyMap::Hash hash;
   std::size_t segment_slots;
-  std::size_t keys;  // so many that the slow ones do not take for ever
+  std::size_t keys;  // few enough for the slow hashes
 };
 
 inline const HashCase kHashes[] = {

@@ -1,4 +1,5 @@
-// Frames <-> the `field: value` lines of tests/vectors/wire.txt, by the functions under test.
+// Converts frames to and from the `field: value` lines of tests/vectors/wire.txt, by the tested
+// functions.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +33,7 @@ inline const std::map<std::string, latchkey_claim> kClaims = {
     {"metadata", LATCHKEY_CLAIM_METADATA},
 };
 
-// A name of wire.h -> its number, by the function that names the numbers.
+// A name of wire.h -> its number, by the function that maps numbers to names.
 template <typename Enum>
 Enum number_of(const std::string& name, const char* (*name_of)(Enum), int count) {
   for (int i = 0; i < count; ++i) {
@@ -134,7 +135,7 @@ inline DecodeError read_body(latchkey_type type, Bytes body, std::vector<Field>&
   return LATCHKEY_BAD_TYPE;
 }
 
-// A whole frame, as the reader of that side treats it.
+// Reads a whole frame, as the reader of that side does.
 inline DecodeError read_frame(const Exact& frame, bool daemon, std::vector<Field>& meaning) {
   FrameHeader header{};
   const auto start = frame.bytes().first<LATCHKEY_HEADER_BYTES>();

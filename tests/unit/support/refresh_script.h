@@ -1,8 +1,7 @@
-// A conversation of the refresh policy as a list of steps: an action that it must ask for, or an
-// event that happens to it. Written down once, played whole, and played again with a failure at
-// each step.
+// A conversation of the refresh policy as a list of steps: each is an action that it must request,
+// or an event. A test plays a script whole, and again with a failure at each step.
 //
-// Actions are compared as text, so that a failure reads like the script. Times in it are
+// Actions are compared as text, so that a failure reads like the script. Its times are
 // milliseconds since the script began.
 #pragma once
 
@@ -74,7 +73,7 @@ struct Play {
   Refresh::Action next() { return refresh.next(now); }
   std::string said() { return describe(next()); }
   void pass(std::int64_t ms) { now += ms * kScriptMs; }
-  // Past the wait for the next attempt to connect, with both lanes up.
+  // Passes the wait for the next attempt to connect, and brings both lanes up.
   void reconnect() {
     const Refresh::Action action = next();
     if (const auto* wait = std::get_if<Refresh::Wait>(&action)) {

@@ -1,5 +1,5 @@
-// Which names of a statement depend on a search_path: enough of SQL's syntax (PostgreSQL manual,
-// "Lexical Structure") to find them in what we write.
+// Finds the names of a statement that depend on a search_path. It parses only as much of SQL's
+// syntax (PostgreSQL manual, "Lexical Structure") as our statements need.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace latchkey::test {
 
-// Words that may stand before a parenthesis without being a function: SQL's own syntax, and the
-// names of what is defined on the spot.
+// Words that may stand before a parenthesis without being a function: SQL's own syntax, and names
+// defined in the same statement.
 inline const std::unordered_set<std::string> kSyntax = {
     "all",       "and",          "any",   "array",  "as",     "base",     "behind",   "by",
     "check",     "coalesce",     "code",  "copy",   "cross",  "domain",   "else",     "end",
@@ -20,7 +20,7 @@ inline const std::unordered_set<std::string> kSyntax = {
     "lateral",   "materialized", "named", "not",    "of",     "on",       "operator", "or",
     "over",      "part",         "row",   "select", "stdout", "stranger", "then",     "to",
     "union",     "update",       "used",  "using",  "values", "when",     "where",    "with"};
-// Forms that call an operator which has no name in the text.
+// Forms that call an operator without naming it.
 inline const std::unordered_set<std::string> kHidden = {"in",      "between", "like",    "ilike",
                                                         "similar", "nullif",  "natural", "greatest",
                                                         "least",   "overlaps"};
@@ -31,7 +31,7 @@ struct Token {
   bool qualified = false;
 };
 
-// Literals, quoted names and comments are taken out; what stands between dollar quotes is SQL.
+// Omits literals, quoted names and comments; the text between dollar quotes is SQL.
 inline std::vector<Token> tokens(const std::string& sql) {
   std::vector<Token> list;
   static constexpr std::string_view kOperators = "+-*/<>=~!@#%^&|`?";
@@ -81,7 +81,7 @@ inline std::vector<Token> tokens(const std::string& sql) {
   return list;
 }
 
-// What is not named in full, with what stands around it.
+// The unqualified names, with their surroundings.
 inline std::vector<std::string> unnamed(const std::string& sql) {
   std::vector<std::string> found;
   const std::vector<Token> list = tokens(sql);
@@ -102,7 +102,7 @@ inline std::vector<std::string> unnamed(const std::string& sql) {
       const bool all_rows = token.text == "*" && text(i - 1) == "(" && text(i + 1) == ")";
       const bool sign = token.text == "-" && std::isdigit(text(i + 1)[0]) != 0;
       const bool assignment = token.text == "=" && (text(i - 1) == ":" || i == 0);
-      // SET search_path = ..., SET column = ...: no operator.
+      // SET search_path = ..., SET column = ...: not an operator.
       const bool setting = token.text == "=" && (text(i - 2) == "set" || text(i - 2) == "local" ||
                                                  text(i - 2) == "hint" || text(i - 1) == "hint");
       if (!all_rows && !sign && !assignment && !setting) report(i, "operator");

@@ -1,4 +1,4 @@
-// JSON Web Tokens as an issuer signs them.
+// JSON Web Tokens, signed as by an issuer.
 #pragma once
 
 #include <string>

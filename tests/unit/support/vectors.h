@@ -22,8 +22,8 @@ struct Vector {
   std::string name;
   std::vector<std::uint8_t> frame;
   bool decode_only = false;
-  std::vector<Field> meaning;  // of a good one
-  std::string reader, error;   // of a bad one
+  std::vector<Field> meaning;  // of a good vector
+  std::string reader, error;   // of a bad vector
 
   [[nodiscard]] bool good() const { return error.empty(); }
   friend std::ostream& operator<<(std::ostream& out, const Vector& vector) {
@@ -109,7 +109,7 @@ inline std::vector<Vector> read_vectors(const std::string& path) {
 
 inline bool is_request(const Vector& vector) { return (vector.frame.at(1) & 0x80) == 0; }
 
-// Those of the table for which `wanted` is true.
+// The vectors for which `wanted` is true.
 template <typename Wanted>
 std::vector<Vector> vectors_that(Wanted wanted) {
   std::vector<Vector> all = read_vectors(LATCHKEY_VECTORS "/wire.txt");
@@ -117,7 +117,7 @@ std::vector<Vector> vectors_that(Wanted wanted) {
   return all;
 }
 
-// What a test over vectors is called.
+// The name of a vector's test.
 inline std::string test_name(const testing::TestParamInfo<Vector>& info) {
   std::string name;
   for (const char c : info.param.name) {

@@ -1,4 +1,4 @@
-// A test of what a verifier says of the keys of three sources.
+// The base of tests of a verifier over three sources.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// The form of new keys.
+// The form of minted keys.
 #include "tool/mint.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// What people read on a terminal.
+// Text for a terminal.
 #include "tool/text.h"
 
 #include <gtest/gtest.h>
@@ -25,13 +25,13 @@ TEST(Text, BreaksLinesAtSpacesBeforeColumn80) {
   const std::string word(30, 'w');
   EXPECT_EQ(wrapped("x: ", word + " " + word + " " + word),
             "x: " + word + " " + word + "\n   " + word + "\n");
-  // Just 80 columns, and one more.
+  // Exactly 80 columns, and one more.
   EXPECT_EQ(wrapped("x: ", std::string(77, 'a')), "x: " + std::string(77, 'a') + "\n");
   EXPECT_EQ(wrapped("x: ", std::string(76, 'a') + " bc"),
             "x: " + std::string(76, 'a') + "\n   bc\n");
   EXPECT_EQ(wrapped("title: ", std::string(71, 'a') + " bc", 2),
             "title: " + std::string(71, 'a') + "\n  bc\n");
-  // What has no space is not broken.
+  // A word without spaces is not broken.
   const std::string endless(200, 'e');
   EXPECT_EQ(wrapped("x: ", endless + " f"), "x: " + endless + "\n   f\n");
 }

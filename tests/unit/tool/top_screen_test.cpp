@@ -81,7 +81,7 @@ std::string text(const std::vector<ScreenLine>& lines) {
   return all;
 }
 
-// Columns, in which a gap counts as one space.
+// The columns, with each gap reduced to one space.
 std::string squeezed(const std::vector<ScreenLine>& lines) {
   std::string all;
   for (const char c : text(lines)) {

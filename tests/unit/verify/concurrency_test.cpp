@@ -1,9 +1,9 @@
-// Readers verify while the writer changes everything under them. Made for ThreadSanitizer and
-// AddressSanitizer, and useful without: each record carries a checksum of what it says, and each
-// version of a row is greater than the one before.
+// Readers verify while the writer changes all rows. Made for ThreadSanitizer and AddressSanitizer,
+// and useful without: each record carries a checksum of its content, and each version of a row is
+// greater than the one before.
 //
-// Bounded by a number of changes (a second or so in a release build); LATCHKEY_STRESS_SECONDS makes
-// it go on for that long.
+// Bounded by a number of changes (about a second in a release build); LATCHKEY_STRESS_SECONDS
+// makes it run for that long.
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -34,7 +34,7 @@ constexpr std::int64_t kNow = 1'000'000'000;
 
 std::string key_text(std::size_t key) { return "key " + std::to_string(key); }
 
-// Subject: version and, so that a record made of two shows, a checksum over id, digest and version.
+// Subject: the version, and a checksum over id, digest and version, which exposes a mixed record.
 std::string subject_of(std::string_view id, const Digest& digest, std::uint64_t version) {
   std::string seal(id);
   seal.append(as_text(digest.bytes)).append(std::to_string(version));
@@ -85,7 +85,7 @@ class Stress {
   }
 };
 
-// A table of kKeys rows, of which the writer changes one after the other.
+// A table of kKeys rows, which the writer changes one after the other.
 class Rows {
  public:
   Rows() {
@@ -107,18 +107,18 @@ class Rows {
       return facts;
     }
   };
-  // Tenants come and go with their last record, so each version has one of few.
+  // Tenants live as long as their last record, so each version has one of a few.
   [[nodiscard]] Row make(std::size_t key, std::uint64_t version, RowState state) const {
     const std::string id = std::to_string(key);
     return {id, subject_of(id, digests[key], version), tenant_of(version), digests[key], state};
   }
-  // The version of a record, whose checksum has to be right.
+  // The version of a record; its checksum must be right.
   std::uint64_t check(const Record& record, std::size_t key) const {
     const std::string subject = test::claim_of(record.claims(), LATCHKEY_CLAIM_SUBJECT);
     const std::uint64_t version = std::stoull(subject);
     EXPECT_EQ(record.digest(), digests[key]);
     EXPECT_EQ(subject, subject_of(std::to_string(key), digests[key], version));
-    if (record.tenant() != nullptr) {  // a refusal made up for several rows has none
+    if (record.tenant() != nullptr) {  // a refusal made for several rows has no tenant
       EXPECT_EQ(record.tenant()->value(), tenant_of(version));
     }
     return version;
@@ -127,7 +127,7 @@ class Rows {
   std::vector<Digest> digests;
 };
 
-// Asks for a batch of random keys and hands each finding to `see`.
+// Verifies a batch of random keys and passes each finding to `see`.
 template <typename See>
 void verify_batch(const Stress& stress, Random& random, Quiescence::Reader& reader, See see) {
   std::size_t numbers[Verifier::kBatchMax];
@@ -185,9 +185,9 @@ TEST(Concurrency, ReadersSeeWholeRecordsWhileRowsComeAndGo) {
       });
 }
 
-// Linearizable: a reader sees nothing older than what was in force before it asked, than what it
-// has seen itself, or than what another reader has told it of. This is what `sync` promises. Each
-// change of a key, its removal included, has a greater version than the one before.
+// Linearizable: a reader sees nothing older than the version in force before it asked, than one
+// that it has seen itself, or than one that another reader has reported. This is the promise of
+// `sync`. Each change of a key, its removal included, has a greater version than the one before.
 TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
   using Versions = std::vector<std::atomic<std::uint64_t>>;
   Stress stress;
@@ -195,9 +195,9 @@ TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
   stress.keys.freshness.prove(kNow);
   Random random;
   std::vector<Random> reader_random = randoms();
-  Versions in_force(kKeys);  // the change that was completed last
-  Versions removing(kKeys);  // the removal that was begun last
-  Versions told(kKeys);      // the newest that any reader has seen
+  Versions in_force(kKeys);  // the last completed change
+  Versions removing(kKeys);  // the last removal begun
+  Versions told(kKeys);      // the newest version seen by any reader
   std::uint64_t version = 0;
   const auto remove = [&](std::size_t key) {
     removing[key].store(++version);
@@ -208,7 +208,7 @@ TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
       100'000,
       [&](std::size_t) {
         const std::size_t key = random.below(kKeys);
-        if (random.below(4) == 0) {  // away for a moment: tombstones, then another slot
+        if (random.below(4) == 0) {  // removed for a moment: tombstones, then another slot
           remove(key);
           remove(random.below(kKeys));
         }
@@ -244,8 +244,8 @@ bool accepts_k(const Stress& stress, Quiescence::Reader& reader) {
   return finding.verdict == LATCHKEY_VALID;
 }
 
-// A first load lays the map out anew and fills it while readers look: a key that one of them has
-// found stays found.
+// A first load rebuilds the map and fills it while readers look: a key that a reader has found
+// stays found.
 TEST(Concurrency, AKeyOfAFirstLoadIsNotLostWhileItComes) {
   constexpr std::size_t kRounds = 30;
   constexpr std::size_t kRows = 3000;
@@ -274,9 +274,10 @@ TEST(Concurrency, AKeyOfAFirstLoadIsNotLostWhileItComes) {
   }
 }
 
-// One key, two rows, and at every instant a reason to refuse it: row 1 is revoked while row 2 is
-// active; then, in one load, row 1 goes and row 2 is revoked; then back. Later both are active,
-// which makes the key nobody's. A change made in two steps would let the key in between them.
+// One key has two rows, and at every instant a reason to refuse it: row 1 is revoked while row 2
+// is active; then, in one load, row 1 is removed and row 2 is revoked; then back. Later both are
+// active, which refuses the key as ambiguous. A change made in two steps would admit the key in
+// between.
 TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
   Stress stress;
   stress.keys.freshness.prove(kNow);
@@ -284,7 +285,7 @@ TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
   const auto first_row = [&](std::size_t step) {
     subject = std::to_string(step);
     RecordFacts facts = test::row("1", "k");
-    facts.subject = subject;  // each time another row
+    facts.subject = subject;  // a different row each time
     facts.state = step % 1000 < 500 ? RowState::kRevoked : RowState::kActive;
     return facts;
   };
@@ -309,9 +310,9 @@ TEST(Concurrency, AKeyThatIsRefusedAllTheTimeIsNeverValidInBetween) {
   EXPECT_EQ(valid, 0U);
 }
 
-// A key of two rows that is refused before a batch and after it is refused all the while, in
-// whatever order the batch deals with the rows: both go, both move to other keys, or the one that
-// refused it moves away while the other is revoked. Loads and single rows alike.
+// A key of two rows that is refused before and after a batch is refused throughout, in any order
+// in which the batch handles the rows: both are removed, both move to other keys, or the refusing
+// one moves away while the other is revoked. This holds for loads and for single rows.
 TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
   Stress stress;
   stress.keys.freshness.prove(kNow);
@@ -330,7 +331,7 @@ TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
       {{test::row("2", "k", kRevoked), test::row("1", "k")},
        {test::row("2", "a", kRevoked), test::row("1", "k", kRevoked)}},
   };
-  // Others, so that a batch takes its time.
+  // Other rows prolong the batch.
   std::vector<std::string> ids;
   for (int i = 100; i < 150; ++i) ids.push_back(std::to_string(i));
   const auto load = [&](const Table& rows, bool others) {
@@ -355,7 +356,7 @@ TEST(Concurrency, AKeyOfTwoRowsIsNotValidWhileABatchChangesBoth) {
       [&](std::size_t step) {
         const auto& change = changes[step / 2 % std::size(changes)];
         load({}, true);
-        {  // the batch that makes the key refused, in which nothing was accepted before either
+        {  // the batch that refuses the key; before it, no key was accepted either
           const KeySetWriter::Batch batch(stress.writer);
           for (const RecordFacts& row : change.before) {
             if (row.state == kRevoked) stress.writer.upsert(row);

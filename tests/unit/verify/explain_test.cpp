@@ -1,4 +1,4 @@
-// What is told to whom who asks why: the verdict of the verifier, and every condition beside it.
+// The answer to `why`: the verifier's verdict, and every failing condition.
 #include "verify/explain.h"
 
 #include <gmock/gmock.h>
@@ -38,7 +38,7 @@ class ExplainTest : public test::VerifierTest {
   }
 };
 
-// Each condition of each row by its name, rows by their ids.
+// The names of each condition of each row, and the ids of rows.
 std::vector<std::string> conditions(const json& told, std::size_t at = 0) {
   std::vector<std::string> names;
   for (const json& condition : told.at("rows").at(at).at("failing")) {
@@ -100,7 +100,7 @@ TEST_F(ExplainTest, TellsEachConditionAlone) {
   Terms any;
   any.any_scopes = read;
   RecordFacts expired = row("expired", "expired"), early = row("early", "early");
-  expired.expires_us = kRealUs;  // at the very instant
+  expired.expires_us = kRealUs;  // at that instant
   early.not_before_us = kRealUs + 1;
   in_a_.upsert(expired);
   in_a_.upsert(early);
@@ -128,7 +128,7 @@ TEST_F(ExplainTest, TellsEachConditionAlone) {
 
 TEST_F(ExplainTest, CallsNoInfinityATime) {
   RecordFacts always = row("1", "always"), never = row("2", "never");
-  always.expires_us = kAlwaysValid;  // -infinity: expired ever since
+  always.expires_us = kAlwaysValid;  // -infinity: always expired
   never.not_before_us = kNeverExpires;
   in_a_.upsert(always);
   in_a_.upsert(never);
@@ -316,7 +316,7 @@ TEST_F(ExplainTest, LooksForTheKeyWithoutWhatWasCopiedWithIt) {
   EXPECT_FALSE(why("  ").contains("stripped_verdict"));
 }
 
-// What editors, chats and pages put into a text, and what applications put before what they store.
+// Characters added to a text by editors, chats and web pages, and prefixes added by applications.
 TEST_F(ExplainTest, SeesThroughDecorations) {
   in_a_.upsert(row("bare", "bare0123"));
   for (const char* decorated : {"\xEF\xBB\xBF"
@@ -342,8 +342,8 @@ TEST_F(ExplainTest, SeesThroughDecorations) {
 
 // ---- the whole
 
-// Whatever stands in the maps, the explanation has the verifier's verdict, and its reasons bear it
-// out.
+// For every content of the maps, the explanation has the verifier's verdict, and its reasons
+// justify it.
 TEST_F(ExplainTest, AgreesWithTheVerifier) {
   test::Random random;
   constexpr RowState kStates[] = {RowState::kActive, RowState::kRevoked, RowState::kDisabled,
@@ -388,7 +388,7 @@ TEST_F(ExplainTest, AgreesWithTheVerifier) {
     ASSERT_EQ(told["rows"][0]["speaks"], true);
     const auto failing = conditions(told);
     ASSERT_EQ(failing.empty(), finding.verdict == LATCHKEY_VALID) << told.dump(1);
-    // The verdict is the first of its conditions; "disabled" may also be for want of one owner.
+    // The verdict is the first of its conditions; "disabled" may also stand for "ambiguous".
     if (!failing.empty() && failing[0] != "ambiguous") {
       ASSERT_EQ(told["verdict"], failing[0]) << told.dump(1);
     }

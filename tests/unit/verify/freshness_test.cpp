@@ -1,4 +1,4 @@
-// How old an answer is, and when it is too old to be one.
+// The age of an answer, and the age from which it is unavailable.
 #include "keymap/freshness.h"
 
 #include <gtest/gtest.h>
@@ -51,7 +51,7 @@ TEST_F(AnswerAge, JudgesTheAgeOfAnAnswerToTheNanosecond) {
       {60'000 * kMs + 1, kAny - 1, LATCHKEY_UNAVAILABLE, false, 60000},
       {kBootNs, kAny, LATCHKEY_UNAVAILABLE, false, 1'000'000'000},
       {kBootNs + 5'000'000'000'000'000, kAny, LATCHKEY_UNAVAILABLE, false,
-       LATCHKEY_AGE_UNKNOWN - 1},  // 70 days do not fit; they are not "never loaded"
+       LATCHKEY_AGE_UNKNOWN - 1},  // 70 days do not fit; this is not "never loaded"
   };
   in_a_.upsert(row("1", "k"));
   for (const auto& c : cases) {

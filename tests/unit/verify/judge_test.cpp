@@ -1,4 +1,4 @@
-// What one row answers at one instant.
+// The verdict of one row at one instant.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -31,7 +31,7 @@ TEST(Judge, PutsStateBeforeTimeAndDrawsTimeToTheMicrosecond) {
       {kActive, kRealUs, kNeverExpires, kRealUs, LATCHKEY_VALID},
       {kActive, kRealUs + 1, kNeverExpires, kRealUs, LATCHKEY_NOT_YET_VALID},
       {kActive, kRealUs - 1, kRealUs + 1, kRealUs, LATCHKEY_VALID},
-      {kActive, kRealUs + 1, kRealUs, kRealUs, LATCHKEY_EXPIRED},  // never valid at all
+      {kActive, kRealUs + 1, kRealUs, kRealUs, LATCHKEY_EXPIRED},  // never valid
       {RowState::kRevoked, kAlwaysValid, kNeverExpires, kRealUs, LATCHKEY_REVOKED},
       {RowState::kRevoked, kAlwaysValid, 0, kRealUs, LATCHKEY_REVOKED},
       {RowState::kDisabled, kRealUs + 1, kNeverExpires, kRealUs, LATCHKEY_DISABLED},
@@ -47,7 +47,7 @@ TEST(Judge, PutsStateBeforeTimeAndDrawsTimeToTheMicrosecond) {
   }
 }
 
-// A token's own times can only take away.
+// A token's own times can only restrict the row's.
 TEST(Judge, TakesTheStricterOfRowAndToken) {
   constexpr auto kActive = RowState::kActive;
   constexpr std::int64_t kNow = kRealUs, kLater = kRealUs + 1;
@@ -64,7 +64,7 @@ TEST(Judge, TakesTheStricterOfRowAndToken) {
       {kActive, kAlwaysValid, kNeverExpires, kLater, kNeverExpires, LATCHKEY_NOT_YET_VALID},
       {kActive, kAlwaysValid, kNeverExpires, kNeverExpires, kNeverExpires, LATCHKEY_NOT_YET_VALID},
       {kActive, kLater, kNeverExpires, kAlwaysValid, kNeverExpires, LATCHKEY_NOT_YET_VALID},
-      // whichever says so, expired goes first
+      // expired takes precedence, from either
       {kActive, kLater, kNeverExpires, kAlwaysValid, kNow, LATCHKEY_EXPIRED},
       {kActive, kAlwaysValid, kNow, kLater, kNeverExpires, LATCHKEY_EXPIRED},
       {kActive, kAlwaysValid, kNeverExpires, kLater, kNow, LATCHKEY_EXPIRED},

@@ -1,4 +1,4 @@
-// The verdict on tokens whose table keeps only the jti.
+// The verdict on tokens of tables that keep only the jti.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -22,7 +22,8 @@ const std::string kUuid = "0f8fad5b-d9cb-469f-a165-70867728950e";
 const std::string kUuidUpper = "0F8FAD5B-D9CB-469F-A165-70867728950E";
 constexpr std::int64_t kNowSeconds = kRealUs / 1'000'000;
 
-// Source a keeps whole keys; j keeps jtis of tokens under two secrets; n under the new one only.
+// Source a keeps whole keys; j keeps jtis of tokens under two secrets; n of tokens under the new
+// one.
 class JwtVerdict : public testing::Test {
  protected:
   JwtVerdict() {
@@ -39,7 +40,7 @@ class JwtVerdict : public testing::Test {
   }
   latchkey_verdict verdict(std::string_view key) const { return ask(key).verdict; }
 
-  // As the query digests a column of text, and one of uuid.
+  // Digests as in the query, for a text column and for one of uuid.
   static RecordFacts text_row(std::string_view id, std::string_view jti,
                               RowState state = RowState::kActive) {
     return row(id, jti, state);
@@ -97,7 +98,7 @@ TEST_F(JwtVerdict, KnowsNothingButWhatItsSecretSigned) {
         token(kOld, claims("t", ",\"exp\":true")), token(kOld, claims("t", ",\"nbf\":[]")),
         token(kOld, claims("t", ",\"jti\":\"t\"")), token(kOld, claims("t") + "x"),
         token(kOld, claims("T")), token(kOld, "\"t\""),
-        // a jti or its digest is no key, nor is what stands for it anywhere
+        // a jti or its digest is not a key, and neither is another form of it
         std::string("t"), claims("t"), test::base64(claims("t"), true, false)}) {
     EXPECT_EQ(verdict(bad), LATCHKEY_UNKNOWN) << bad;
     EXPECT_EQ(ask(bad).record, nullptr) << bad;

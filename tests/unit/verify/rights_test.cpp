@@ -1,4 +1,4 @@
-// Who may ask what.
+// The rights of callers.
 #include "verify/rights.h"
 
 #include <gtest/gtest.h>
@@ -44,7 +44,7 @@ TEST(CallerRules, AllowOnlyRootAndTheDaemonsOwnUserWithoutARule) {
   EXPECT_FALSE(rights({allow_uid(kAlice)}, peer(kBob)).has_value());
 }
 
-// A user namespace (of a container, say) that maps few ids shows the overflow id for all others.
+// A user namespace (e.g. of a container) that maps few ids shows the overflow id for all others.
 TEST(CallerRules, TakeNoOverflowIdForSomebody) {
   constexpr std::uint32_t kNobody = 65'534;
   const std::vector<AllowOptions> list = {allow_uid(kNobody), allow_gid(kNobody),
@@ -101,7 +101,7 @@ TEST(CallerRules, SayWhoseQuotasACallerDrawsOn) {
   for (const Share& one : {share(peer(kAlice)), share(peer(kAlice, kOps)), share(peer(0))}) {
     EXPECT_FALSE(one.has_many_uids());
   }
-  // As it was, when a reload has moved the rule.
+  // The share is the same after a reload that has moved the rule.
   const std::vector<AllowOptions> moved = {allow_uid(kBob), allow_gid(kWeb)};
   EXPECT_EQ(CallerRules(moved, kSources, kOwn).id_of(peer(7, kWeb)).share, share(peer(8, kWeb)));
 }

@@ -1,4 +1,4 @@
-// One word for how a source stands.
+// One word for the state of a source.
 #include "verify/source_state.h"
 #include "daemon/observe/standing.h"
 
@@ -28,11 +28,11 @@ TEST(SourceState, CombinesAgeAndWhatTheLoaderIsAbout) {
       {kNever, State::kLost, "connecting", 20 * kS},
       {0, State::kLive, "fresh", 300 * kS},
       {5 * kS, State::kLive, "fresh", 300 * kS},  // the bound itself is fresh
-      {5 * kS, State::kLost, "fresh", 300 * kS},  // answers are what counts
+      {5 * kS, State::kLost, "fresh", 300 * kS},  // the answers' age counts
       {5 * kS + 1, State::kLive, "stale", 1},
       {8 * kS, State::kLive, "stale", 3 * kS},
       {8 * kS, State::kLost, "lost", 3 * kS},
-      {90 * kS, State::kLost, "lost", 20 * kS},  // the loader has not been in it for longer
+      {90 * kS, State::kLost, "lost", 20 * kS},  // the loader's state is only 20 s old
       {90 * kS, State::kConnecting, "lost", 20 * kS},
       {90 * kS, State::kListening, "listening", 20 * kS},
       {90 * kS, State::kLoading, "loading", 20 * kS},

@@ -1,5 +1,5 @@
-// The verdict on keys asked of several sources: who speaks, how old the answer is, whether the
-// scopes suffice. (judge_test.cpp: what one row answers at one instant.)
+// The verdict on keys of several sources: the deciding row, the age of the answer, the scopes.
+// (judge_test.cpp: one row at one instant.)
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -77,7 +77,7 @@ TEST_F(VerifierTest, LetsARefusingSourceSpeakBeforeAnAcceptingOne) {
   }
 }
 
-// Digests are looked up in another order than that of the sources.
+// The lookup order of digests differs from the order of the sources.
 TEST_F(VerifierTest, KeepsTheOrderOfTheSourcesWhateverTheirDigests) {
   const Verifier verifier({Digester(), Digester("v1", test::as_bytes(kOldPepper), 0)},
                           {{&c_, {1}}, {&a_, {0}}}, kLimits);
@@ -155,7 +155,7 @@ struct Twin {
   bool expired;
 };
 
-// schemas.md, "Several rows with one key", word for word.
+// The rule of schemas.md, "Several rows with one key".
 std::pair<latchkey_verdict, std::size_t> by_the_rule(const std::vector<Twin>& rows) {
   std::pair<latchkey_verdict, std::size_t> spoken = {LATCHKEY_UNKNOWN, 9};
   for (std::size_t source = 0; source < 3; ++source) {
@@ -288,7 +288,7 @@ TEST_F(VerifierTest, AnswersABatchAsOneByOne) {
           HmacKey(test::as_bytes(random.below(2) == 0 ? kOldPepper : kNewPepper)).digest(key);
       in_c_.upsert(f);
     } else {
-      if (chosen == 1) f.scopes = nullptr;  // sets belong to their writer
+      if (chosen == 1) f.scopes = nullptr;  // scope sets belong to their writer
       writers[chosen]->upsert(f);
     }
   }
