@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""Latchkey, shown live: every step is run, narrated and checked, and the first wrong one ends it.
+"""A live demonstration of Latchkey: it runs, explains and checks every step, and ends at the first
+wrong one.
 
-Run it by scripts/demo, which installs and builds what is missing. It starts a PostgreSQL of its own
-in a temporary folder, and leaves nothing behind, however it ends.
+Run it by scripts/demo, which installs packages and builds the programs. It starts a private
+PostgreSQL in a temporary folder, and leaves nothing behind, however it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # nothing left behind, not even __pycache__
+sys.dont_write_bytecode = True  # leaves no __pycache__ behind
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from demo_parts import changes, prepare, questions, trouble  # noqa: E402
@@ -43,7 +44,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def play(narrator: Narrator) -> None:
-    """All chapters, then proof that nothing is left of them, then the figures."""
+    """All chapters, a check that nothing is left of them, and the figures."""
     narrator.title("Latchkey: may the holder of this API key in, as whom, and with which scopes?")
     narrator.say("""It answers from memory, within microseconds, out of the table that your
         application already has; and a key revoked in that table is refused within milliseconds.
@@ -73,20 +74,20 @@ def play(narrator: Narrator) -> None:
 
 
 def stop_asked(number: int, _: object) -> None:
-    """Ctrl-C and the like: leave by the normal way, on which everything is cleaned up."""
+    """Handles Ctrl-C and similar signals: ends the normal way, which cleans everything up."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 def main() -> int:
-    """0; 1 if a step was wrong; as shells have it if a signal ended it."""
+    """Returns 0; 1 if a step was wrong; the shell's code for a signal that ended it."""
     for number in _SIGNALS:
         signal.signal(number, stop_asked)
     narrator = Narrator()
     try:
         for name in ("latchkeyd", "latchkey"):
-            program(name)  # before a database is made for nothing
+            program(name)  # fails before a database is created in vain
         play(narrator)
     except FileNotFoundError as missing:
         narrator.error(f"{missing}\nscripts/demo builds what it needs.")
@@ -95,7 +96,7 @@ def main() -> int:
         narrator.error(f"\nThe demo FAILED in chapter {narrator.step}\n\n{failure}")
         return 1
     except BrokenPipeError:
-        # Whoever reads us has seen enough, e.g. `head`.
+        # The reader has closed the pipe, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except SystemExit:

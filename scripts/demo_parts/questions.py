@@ -1,4 +1,4 @@
-"""Chapters 4 to 7: good keys, bad keys, who may ask, and how long an answer takes."""
+"""Chapters 4 to 7: good keys, bad keys, rights of callers, and the latency of answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCHES = 200
 
 
 def good_keys(stage: Stage) -> None:
-    """One of each kind, and scopes."""
+    """One good key of each kind, and scopes."""
     say, verify, keys = stage.narrator.say, stage.verify, stage.keys
     say("""Programs ask over a Unix socket, in a small binary protocol. People ask with `latchkey`,
         which finds the socket in $LATCHKEY_SOCKET. Keys come on its standard input, since arguments
@@ -60,7 +60,7 @@ def bad_keys(stage: Stage) -> None:
 
 
 def who_may_ask(stage: Stage) -> None:
-    """The kernel says who is at the other end; rules say what that one may know."""
+    """The kernel names the caller; rules decide its rights."""
     say, verify, keys = stage.narrator.say, stage.verify, stage.keys
     say("A key among the arguments is refused:")
     stage.expect(stage.shell("latchkey", "verify", keys["ci"]), 2)

@@ -1,7 +1,8 @@
-"""Where the demo plays: a private PostgreSQL, a folder with a configuration, latchkeyd, latchkey.
+"""The environment of the demo: a private PostgreSQL, a folder with a configuration, latchkeyd,
+latchkey.
 
-What the narrator shows as a command is what runs here, with the same arguments, the same
-environment and the same working folder.
+A command shown by the narrator runs here with the same arguments, the same environment and the same
+working folder.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from harness.programs import Daemon, DaemonFailed, program
 from .narrator import Narrator
 
 DATABASE = "app"
-# Two users that need no account: the kernel tells the daemon the number, and that is all it asks.
+# Two users without an account: the kernel tells the daemon the uid, and the daemon needs no more.
 WEB_UID = 30001
 STRANGER_UID = 30002
 
 _LOG_TAIL_LINES = 30
 
-# Answers stop being `fresh` after 2 s, so that whoever watches need not wait for the usual 5 s.
+# Answers stop being `fresh` after 2 s, so that the viewer need not wait for the usual 5 s.
 _CONFIGURATION = """
 [listen]
 socket = "{socket}"
@@ -66,7 +67,7 @@ sources = ["api_keys"]
 
 
 class Stage:
-    """Everything the demo starts. Leaving the `with` block stops and deletes it all."""
+    """Everything that the demo starts. Leaving the `with` block stops and deletes it all."""
 
     def __init__(self, narrator: Narrator) -> None:
         self.narrator = narrator
@@ -75,8 +76,8 @@ class Stage:
         self.service = _unprivileged()
         self.started = time.monotonic()
         self.v1 = seeds.Pepper.random()
-        self.keys: dict[str, str] = {}  # those with a name, which the chapters talk about
-        self.figures: dict[str, str] = {}  # what was measured, for the summary
+        self.keys: dict[str, str] = {}  # the named keys of the chapters
+        self.figures: dict[str, str] = {}  # measured values for the summary
 
     def __enter__(self) -> Stage:
         return self
@@ -84,22 +85,24 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    # ---- setting up
+    # ---- setup
 
     def start_database(self) -> None:
-        """A server of our own, with an empty database."""
-        # "peer": on a machine with other users, none of them may become its superuser.
+        """A private server with an empty database."""
+        # "peer": on a machine with other users, none of them can become its superuser.
         self.cluster = self._open.enter_context(PrivateCluster(superuser_auth="peer"))
         self.cluster.createdb(DATABASE)
         self.connect()
 
     def connect(self) -> None:
-        """Our own session, as the application's owner; anew after each start of the server."""
+        """Open a session as the application's owner; again after each start of the server."""
         self.conn = self.cluster.connect(DATABASE)
         self._open.callback(self.conn.close)
 
     def make_folder(self) -> None:
-        """Peppers, password and configuration, of which only the daemon's user may read secrets."""
+        """Create the folder of peppers, password and configuration. Only the daemon's user may read
+        its secrets.
+        """
         temporary = TemporaryFolder()
         self._open.callback(temporary.close)
         self.folder = temporary.path
@@ -109,13 +112,13 @@ class Stage:
         self._give(self.socket.parent)
 
     def add_pepper(self, pepper: seeds.Pepper) -> Path:
-        """The file of one more version."""
+        """Add the file of another version."""
         path = pepper.write_to(self.peppers)
         self._give(path)
         return path
 
     def write_password(self, password: str) -> Path:
-        """The file from which the daemon learns its database password."""
+        """Write the file with the daemon's database password."""
         path = self.folder / "password"
         path.touch(mode=0o600)
         path.write_text(password + "\n")
@@ -123,7 +126,7 @@ class Stage:
         return path
 
     def write_configuration(self, password_file: Path) -> str:
-        """latchkey.toml; its text."""
+        """Write latchkey.toml; returns its text."""
         text = _CONFIGURATION.format(
             socket=self.socket,
             conninfo=self.cluster.conninfo(DATABASE, "latchkey"),
@@ -135,7 +138,7 @@ class Stage:
         return text
 
     def start_daemon(self) -> Daemon:
-        """latchkeyd as the unprivileged user; returns before it is ready."""
+        """Start latchkeyd as the unprivileged user; returns before it is ready."""
         user = self.service
         self._daemon = Daemon(
             self.folder / "latchkey.toml",
@@ -148,26 +151,27 @@ class Stage:
 
     @property
     def daemon(self) -> Daemon:
-        """The daemon, which has been started by now."""
+        """The daemon, which must have been started."""
         if self._daemon is None:
             raise DaemonFailed("latchkeyd has not been started yet")
         return self._daemon
 
     def log_tail(self) -> str:
-        """The end of the daemon's log, for whoever has to find out what went wrong."""
+        """The end of the daemon's log, for error messages."""
         lines = self._daemon.log().splitlines()[-_LOG_TAIL_LINES:] if self._daemon else []
         return "\n".join(["latchkeyd's log ends with:", *(f"  {line}" for line in lines or ["-"])])
 
     def log_messages(self) -> list[str]:
-        """The daemon's log without the time at the front of each line."""
+        """The daemon's log without the time at the beginning of each line."""
         return [line.partition(" ")[2] for line in self.daemon.log().splitlines()]
 
-    # ---- asking, unseen
+    # ---- requests that are not shown
 
     def status(self) -> dict[str, Any]:
-        """`latchkey --json status`, made after what was done before this call.
+        """`latchkey --json status`, made after this call.
 
-        The daemon tells all who ask within a tenth of a second the same, so two texts are waited for.
+        The daemon reuses a report for a tenth of a second, so this waits for the second different
+        one.
         """
         made = {self._status()["uptime_s"]}
         while True:
@@ -181,21 +185,21 @@ class Stage:
         return status
 
     def database_state(self) -> str:
-        """How the daemon stands with its database, e.g. "live"."""
+        """The daemon's state of its database, e.g. "live"."""
         return str(self.status()["databases"][0]["state"])
 
     def accepted_by_pepper(self) -> dict[str, int]:
-        """Keys of api_keys found good so far, by the version of their pepper."""
+        """The number of accepted keys of api_keys so far, by the version of their pepper."""
         sources = {source["name"]: source for source in self.status()["sources"]}
         hits: dict[str, int] = sources["api_keys"]["accepted_by_pepper"]
         return hits
 
-    # ---- acting, visibly
+    # ---- actions that are shown
 
     def shell(
         self, *arguments: str, keys: Iterable[str] = (), uid: int | None = None, why: str = ""
     ) -> Completed:
-        """Show and run one of our programs, with `keys` on its standard input, as `uid`."""
+        """Show and run one of Latchkey's programs, with `keys` on its standard input, as `uid`."""
         keys = list(keys)
         shown = shlex.join(arguments)
         if uid is not None:
@@ -207,7 +211,7 @@ class Stage:
         return self.run(*arguments, keys=keys, uid=uid)
 
     def run(self, *arguments: str, keys: Iterable[str] = (), uid: int | None = None) -> Completed:
-        """The same without showing it."""
+        """Run a program without showing it."""
         user = None if uid is None else User.of(uid)
         name, *rest = arguments
         return child.run(
@@ -227,14 +231,14 @@ class Stage:
         uid: int | None = None,
         why: str = "",
     ) -> str:
-        """Ask about one key, and insist on the verdict, the exit code and parts of the answer."""
+        """Ask about one key, and check the verdict, the exit code and parts of the answer."""
         done = self.shell("latchkey", "verify", *options, keys=[key], uid=uid, why=why)
         code = {"valid": 0, "unavailable": 3}.get(verdict, 1)
         self.expect(done, code, *contains, verdict=verdict)
         return done.stdout
 
     def expect(self, done: Completed, code: int, *contains: str, verdict: str = "") -> None:
-        """Show what a program answered, after insisting on its exit code and parts of the text."""
+        """Check a program's exit code and parts of its output, then show the output."""
         said = done.stdout + done.stderr
         what = f"`{' '.join([Path(done.command[0]).name, *done.command[1:]])}`"
         if verdict:
@@ -247,9 +251,9 @@ class Stage:
             self.narrator.output(f"(exit code {code})")
 
     def sql(self, text: str, tag: str) -> float:
-        """Show, run and commit one statement; the time at which the server confirmed it.
+        """Show, run and commit one statement; returns the time at which the server confirmed it.
 
-        `tag` is what the server must report, e.g. "UPDATE 1".
+        `tag` is the server's expected report, e.g. "UPDATE 1".
         """
         self.narrator.sql(text)
         with self.conn.cursor() as cursor:
@@ -260,14 +264,16 @@ class Stage:
             return committed
 
     def value(self, text: str) -> object:
-        """One value from the database, without showing anything."""
+        """One value from the database; nothing is shown."""
         with self.conn.cursor() as cursor:
             cursor.execute(text)
             ((value,),) = cursor.fetchall()
             return value
 
     def sync(self, committed: float) -> float:
-        """`latchkey sync`; milliseconds since `committed`, the start of the program included."""
+        """Run `latchkey sync`; returns the milliseconds since `committed`, including the start of
+        the program.
+        """
         done = self.shell("latchkey", "sync")
         passed_ms = (time.monotonic() - committed) * 1000
         self.expect(done, 0, "is in force")
@@ -281,5 +287,5 @@ class Stage:
 
 
 def _unprivileged() -> User | None:
-    """Whom the daemon runs as; None for ourselves if we are nobody special."""
+    """The user for the daemon; None for the present user if it is unprivileged."""
     return User.of(pwd.getpwnam("nobody").pw_uid) if os.geteuid() == 0 else None

@@ -1,4 +1,4 @@
-"""Chapters 11 to 13: the database goes, the database comes back, and an orderly end."""
+"""Chapters 11 to 13: the database stops, the database returns, and an orderly end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .stage import Stage
 
 _LIFETIME_S = 5  # of the key that expires while the database is down
 _PAST_THE_BOUND_S = 2.1  # the configuration says 2 s
-_PAST_THE_LONGEST_PAUSE_S = 15.0  # between two attempts of the daemon to connect, which is 5 s
+_PAST_THE_LONGEST_PAUSE_S = 15.0  # the daemon pauses for at most 5 s between attempts
 
 
 def outage(stage: Stage) -> None:
-    """Without its database Latchkey answers, and says how old its knowledge is."""
+    """Without its database, Latchkey still answers, and reports the age of its data."""
     say, narrator, keys = stage.narrator.say, stage.narrator, stage.keys
     say(f"One more key, which expires in {_LIFETIME_S} seconds. Then PostgreSQL is stopped.")
     keys["brief"] = f"brief_{secrets.token_hex(16)}"
@@ -55,7 +55,7 @@ def outage(stage: Stage) -> None:
 
 
 def return_of_the_database(stage: Stage) -> None:
-    """What changed unseen is in force before anything is called fresh again."""
+    """Changes made meanwhile are in force before any answer is fresh again."""
     say, narrator, keys = stage.narrator.say, stage.narrator, stage.keys
     say("""PostgreSQL comes back, and at once, before Latchkey has tried again, one key is revoked
         and another one enabled. No notification of this reaches anybody:""")
@@ -77,7 +77,7 @@ def return_of_the_database(stage: Stage) -> None:
 
 
 def end(stage: Stage) -> None:
-    """An orderly stop, and proof that no secret got into the log."""
+    """An orderly stop, and a check that no secret is in the log."""
     narrator, daemon = stage.narrator, stage.daemon
     narrator.say("""An orderly stop, and a last look at the daemon's log: of all the keys, digests
         and passwords that were shortened here, none stands in it.""")

@@ -1,7 +1,7 @@
-"""A client of twenty lines, to measure without the cost of starting a program for each question.
+"""A client of twenty lines, for measurements without the cost of a program start for each request.
 
-It is also the whole protocol as far as one question needs it: a 16-byte header, a fixed part, and
-the keys with their lengths before them. All numbers are little-endian (include/latchkey/wire.h).
+It also shows the complete protocol for one kind of request: a 16-byte header, a fixed part, and the
+keys, each after its length. All numbers are little-endian (include/latchkey/wire.h).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ VALID = 0
 REVOKED = 3
 
 _HEADER = struct.Struct("<BBHIQ")  # version, type, reserved, length of the frame, request id
-_QUESTION = struct.Struct("<HBBBBHI")  # flags, three lengths, reserved, keys, oldest age in ms
-_ANSWER_BYTES = 8  # verdict, flags, length of the claims (none are asked for), age in ms
+_QUESTION = struct.Struct("<HBBBBHI")  # flags, three lengths, reserved, keys, maximum age in ms
+_ANSWER_BYTES = 8  # verdict, flags, length of the claims (not requested), age in ms
 _VERIFY, _VERIFIED = 0x01, 0x81
 _ANY_AGE = 0xFFFFFFFF
 _DEADLINE_S = 10.0
 
 
 def verify_frame(keys: Sequence[str]) -> bytes:
-    """One request: are these keys good? No claims, please."""
+    """One request for verdicts on these keys, without claims."""
     listed = b"".join(struct.pack("<H", len(key)) + key.encode() for key in keys)
     length = _HEADER.size + _QUESTION.size + len(listed)
     return (
@@ -48,7 +48,7 @@ class Wire:
         self._socket.close()
 
     def ask(self, frame: bytes) -> bytes:
-        """The verdict of each key in the frame, a byte each."""
+        """The verdict of each key in the frame, one byte each."""
         self._socket.sendall(frame)
         _, kind, _, length, _ = _HEADER.unpack(self._receive(_HEADER.size))
         body = self._receive(length - _HEADER.size)
