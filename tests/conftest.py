@@ -1,4 +1,4 @@
-"""What the tests of whole programs share: one PostgreSQL server, and a template of each schema to copy."""
+"""Shared fixtures of the system tests: one PostgreSQL server, and a template of each schema to copy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 _HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(_HERE), str(_HERE / "system")]
 
-# The names of some tests hold a time; all processes of a run that is spread over several must agree
-# on it. This one is there before they are.
+# The names of some tests contain a time, on which all processes of a parallel run must agree. This
+# process starts before them.
 os.environ.setdefault("LATCHKEY_TESTS_NOW", str(int(time.time())))
 
 from adversaries import create_roles  # noqa: E402
@@ -24,7 +24,7 @@ from installation import Databases, prepare  # noqa: E402
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PrivateCluster]:
-    """The server that all tests share. Whoever stops or hangs one makes one of their own."""
+    """The server shared by all tests. A test that stops or hangs a server makes its own."""
     with PrivateCluster() as server:
         prepare(server)
         create_roles(server)
@@ -33,5 +33,5 @@ def cluster() -> Iterator[PrivateCluster]:
 
 @pytest.fixture(scope="session")
 def databases(cluster: PrivateCluster) -> Databases:
-    """Makes a new database from one of the templates, or an empty one."""
+    """Creates databases from one of the templates, or empty ones."""
     return Databases(cluster)

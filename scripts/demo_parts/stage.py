@@ -100,9 +100,7 @@ class Stage:
         self._open.callback(self.conn.close)
 
     def make_folder(self) -> None:
-        """Create the folder of peppers, password and configuration. Only the daemon's user may read
-        its secrets.
-        """
+        """Create the folder of peppers, password and configuration. Only the daemon's user may read its secrets."""
         temporary = TemporaryFolder()
         self._open.callback(temporary.close)
         self.folder = temporary.path
@@ -271,9 +269,7 @@ class Stage:
             return value
 
     def sync(self, committed: float) -> float:
-        """Run `latchkey sync`; returns the milliseconds since `committed`, including the start of
-        the program.
-        """
+        """Run `latchkey sync`; returns the milliseconds since `committed`, including the start of the program."""
         done = self.shell("latchkey", "sync")
         passed_ms = (time.monotonic() - committed) * 1000
         self.expect(done, 0, "is in force")

@@ -21,7 +21,7 @@ BUILD = REPOSITORY / os.environ.get("LATCHKEY_BUILD", "build/release")
 
 
 def make_package(version: str, folder: Path) -> Path:
-    """The package of what was built, under a version of the test's choice."""
+    """The package of the present build, with a version chosen by the test."""
     subprocess.run(
         ["cpack", "-G", "DEB", "-B", str(folder), "-D", f"CPACK_PACKAGE_VERSION={version}"],
         cwd=BUILD,

@@ -1,5 +1,5 @@
-"""A Debian of the test's own, booted by systemd-nspawn: a real systemd with nothing of this host's but
-the kernel. What is done in it is gone when it is switched off."""
+"""A private Debian booted by systemd-nspawn: a real systemd that shares only the kernel with the host.
+All changes in it are discarded when it is switched off."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from harness.child import Completed
 from harness.programs import REPOSITORY
 from harness.wait import scaled, until
 
-# What a host has anyway.
+# Packages that every host has.
 _HOST = "systemd,systemd-sysv,dbus,libpam-systemd,adduser"
-# What the tests need beside what the package depends on.
+# Packages that the tests need in addition to the package's dependencies.
 _MORE = ("postgresql-15", "perl")
 
 
 class CannotBoot(Exception):
-    """This machine does not permit it; the text says why."""
+    """This machine cannot boot another one; the text gives the reason."""
 
 
 def can_boot() -> None:
-    """Raises CannotBoot for what can be known beforehand."""
+    """Raises CannotBoot for each obstacle that is known beforehand."""
     if os.geteuid() != 0:
         raise CannotBoot("only root can boot a machine")
     for tool in ("debootstrap", "systemd-nspawn"):
@@ -53,7 +53,7 @@ def _do(*command: str) -> None:
 
 
 def _mirror() -> str:
-    """Where this host's own packages of the release come from."""
+    """The mirror of this host's own packages of the release."""
     told = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)"],
         capture_output=True,
@@ -68,7 +68,7 @@ def _mirror() -> str:
 
 
 def base(package: Path) -> Path:
-    """The root folder of an installed Debian 12 that has what `package` depends on. Kept in build/."""
+    """The root folder of an installed Debian 12 with the dependencies of `package`. Kept in build/."""
     depends = subprocess.run(
         ["dpkg-deb", "--field", str(package), "Depends"], capture_output=True, text=True, check=True
     ).stdout
@@ -84,7 +84,7 @@ def base(package: Path) -> Path:
     try:
         _do("debootstrap", "--variant=minbase", f"--include={_HOST}", "bookworm", str(unfinished),
             _mirror())  # fmt: skip
-        # Nothing is to be started by being installed.
+        # Packages must not start services when they are installed.
         policy = unfinished / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
@@ -100,9 +100,9 @@ def base(package: Path) -> Path:
 
 
 class Machine:
-    """`with Machine(root, folder) as machine:` is booted, and switched off at the end.
+    """`with Machine(root, folder) as machine:` boots a machine, and switches it off at the end.
 
-    `folder` is /mnt inside, for what goes in and comes out.
+    `folder` is /mnt inside, for the exchange of files.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -156,10 +156,10 @@ class Machine:
             process.terminate()
             process.wait(scaled(20))
 
-    # ---- in it
+    # ---- inside
 
     def command(self, *command: str, user: str = "root") -> list[str]:
-        """How to run something in it, from here."""
+        """The command of this host that runs a command in the machine."""
         inside = ["nsenter", "--target", str(self._leader), "--all", "--",
                   "env", "--ignore-environment", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
                   "DEBIAN_FRONTEND=noninteractive"]  # fmt: skip
@@ -168,7 +168,7 @@ class Machine:
         return [*inside, *command]
 
     def run(self, *command: str, user: str = "root", stdin: str = "", code: int | None = 0) -> str:
-        """Its standard output. `code` None: any."""
+        """Run a command inside; returns its standard output. `code` None accepts any exit code."""
         done = subprocess.run(
             self.command(*command, user=user),
             input=stdin,
@@ -182,11 +182,11 @@ class Machine:
         return completed.stdout
 
     def write(self, path: str, text: str, mode: str = "0644") -> None:
-        """A file inside."""
+        """Write a file inside."""
         self.run("install", "-D", "-m", mode, "/dev/stdin", path, stdin=text)
 
     def state(self) -> str:
-        """Of the whole system."""
+        """The state of the whole system."""
         return self.run("systemctl", "is-system-running", code=None).strip()
 
     def unit(self, name: str, field: str) -> str:
@@ -194,19 +194,19 @@ class Machine:
         return self.run("systemctl", "show", "--value", f"--property={field}", name).strip()
 
     def journal(self, unit: str, *options: str) -> str:
-        """What it has logged."""
+        """The log of a unit."""
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "--unit", unit, *options)
 
     def wait(self, predicate: Callable[[], object], deadline_s: float, what: str) -> None:
-        """Poll; on failure, with the state of things."""
+        """Poll; a failure shows the end of the daemon's log."""
         try:
             until(predicate, deadline_s, what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.journal('latchkeyd', '-n', '40')}") from None
 
     def start(self, command: Sequence[str], user: str, output: Path) -> subprocess.Popen[bytes]:
-        """Run in it beside the test; whoever started it ends it."""
+        """Start a command inside, beside the test; the caller ends it."""
         with output.open("wb") as file:
             return subprocess.Popen(
                 self.command(*command, user=user),

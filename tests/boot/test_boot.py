@@ -1,6 +1,6 @@
 """The package on a real Debian with a real systemd, from installation to purge.
 
-The tests are one story, in this order, on one machine.
+The tests depend on each other, in this order, on one machine.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test_serves_an_unprivileged_user(machine: Machine) -> None:
 
 
 def test_only_root_changes_the_folder_of_the_socket(machine: Machine) -> None:
-    """systemd changes owners of paths there, as root: the daemon's user must not be able to lead it astray."""
+    """systemd changes owners of paths there, as root: the daemon's user must not be able to redirect it."""
     for who in ("latchkey", "app"):
         for command in (
             "touch /run/latchkey/planted",
@@ -219,7 +219,7 @@ report("others", -d "/proc/1");
 
 
 def probe(machine: Machine, *dropins: tuple[str, str]) -> dict[str, str]:
-    """What a program can do under the settings of our unit: its own, with another ExecStart."""
+    """The abilities of a program under the unit's settings: the unit itself, with another ExecStart."""
     machine.run("cp", "/usr/lib/systemd/system/latchkeyd.service", "/etc/systemd/system/probe.service")
     machine.run("rm", "-rf", "/etc/systemd/system/probe.service.d")
     machine.write("/mnt/probe.pl", PROBE)
@@ -285,7 +285,7 @@ def test_a_crash_refuses_nobody(machine: Machine) -> None:
 
 
 def test_a_crash_loop_is_never_given_up(machine: Machine) -> None:
-    """More often than systemd's own limits for services and sockets would bear."""
+    """More restarts than systemd's default limits for services and sockets permit."""
     machine.write("/etc/latchkey/latchkey.toml", "this is no configuration")
     restarts = int(machine.unit("latchkeyd.service", "NRestarts"))
     machine.run("systemctl", "restart", "latchkeyd.service", code=None)
@@ -344,7 +344,7 @@ def test_a_local_database_needs_no_network(machine: Machine) -> None:
     machine.run("systemctl", "restart", "latchkeyd")
 
 
-# One caller after the other; who finds nobody, or loses its connection, tries again, as clients do.
+# One caller after the other; a caller that gets no connection, or loses it, retries, as clients do.
 CALLERS = f"""
 while [ ! -e /mnt/enough ]; do
   for try in 1 2 3 4 5; do
@@ -358,7 +358,7 @@ done
 
 def test_an_upgrade_under_load_is_not_noticed(machine: Machine, tmp_path: Path) -> None:
     pid = main_pid(machine)
-    # As the versions before left it: the daemon's, who might have planted anything there.
+    # As earlier versions left it: owned by the daemon's user, who might have planted files there.
     plant = (
         "chown latchkey:latchkey /run/latchkey && cd /run/latchkey && touch latchkey.sock.lock"
         " && ln -s /etc/shadow metrics.sock && ln -s /etc/latchkey folder && mkdir -p a/b"
@@ -380,7 +380,7 @@ def test_an_upgrade_under_load_is_not_noticed(machine: Machine, tmp_path: Path) 
     assert set(answers) == {"valid"}
     assert main_pid(machine) != pid, "it is the new one that serves"
     assert "0.1.1" in machine.run("dpkg-query", "--show", "latchkey")
-    # dpkg's own record: it was never refused, at most cut off while it was replaced.
+    # At most one caller had to retry, because the restart cut its connection.
     again = [line for line in output.read_text().splitlines() if line.startswith("again:")]
     assert len(again) <= 1, again
     assert machine.run("stat", "-c", "%U %G %a", "/run/latchkey").strip() == "root root 755"

@@ -1,6 +1,6 @@
-/* Runs the scenario of tests/clients for liblatchkey: one command a line on standard input, its
- * words separated by tabs, one line of JSON for each on standard output. tests/clients/README.md
- * has the commands. */
+/* Runs the scenario of tests/clients for liblatchkey: one command per line on standard input, its
+ * words separated by tabs, and one line of JSON for each on standard output. The commands are
+ * in tests/clients/README.md. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static void print_answer(const latchkey_answer* answer) {
   putchar('}');
 }
 
-/* True if there was one. */
+/* Prints a failure; returns whether there is one. */
 static bool print_failure(const latchkey_client* lk, int failure) {
   if (failure >= 0) return false;
   printf("{\"failure\":\"%s\"", latchkey_failure_name(failure));
@@ -67,7 +67,7 @@ typedef struct {
   char *all[64], *any[64];
 } terms;
 
-/* max age, source, all scopes, any scopes; `-` stands for none. */
+/* max age, source, all scopes, any scopes; `-` means none. */
 static void read_terms(char** words, terms* to) {
   to->question = (latchkey_question)LATCHKEY_QUESTION_INIT;
   if (strcmp(words[0], "any") != 0) {

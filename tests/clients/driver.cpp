@@ -1,4 +1,4 @@
-// The same as driver.c for the C++ face.
+// The C++ counterpart of driver.c.
 #include <charconv>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -19,7 +19,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return words;
 }
 
-// max age, source, all scopes, any scopes; `-` stands for none.
+// max age, source, all scopes, any scopes; `-` means none.
 latchkey::Question question(const std::vector<std::string>& words) {
   latchkey::Question made;
   if (words[2] != "any") made.max_age = milliseconds(std::stoll(words[2]));

@@ -1,4 +1,4 @@
-// The same as driver.c for Node.
+// The Node counterpart of driver.c.
 "use strict";
 
 const readline = require("node:readline");
@@ -6,7 +6,7 @@ const { Client, LatchkeyError } = require("../../client/node");
 
 const list = (word) => (word === "-" ? [] : word.split(","));
 
-// max age, source, all scopes, any scopes; `-` stands for none.
+// max age, source, all scopes, any scopes; `-` means none.
 function terms([maxAge, source, allScopes, anyScopes]) {
   return {
     maxAgeMs: maxAge === "any" ? undefined : Number(maxAge),

@@ -19,8 +19,7 @@ from harness.wait import scaled, until
 
 CLIENTS = REPOSITORY / "client"
 
-#: The environment of programs that import the Python client from the tree, and leave no traces
-#: there.
+#: The environment of programs that import the Python client from the tree, and leave no traces there.
 PYTHON = {"PYTHONPATH": str(CLIENTS / "python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 #: The clients that a sanitizer build contains; all of them otherwise.

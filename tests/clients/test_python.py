@@ -279,9 +279,7 @@ def test_a_client_outlives_its_loop(here: Here) -> None:
 
 
 def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
-    """A loop must stop watching its socket: otherwise it misses events of the next socket with that
-    number.
-    """
+    """A loop must stop watching its socket: otherwise it misses events of the next socket with that number."""
     client = AsyncClient(here.keys.socket, timeout=scaled(5))
     loops = [asyncio.new_event_loop() for _ in range(2)]
 
@@ -309,9 +307,7 @@ def test_loops_in_turn_each_hear_their_answers(here: Here) -> None:
 
 
 def test_a_child_that_closes_its_client_leaves_its_parent_its_own(here: Here) -> None:
-    """A fork shares the event loop's epoll: if the child unregistered a socket, the parent would
-    miss its events.
-    """
+    """A fork shares the event loop's epoll: if the child unregistered a socket, the parent would miss its events."""
     client = AsyncClient(here.keys.socket, timeout=scaled(5))
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(client.verify("key_valid"))

@@ -1,9 +1,9 @@
-// What the server says of a table, and names that anybody with CREATE can choose.
+// The server's description of a table, and names that any role with CREATE can choose.
 //
-// - Bytes that are no such answer fail as CatalogueError.
-// - Whatever the facts and names, our statements name all that they use
+// - Bytes that are not a valid description fail as CatalogueError.
+// - For all facts and names, our statements qualify everything that they use
 // (tests/unit/support/sql_tokens.h):
-//   no name ends its quotation marks.
+//   no name can end its quotation marks.
 #include <nlohmann/json.hpp>
 
 #include "loader/postgres/catalogue.h"
@@ -36,7 +36,7 @@ SourceConfig source_from(FuzzedDataProvider& input) {
     const auto role = static_cast<Role>(i);
     const bool needed = role == Role::kId || role == Role::kKey;
     if (!needed && input.ConsumeBool()) continue;
-    // As a plain table has it, so that facts fit; or any name.
+    // The role's name as the column, so that facts match; or any name.
     source.columns[role] = input.ConsumeBool() ? role_name(role) : name_from(input);
   }
   if (input.ConsumeBool()) source.status_revoked.push_back(name_from(input));
@@ -46,7 +46,7 @@ SourceConfig source_from(FuzzedDataProvider& input) {
 
 void check_statement(int number, const SourceConfig& source, const TableFacts& facts) {
   (void)problems(source, facts);
-  // One of them: to take a statement apart takes longer than all else here.
+  // One of the statements: parsing one takes longer than everything else here.
   std::string sql;
   switch (number) {
     case 0: sql = load_sql(source, facts); break;

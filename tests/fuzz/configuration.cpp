@@ -1,4 +1,4 @@
-// The configuration file: whatever stands in it, it is taken as a whole or refused in a sentence.
+// The configuration file: any content is accepted as a whole, or refused with a sentence.
 #include <algorithm>
 
 #include "base/printable.h"

@@ -1,8 +1,8 @@
 // The daemon's half of a connection, bytes to bytes.
 //
-// - A stream that is cut anywhere gets the same replies as the whole, and ends as the whole does.
+// - A stream cut anywhere gets the same replies as the whole, and ends in the same way.
 // - Every reply is one that the client in C accepts.
-// - No rubbish is let in: whoever gets `valid` has sent a key that is.
+// - `valid` is given only for a request that contains a valid key.
 #include <algorithm>
 #include <memory>
 

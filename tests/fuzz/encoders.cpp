@@ -1,8 +1,8 @@
-// Requests as clients write them.
+// Requests written by clients.
 //
 // - The encoders in C and in C++ write the same bytes.
-// - What lk_request_problem() finds no fault with, the daemon understands, as it was meant; what it
-//   finds fault with, the daemon refuses (but for an empty source, which C refuses sooner).
+// - The daemon understands a request without a problem by lk_request_problem() as it was meant, and
+//   refuses one with a problem (except an empty source, which C refuses sooner).
 // - lk_keys_that_fit() is neither too high nor too low.
 #include <algorithm>
 #include <memory>
@@ -27,7 +27,7 @@ struct Request {
   std::uint32_t max_age_ms = 0, timeout_ms = 0;
 };
 
-// Without zero bytes: where a text of C ends is not what is asked here.
+// Without zero bytes: this target does not test the end of a C string.
 std::string text_from(FuzzedDataProvider& input, std::size_t bytes_max) {
   std::string text = fuzz::short_text(input, bytes_max);
   std::replace(text.begin(), text.end(), '\0', '0');
@@ -45,7 +45,7 @@ Request request_from(FuzzedDataProvider& input) {
   request.timeout_ms = input.ConsumeIntegral<std::uint32_t>();
   if (input.ConsumeBool()) request.source = text_from(input, LATCHKEY_SOURCE_BYTES_MAX);
   for (auto* list : {&request.all, &request.any}) {
-    // Often few, sometimes too many.
+    // Often few scopes, sometimes too many.
     const auto most = input.ConsumeBool() ? 3 : LATCHKEY_SCOPES_MAX + 1;
     list->resize(input.ConsumeIntegralInRange<std::size_t>(0, static_cast<std::size_t>(most)));
     for (std::string& scope : *list) scope = text_from(input, LATCHKEY_SCOPE_BYTES_MAX);
@@ -57,7 +57,7 @@ Request request_from(FuzzedDataProvider& input) {
       key.resize(input.ConsumeIntegralInRange<std::size_t>(0, LATCHKEY_KEY_BYTES_MAX + 2), 'k');
     }
   }
-  // The same one many times: batches at their limits.
+  // The same key many times: batches at their limits.
   if (!request.keys.empty() && input.ConsumeIntegralInRange<int>(0, 7) == 0) {
     request.keys.resize(input.ConsumeIntegralInRange<std::size_t>(1, LATCHKEY_BATCH_KEYS_MAX + 1),
                         request.keys.front());
@@ -65,7 +65,7 @@ Request request_from(FuzzedDataProvider& input) {
   return request;
 }
 
-// The C request, and what it points to.
+// The C request, and the memory that it points to.
 struct InC {
   explicit InC(const Request& from) {
     const auto pointers = [](const std::vector<std::string>& texts) {
@@ -93,7 +93,7 @@ struct InC {
   lk_request request;
 };
 
-// As long as a client in C would send it.
+// The key, truncated as a client in C sends it.
 std::string_view sent(const std::string& key) {
   return std::string_view(key).substr(0, LATCHKEY_KEY_BYTES_MAX + 1);
 }
@@ -113,7 +113,7 @@ VerifyTerms terms_of(const Request& request) {
   return terms;
 }
 
-// Nothing where the encoder's own preconditions do not hold.
+// std::nullopt if the encoder's preconditions do not hold.
 std::optional<std::string> in_cpp(const Request& request) {
   OutBuffer out;
   const VerifyTerms terms = terms_of(request);
@@ -150,7 +150,7 @@ std::vector<std::string> listed(const auto& items) {
   return list;
 }
 
-// Does the daemon understand it? Then it understands what was meant.
+// Whether the daemon understands the request; if so, it must understand it as it was meant.
 bool understood(const Request& meant, std::string_view frame) {
   FrameHeader header{};
   const Bytes bytes = fuzz::as_bytes(frame);

@@ -1,5 +1,5 @@
-// What the fuzz targets share. Each target is one file with one LLVMFuzzerTestOneInput (libFuzzer,
-// https://llvm.org/docs/LibFuzzer.html) that says above it which property it holds the code to.
+// Shared parts of the fuzz targets. Each target is one file with one LLVMFuzzerTestOneInput
+// (libFuzzer, https://llvm.org/docs/LibFuzzer.html) and begins with the properties that it checks.
 #pragma once
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -16,7 +16,7 @@
 
 namespace latchkey::fuzz {
 
-// Ends the run: libFuzzer keeps the input, and scripts/fuzz says how to replay it.
+// Ends the run: libFuzzer keeps the input, and scripts/fuzz prints the command to replay it.
 [[noreturn]] inline void fail(const char* what, const char* file, int line) {
   std::fprintf(stderr, "%s:%d: %s\n", file, line, what);
   std::abort();
@@ -26,7 +26,7 @@ inline Bytes as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
-// Lengths in which a stream arrives. What is left of it after these comes at once.
+// The lengths in which a stream arrives. The rest of it arrives at once.
 inline std::vector<std::size_t> pieces_from(FuzzedDataProvider& input) {
   std::vector<std::size_t> pieces(input.ConsumeIntegralInRange<std::size_t>(0, 6));
   for (std::size_t& piece : pieces) piece = input.ConsumeIntegralInRange<std::size_t>(1, 300);
@@ -37,8 +37,8 @@ inline std::string short_text(FuzzedDataProvider& input, std::size_t bytes_max) 
   return input.ConsumeBytesAsString(input.ConsumeIntegralInRange<std::size_t>(0, bytes_max));
 }
 
-// A frame whose length is right, whatever else is in it: mutations reach the body sooner than if
-// they had to guess that.
+// A frame with a correct length and arbitrary content: mutations would otherwise have to guess the
+// length before they reach the body.
 inline std::string frame_from(FuzzedDataProvider& input, std::size_t body_max) {
   OutBuffer header;
   encode_ping(header, input.ConsumeIntegral<std::uint8_t>());

@@ -1,9 +1,9 @@
-// Requests for metrics and health, from whoever reaches the port or the socket.
+// Requests for metrics and health, from any client of the port or the socket.
 //
-// - A stream of whole requests that is cut anywhere gets the same responses as the whole; where the
-//   whole is refused, so is the cut one.
-// - A page is given for its own path, to one Host that is a loopback name, for GET and HEAD only.
-// - No response holds a line of the caller's.
+// - A stream of whole requests, cut anywhere, gets the same responses as the whole; if the whole
+//   is refused, so is the cut one.
+// - A page is given only for its own path, for one Host that is a loopback name, for GET and HEAD.
+// - No response contains a line of the caller's.
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/string.hpp>
@@ -39,7 +39,7 @@ void check_page(const HttpRequest& request, const HttpResponse& response, bool l
   const bool looks_local = host.find("127.") != host.npos || host.find("::1") != host.npos ||
                            host.find(":0") != host.npos ||
                            beast::iequals(host.substr(0, 9), "localhost");
-  // Of an absolute target its own authority counts (RFC 9112 section 3.2.2).
+  // The Host of an absolute target is its own authority (RFC 9112 section 3.2.2).
   FUZZ_CHECK(looks_local || beast::iequals(target.substr(0, 7), "http://"));
 }
 
@@ -49,7 +49,7 @@ std::string text_of(const HttpResponse& response) {
   return text.str();
 }
 
-// All responses, until one says that the connection ends.
+// All responses, until one of them announces the end of the connection.
 std::string hear(std::string_view bytes, const std::vector<std::size_t>& pieces,
                  bool loopback_only) {
   std::string waiting, said;
@@ -60,7 +60,7 @@ std::string hear(std::string_view bytes, const std::vector<std::size_t>& pieces,
     if (piece < pieces.size()) count = std::min(count, pieces[piece]);
     waiting += bytes.substr(0, count);
     bytes.remove_prefix(count);
-    // As http::async_read_header() does it.
+    // The same steps as http::async_read_header().
     while (!waiting.empty()) {
       beast::error_code error;
       const std::size_t used = parser->put(boost::asio::buffer(waiting), error);
@@ -70,7 +70,7 @@ std::string hear(std::string_view bytes, const std::vector<std::size_t>& pieces,
         FUZZ_CHECK(is_http_error(error));
         const HttpResponse refusal = http_refusal(error);
         FUZZ_CHECK(refusal.result() == http::status::bad_request && !refusal.keep_alive());
-        // For which of several reasons depends on how much of it was seen at once.
+        // The choice among several reasons depends on the number of bytes seen at once.
         return said + "refused";
       }
       if (!parser->is_header_done()) {
@@ -94,8 +94,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   FuzzedDataProvider input(data, size);
   const bool loopback_only = input.ConsumeBool();
   const std::vector<std::size_t> pieces = fuzz::pieces_from(input);
-  // With the end of a head: the parser says what it thinks of a line only once it has seen that,
-  // unless it got all of it at once.
+  // The end of a head is appended: the parser reports an error in a line only after the whole
+  // head, unless it got all of it at once.
   const std::string bytes = input.ConsumeRemainingBytesAsString() + "\r\n\r\n";
   const std::string whole = hear(bytes, {}, loopback_only);
   FUZZ_CHECK(hear(bytes, pieces, loopback_only) == whole);

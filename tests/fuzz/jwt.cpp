@@ -1,9 +1,9 @@
-// JSON Web Tokens, from whoever presents them.
+// JSON Web Tokens, from any caller.
 //
 // - A token is opened only if an independent reading of RFC 7515 finds it signed, with HS256 in a
-//   header that demands nothing else; and then its claims are what was signed.
-// - A token that the key has signed is opened, whatever its claims are.
-// - Of claims, what is taken is what a whole JSON parser finds there.
+//   header without further demands; and then its claims are the signed ones.
+// - A token that the key has signed is opened, with any claims.
+// - The claims that are read equal those found by a complete JSON parser.
 #include <openssl/hmac.h>
 
 #include <array>
@@ -32,8 +32,8 @@ std::string hmac(std::string_view text) {
   return {reinterpret_cast<const char*>(digest.data()), length};
 }
 
-// How often a member stands on the outermost level: a tree keeps only the last. (If its name stands
-// in the text once, it may also stand deeper, or be no name.)
+// The number of times that a member stands on the outermost level: a tree keeps only the last. (If
+// its name stands in the text once, it may also stand deeper, or not be a name.)
 std::size_t count_of(std::string_view text, std::string_view name) {
   if (text.find(name) == text.rfind(name) && text.find('\\') == text.npos) {
     return text.find(name) == text.npos ? 0 : 1;
@@ -77,7 +77,7 @@ void check_claims(std::string_view text) {
       FUZZ_CHECK(std::abs(static_cast<double>(us) / 1e6 - seconds) <=
                  1e-5 + std::abs(seconds) / 1e9);
     }
-    // Never further away than the text says.
+    // A negative time is never read as a positive one, nor a time in range as an absent one.
     if (seconds < 0) FUZZ_CHECK(us <= 0);
     if (us == none && seconds < 9e12 && seconds > -9e12) FUZZ_CHECK(false);
   };
@@ -112,7 +112,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check_opened(signed_token, claims);
   const std::string ours = test::token(kSecret, rest);
   FUZZ_CHECK(key.open(ours) == rest);
-  // One character of its signature is another one.
+  // One character of the signature is changed.
   std::string forged = ours;
   char& last = forged[forged.size() - 2 - size % 40];
   last = last == 'A' ? 'B' : 'A';

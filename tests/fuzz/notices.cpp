@@ -1,9 +1,9 @@
 // Notifications, which any login of the database can send.
 //
-// - What is popped is what was pushed, in its order, but for tables that had too many, which are
-//   told of; so no change of a table of ours is lost.
+// - Notifications are popped in the order in which they were pushed, except for tables with too
+//   many, which are reported; so no change of a table of ours is lost.
 // - The queue keeps to its limit.
-// - What a trigger sends is taken for its table, and read with all its ids.
+// - A trigger's notification is assigned to its table, and all its ids are read.
 #include <algorithm>
 #include <deque>
 #include <nlohmann/json.hpp>
@@ -69,8 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const auto pushed = queue.push_change(payload);
         const auto read = ChangeNotice::parse(payload);
         if (pushed == NoticeQueue::Pushed::kTaken) {
-          // Of whichever table it says: the first name, and all names are one where a trigger
-          // wrote.
+          // The first name decides the table; in a trigger's notification, all names are equal.
           const auto tag = notice_tag(payload);
           FUZZ_CHECK(tag.has_value());
           const json name = json::parse('"' + std::string(*tag) + '"', nullptr, false);

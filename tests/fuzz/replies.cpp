@@ -1,8 +1,8 @@
-// Replies as clients read them, from whoever listens at the socket.
+// Replies read by clients, from any server at the socket.
 //
 // - The decoders in C and in C++ accept the same bytes, and read the same in them.
-// - A stream of replies that is cut anywhere gives liblatchkey what the whole gives it.
-// - As many answers as keys, or none: no answer goes to another key.
+// - A stream of replies, cut anywhere, gives liblatchkey the same as the whole.
+// - There are as many answers as keys, or none: no answer goes to another key.
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -19,12 +19,12 @@ using namespace latchkey;
 
 std::string text_or_none(const char* text) { return text == nullptr ? "" : text; }
 
-// ---- one `verified` body, read twice
+// ---- one `verified` body, read by both
 
 void compare_decoders(const std::string& body) {
   std::vector<Answer> in_cpp;
   const DecodeError cpp_error = decode_verified(fuzz::as_bytes(body), in_cpp);
-  // With the byte before it that the decoder may overwrite, and none behind it.
+  // The block includes the byte before the body, which the decoder may overwrite, and none after.
   const auto block = std::make_unique<std::uint8_t[]>(body.size() + 1);
   std::copy(body.begin(), body.end(), block.get() + 1);
   static latchkey_answer in_c[LATCHKEY_BATCH_KEYS_MAX];

@@ -1,9 +1,9 @@
-// Rows of a COPY in binary, as any owner of a table can fill them -> records.
+// Rows of a binary COPY, with any content that a table's owner can store -> records.
 //
-// - Each row alone gives what it gives after any others: no cache, no memory of a table changes
-//   what another row means.
+// - Each row alone gives the same as after any others: no cache and no memory of a table changes
+//   the meaning of another row.
 // - A row gives an active record only if its state, its times and its scopes are understood.
-// - Bytes that are no COPY fail by their name, PgError or std::runtime_error.
+// - Bytes that are not a COPY fail with PgError or std::runtime_error.
 #include <endian.h>
 
 #include <algorithm>
@@ -33,7 +33,7 @@ Table table_from(FuzzedDataProvider& input) {
       {Scheme::kSha256, Scheme::kPlain, Scheme::kHmac, Scheme::kJwt, Scheme::kJwtJti});
   source.encoding = input.PickValueInArray({Encoding::kRaw, Encoding::kHex, Encoding::kBase64});
   table.facts.exists = table.facts.is_table = true;
-  // Mostly the usual one: to open a converter takes as long as to read hundreds of rows.
+  // Mostly the usual encoding: opening a converter takes as long as reading hundreds of rows.
   if (input.ConsumeIntegralInRange<int>(0, 9) == 0) {
     table.facts.encoding =
         input.PickValueInArray<const char*>({"LATIN2", "SJIS", "SQL_ASCII", "WIN1252"});
@@ -58,7 +58,7 @@ std::string big_endian(std::uint64_t value, std::size_t bytes) {
   return {reinterpret_cast<const char*>(&ordered) + 8 - bytes, bytes};
 }
 
-// What a server would send for this field, or nearly so.
+// A value that a server would send for this field, or nearly so.
 std::string value_from(FuzzedDataProvider& input, const WireField& field) {
   if (input.ConsumeIntegralInRange<int>(0, 7) == 0) return fuzz::short_text(input, 80);
   if (field.field == kFieldState)
@@ -115,7 +115,7 @@ std::string text_of(const std::optional<RecordFacts>& facts, const OddityCounts&
   return text + " " + std::string(as_text(facts->scopes->claim));
 }
 
-// As Loader::Source does for a load.
+// The same steps as Loader::Source for a load.
 class Reader {
  public:
   explicit Reader(const Table& table)
@@ -123,7 +123,7 @@ class Reader {
         reader_(table.source, table.facts, scopes_, {"v1"}),
         copy_(table.fields.size()) {}
 
-  // What each row of the message gives. A row that ends the load is the last.
+  // The result for each row of the message. A row that ends the load is the last.
   std::vector<std::string> read(std::string_view message) {
     std::vector<std::string> rows;
     try {
@@ -180,10 +180,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::vector<std::string> alone;
   for (const Row& row : rows) {
     for (const std::string& one : Reader(table).read(kHeader + tuple_of(row))) alone.push_back(one);
-    if (!alone.empty() && alone.back() == "broken") break;  // of the load, too
+    if (!alone.empty() && alone.back() == "broken") break;  // this row ends the load, too
   }
   FUZZ_CHECK(together == alone);
-  // What follows may be anything at all.
+  // The following bytes are arbitrary.
   (void)all.read(input.ConsumeRemainingBytesAsString());
   return 0;
 }

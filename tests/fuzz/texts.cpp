@@ -1,8 +1,8 @@
-// Small formats that others write: encodings, names, durations, positions, text of any encoding.
+// Small formats from outside: encodings, names, durations, positions, text of any encoding.
 //
-// - What is decoded, and written again, is what stood there.
-// - What is made printable is UTF-8, shows nothing hidden, and is printable.
-// - What is converted is UTF-8; an id that does not convert is none.
+// - A decoded text, encoded again, is the original.
+// - Text made printable is UTF-8, shows nothing hidden, and is printable.
+// - Converted text is UTF-8; an id that cannot be converted is refused.
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
@@ -57,7 +57,7 @@ void check_encodings(const std::string& text) {
     std::ranges::replace(digits, '+', '-');
     std::ranges::replace(digits, '/', '_');
     const std::string again = test::base64(*bytes, true, false);
-    // But for the bits that the last character has too many.
+    // Except for the spare bits of the last character.
     FUZZ_CHECK(again.size() == digits.size());
     const std::size_t whole = digits.size() / 4 * 4;
     FUZZ_CHECK(again.substr(0, whole) == digits.substr(0, whole));

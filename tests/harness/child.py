@@ -23,8 +23,7 @@ from typing import IO, Any
 
 from .wait import scaled
 
-# Any of these variables, inherited from the shell or service manager, would change the behaviour
-# under test.
+# Any of these variables, inherited from the shell or service manager, would change the behaviour under test.
 _UNWANTED_PREFIXES = ("PG", "LISTEN_", "WATCHDOG_")
 _UNWANTED = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "LATCHKEY_SOCKET")
 

@@ -37,8 +37,7 @@ _SETTINGS = {
     "log_line_prefix": "'%m [%p] %q%u@%d %a '",
     "timezone": "'UTC'",
     "password_encryption": "'scram-sha-256'",  # not the default of PostgreSQL 13
-    # The data need not survive a crash of the machine; they survive one of the server without
-    # these.
+    # The data need not survive a crash of the machine; they survive one of the server without these.
     "fsync": "off",
     "full_page_writes": "off",
     # Shared memory in the data folder: a killed server leaves nothing in /dev/shm.
@@ -180,9 +179,7 @@ could run programs as the server's user. `primary` makes it a standby of that se
                 child.send(pid, signal.SIGCONT)
 
     def snapshot(self) -> Path:
-        """A copy of all data at this instant, whether the server runs or not. It is deleted with
-        the server.
-        """
+        """A copy of all data at this instant, whether the server runs or not. It is deleted with the server."""
         frozen = self._frozen
         self.freeze()
         copy = self._folder.path / f"snapshot-{len(list(self._folder.path.glob('snapshot-*')))}"

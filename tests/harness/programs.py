@@ -30,9 +30,7 @@ def build_folder() -> Path:
 
 
 def sanitized() -> bool:
-    """Whether the programs run under a sanitizer, which keeps freed memory, locks none, and needs
-    descriptors.
-    """
+    """Whether the programs run under a sanitizer, which keeps freed memory, locks none, and needs descriptors."""
     return build_folder().name in ("asan", "tsan")
 
 

@@ -417,9 +417,7 @@ class ChaosProxy:
         return True
 
     def watch(self, opened: socket.socket, events: int, link: _Link) -> None:
-        """With no events to wait for, the socket is unregistered: a closed peer would wake the
-        thread for ever.
-        """
+        """With no events to wait for, the socket is unregistered: a closed peer would wake the thread for ever."""
         known = opened in self._selector.get_map()
         if not events:
             if known:

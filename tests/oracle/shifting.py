@@ -3,8 +3,7 @@
 No statement here declares its effect on a key. After each transaction's statements the worker reads the whole
 (small) table, inside the transaction, and `Shifting.read` applies the mapping to it: this is the truth for the
 judge. So a kind of change is only SQL, made from the catalogue at that moment. Nothing has to be remembered,
-and
-a COMMIT whose outcome was lost leaves no wrong state.
+and a COMMIT whose outcome was lost leaves no wrong state.
 
 A kind that `breaks` leaves a table that the mapping cannot read. `mend` undoes any of them.
 """

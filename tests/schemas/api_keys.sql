@@ -1,7 +1,7 @@
 -- public.api_keys: only an HMAC-SHA-256 of each key is kept, made with a secret ("pepper") that
 -- lives outside the database; token_hash_key_version names the file of that pepper.
 --
--- What matters to whoever serves keys from it:
+-- Facts that matter when keys are served from it:
 --   * token_hash is bytea without a length check, so rows of another length can exist;
 --   * no trigger maintains updated_at: plain SQL leaves it alone, so it finds no changes;
 --   * token_hash is unique across tenants and across pepper versions;

@@ -1,7 +1,7 @@
 -- auth.api_key: each key is a whole HS256 JWT, made by a trigger and kept readable in `token`.
 --
--- What matters to whoever serves keys from it:
---   * row level security is on: a role that neither owns the table nor has BYPASSRLS reads zero
+-- Facts that matter when keys are served from it:
+--   * row-level security is on: a role that neither owns the table nor has BYPASSRLS reads zero
 --     rows and gets no error;
 --   * revoked_at may return to NULL: owners may update it;
 --   * rows vanish, with no statement naming them, when their user is deleted (ON DELETE CASCADE);
@@ -10,7 +10,7 @@
 
 CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA public;
 
--- Roles belong to the whole server, where another database may have made this one already.
+-- Roles belong to the whole server, where another database may have created this one already.
 DO $$
 BEGIN
     CREATE ROLE authenticated NOLOGIN;
@@ -85,7 +85,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = auth, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION auth.jwt_secret() FROM PUBLIC;
 
--- The user on whose behalf a request runs, from the claims that the REST layer sets.
+-- The user of a request, from the claims that the REST layer sets.
 CREATE FUNCTION auth.uid() RETURNS integer
 LANGUAGE sql STABLE AS $$
     SELECT (nullif(current_setting('request.jwt.claims', true), '')::json ->> 'uid')::integer
@@ -153,7 +153,7 @@ CREATE POLICY delete_own_api_keys ON auth.api_key FOR DELETE
 
 GRANT SELECT, INSERT, DELETE, UPDATE (description, revoked_at) ON auth.api_key TO authenticated;
 
--- Whatever the caller gives as token is overwritten.
+-- The token given by the caller is overwritten.
 CREATE FUNCTION auth.generate_api_key_token() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, auth, pg_temp AS $$
 DECLARE

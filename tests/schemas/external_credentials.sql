@@ -1,7 +1,7 @@
 -- public.external_credentials: keys in plain text, as a Laravel application keeps them.
 --
--- What matters to whoever serves keys from it:
---   * times carry no zone (the application's zone is anyone's guess);
+-- Facts that matter when keys are served from it:
+--   * times carry no zone (the application's zone is unknown);
 --   * UNIQUE covers soft-deleted rows too, so a deleted key can never be inserted again,
 --     only restored by setting deleted_at back to NULL;
 --   * many keys may share one copper_id; there is no expiry and there are no scopes.

@@ -1,1 +1,1 @@
-"""The soak: a daemon under everyday load for as long as asked. `scripts/soak` starts it."""
+"""The soak: a daemon under everyday load for a given time. `scripts/soak` starts it."""

@@ -1,4 +1,4 @@
-"""scripts/soak: see there."""
+"""The soak test; scripts/soak describes it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from harness.wire import Raw
 from installation import PASSWORD, Installation
 
 KEYS = 5000
-STEADY = 200  # keys that nobody touches: every answer for them is known
+STEADY = 200  # keys that never change: every answer for them is known
 RUBBISH = (b"\x00" * 64, b"\x01\xff" + b"\x00" * 14, b"\x01\x01\x00\x00\x11\x00\x00\x00" + b"\x00" * 9)
-# What the restarts of PostgreSQL and the reloads make the daemon say.
+# Log lines caused by the restarts of PostgreSQL and the reloads.
 EXPECTED = re.compile(
     r"info: |warning: (?:source|database) \"|error: database \"main\": |error: source \"main\": "
     r"|warning: uid 0 asked for \d+ unknown keys"
@@ -37,7 +37,7 @@ MEMORY_SLACK_MIB = 4.0
 
 @dataclass(frozen=True)
 class Sample:
-    """The process at one moment."""
+    """The process' resources at one moment."""
 
     at_s: float
     resident_mib: float
@@ -54,7 +54,7 @@ def sample(pid: int, started: float) -> Sample:
 
 
 class Soak:
-    """What runs beside the daemon until it is over."""
+    """The load on the daemon."""
 
     def __init__(self, cluster: PrivateCluster, seed: int) -> None:
         self.cluster = cluster
@@ -76,7 +76,7 @@ class Soak:
         self.counts[what] = self.counts.get(what, 0) + number
 
     def thread(self, step: Callable[[random.Random], None]) -> threading.Thread:
-        """Runs `step` again and again; whatever it raises ends the soak."""
+        """Runs `step` repeatedly; an exception ends the soak."""
         own = random.Random(self.random.random())
 
         def run() -> None:
@@ -91,10 +91,10 @@ class Soak:
         started.start()
         return started
 
-    # ---- what goes on
+    # ---- the load
 
     def callers(self, own: random.Random) -> None:
-        """A connection's life: some requests, then an end of some kind."""
+        """A connection's life: some requests, then one of several kinds of end."""
         with Raw(self.there.socket) as raw:
             for _ in range(own.randrange(1, 20)):
                 numbers = [own.randrange(STEADY) for _ in range(own.randrange(1, 50))]
@@ -113,18 +113,18 @@ class Soak:
                 raw.end()
                 raw.all()
             elif end < 0.3:
-                raw.send(wire.verify(keys)[:10])  # and away
+                raw.send(wire.verify(keys)[:10])  # half a request, then the end
         time.sleep(own.random() * 0.01)
 
     def idlers(self, own: random.Random) -> None:
-        """Many connections at once that do nothing for a while."""
+        """Many connections at once that stay idle for a while."""
         with contextlib.ExitStack() as stack:
             for _ in range(own.randrange(10, 100)):
                 stack.enter_context(Raw(self.there.socket))
             time.sleep(own.random())
 
     def changes(self, own: random.Random) -> None:
-        """Keys are revoked, restored, deleted and issued; as many as before are left."""
+        """Revokes, restores, deletes and issues keys; their number stays the same."""
         with self.away:
             number = own.randrange(STEADY, KEYS)
             kind = own.random()
@@ -162,7 +162,7 @@ class Soak:
 
 
 def flat(samples: list[Sample], of: Callable[[Sample], float], slack: float, what: str) -> str:
-    """What is wrong with it: the last third may not be above the one before."""
+    """The error, if any: the last third must not be above the one before."""
     third = len(samples) // 3
     before = max(of(s) for s in samples[third : 2 * third])
     after = max(of(s) for s in samples[2 * third :])
@@ -170,7 +170,7 @@ def flat(samples: list[Sample], of: Callable[[Sample], float], slack: float, wha
 
 
 def unexpected(log: str) -> list[str]:
-    """Lines that nothing injected explains."""
+    """Log lines that no injected fault explains."""
     return [line for line in log.splitlines() if line and not EXPECTED.search(line)]
 
 
@@ -192,7 +192,7 @@ def run(seconds: int, seed: int) -> int:
             threads = [soak.thread(soak.callers) for _ in range(4)]
             threads += [soak.thread(s) for s in (soak.idlers, soak.changes, soak.scrapes)]
             started = time.monotonic()
-            # The database is away four times, reloads come in between.
+            # The database is restarted four times, with reloads in between.
             every = seconds / 8
             turns = 0
             try:
@@ -216,7 +216,7 @@ def run(seconds: int, seed: int) -> int:
                     lambda: soak.there.cli.status()["sources"][0]["state"] == "fresh", 20, "in step"
                 )
                 soak.there.cli.sync("30s")
-                # Nobody is connected any more but `top`, which goes now.
+                # The only connection left is that of `top`, which closes now.
                 with contextlib.suppress(NotInTime):
                     until(lambda: sample(daemon.pid, started).descriptors <= quiet, 10, "all closed")
             left = sample(daemon.pid, started).descriptors

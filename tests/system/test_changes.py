@@ -674,8 +674,7 @@ class Pair:
 
     def __init__(self, main: Keys, other: PrivateCluster, other_dbname: str) -> None:
         self.main, self.other, self.other_dbname = main, other, other_dbname
-        # The order matters: where both databases hold a key and accept it, the answer is from
-        # "main".
+        # The order matters: where both databases hold a key and accept it, the answer is from "main".
         main.source("api_keys", preset="api_keys", peppers=str(main.peppers), database="main")
         main.source("external", preset="external_credentials", database="other")
         main.freshness |= QUICK

@@ -83,9 +83,7 @@ def run(site: Installation, *transactions: str) -> float:
 
 
 def assert_no_fresh_yes(site: Installation, since: float, key: str = "gone") -> None:
-    """No answer sent later than `bound` after `since` is a fresh yes. Returns at a refusal, or past the
-    bound.
-    """
+    """No answer sent later than `bound` after `since` is a fresh yes. Returns at a refusal, or past the bound."""
     while True:
         asked = time.monotonic()
         (answer,) = site.cli.verify(key)
@@ -115,9 +113,7 @@ def served(cluster: PrivateCluster, databases: Databases, case: Case) -> Iterato
 
 
 def assert_follows(site: Installation, case: Case) -> None:
-    """The table has the case's verdicts, with fresh answers, and a revocation by the application
-    takes effect.
-    """
+    """The table has the case's verdicts, with fresh answers, and a revocation by the application takes effect."""
     assert site.ask("gone", "stays").names == [case.gone, case.stays]
     until(lambda: fresh(site), 10, "answers are fresh")
     assert site.cli.verify(["gone", "stays"]).names == [case.gone, case.stays]
@@ -907,9 +903,7 @@ def test_a_load_that_waited_for_a_rewrite_sees_what_was_written(
 def test_a_row_read_from_another_table_of_that_name_does_not_stay(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Two schemas swap names and swap back between two heartbeats; meanwhile the loader reads a changed
-    row.
-    """
+    """Two schemas swap names and swap back between two heartbeats; meanwhile the loader reads a changed row."""
     setup = """CREATE SCHEMA app; CREATE TABLE app.k (id int PRIMARY KEY, key text, revoked_at timestamptz);
         INSERT INTO app.k VALUES (1, 'gone'), (2, 'stays'), (3, 'later'); CREATE SCHEMA green;
         CREATE TABLE green.k (LIKE app.k INCLUDING ALL); INSERT INTO green.k SELECT * FROM app.k;

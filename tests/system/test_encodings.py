@@ -64,17 +64,13 @@ def converted(site: Installation, encoding: str, hexadecimal: str) -> str | None
 def test_text_is_what_postgres_makes_of_it_or_its_row_is_refused(
     cluster: PrivateCluster, databases: Databases, encoding: str
 ) -> None:
-    """Every byte of a single-byte encoding, alone and between others; a sample of pairs of a double-byte
-    encoding.
-    """
+    """Every byte of a single-byte encoding, alone and between others; a sample of pairs of a double-byte encoding."""
     with encoded(cluster, databases, encoding) as site:
         values = [f"{byte:02x}" for byte in range(0x80, 0x100)]
-        # Letters and their combining characters (in WIN1255 and WIN1258), at several places of a
-        # text.
+        # Letters and their combining characters (in WIN1255 and WIN1258), at several places of a text.
         values += [f"{byte:02x}61{byte:02x}e0{byte:02x}" for byte in range(0xC0, 0xF0, 2)]
         if encoding in DOUBLE:
-            # Higher bytes are user-defined characters, which glibc knows in EUC_JP and PostgreSQL
-            # does not.
+            # Higher bytes are user-defined characters, which glibc knows in EUC_JP and PostgreSQL does not.
             values = [f"{a:02x}{b:02x}" for a in range(0xA1, 0xF5, 7) for b in range(0xA1, 0xFF, 5)]
         expected = {}
         for value in values:

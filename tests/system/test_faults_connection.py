@@ -188,8 +188,7 @@ def test_no_revocation_falls_between_the_listen_and_the_load(
     with site.serve(), Witness(site, tokens, steady) as witness:
         connects = site.database_status()["connects"]
         for _ in range(CONNECTS):
-            # The delay stretches each step of a connect from fractions of a millisecond to some
-            # milliseconds.
+            # The delay stretches each step of a connect from fractions of a millisecond to some milliseconds.
             site.proxy.delay(rng.uniform(0, 0.004))
             site.proxy.cut(rng.choice([listens, lambda facts: not facts.listens, lambda _: True]))
             for _ in range(REVOCATIONS):

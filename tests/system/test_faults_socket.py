@@ -276,9 +276,7 @@ def test_root_of_a_user_namespace_is_nobody_here(there: Installation) -> None:
 def test_want_of_memory_ends_it_and_never_halves_a_load(
     cluster: Any, databases: Databases
 ) -> None:
-    """Fault 47: the table does not fit into memory. The daemon exits with an error and never
-    becomes ready.
-    """
+    """Fault 47: the table does not fit into memory. The daemon exits with an error and never becomes ready."""
     if sanitized():
         pytest.skip("sanitizers need more address space than that")
     there = Installation(cluster, databases.new("external_credentials"))

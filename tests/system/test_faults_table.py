@@ -43,8 +43,7 @@ def test_a_locked_table_makes_answers_stale_and_forgets_nothing(site: Faulty) ->
         # The lock is requested before the revocation commits, so it precedes the daemon's re-read.
         site.sql("BEGIN")
         site.revoke(tokens[0])
-        # The timeout matters if this test fails: `conn` cannot be closed while the other thread
-        # waits.
+        # The timeout matters if this test fails: `conn` cannot be closed while the other thread waits.
         lock = f"""BEGIN; SET LOCAL lock_timeout = '{scaled(20):g}s';
             LOCK TABLE public.api_keys IN ACCESS EXCLUSIVE MODE"""
         locker = threading.Thread(target=conn.cursor().execute, args=(lock,))

@@ -339,9 +339,7 @@ def test_an_audit_that_fails_costs_no_connection(audited: Installation) -> None:
 
 
 def test_while_one_table_is_read_for_long_the_others_stay_fresh(site: Installation) -> None:
-    """Meanwhile the reading connection cannot send heartbeats. A third connection does, in turn
-    with audits.
-    """
+    """Meanwhile the reading connection cannot send heartbeats. A third connection does, in turn with audits."""
     site.sql("INSERT INTO one SELECT i, repeat('x', 1000) || i FROM generate_series(2, 3000) AS i")
     site.freshness["audit"] = "300ms"
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'follower'"

@@ -246,9 +246,7 @@ def test_uuids_match_in_either_case_and_texts_exactly(site: Issuer, databases: D
 def test_a_secret_is_replaced_without_a_token_refused(
     cluster: PrivateCluster, databases: Databases
 ) -> None:
-    """Both secrets are configured while tokens of both exist; the counters show when the old one is
-    unused.
-    """
+    """Both secrets are configured while tokens of both exist; the counters show when the old one is unused."""
     there = Issuer(cluster, databases.new())
     old, new = there.secret, secrets.token_bytes(48)
     new_file = secret_file(there, "new_secret.b64", base64.b64encode(new) + b"\n")

@@ -214,9 +214,7 @@ def test_rubbish_costs_its_own_connection(there: Monitored, rubbish: bytes) -> N
 def test_a_body_ends_its_connection_wherever_it_is_cut(
     there: Monitored, body: bytes, cut: int
 ) -> None:
-    """The HTTP parser must accept a last chunk in two pieces; an assertion in Boost.Beast would end
-    the daemon.
-    """
+    """The HTTP parser must accept a last chunk in two pieces; an assertion in Boost.Beast would end the daemon."""
     head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     with there.serve() as daemon:
         with socket.socket(socket.AF_UNIX) as caller:

@@ -105,9 +105,7 @@ def slow_listen(site: Faulty) -> Iterator[None]:
 
 
 def test_a_listen_that_has_to_pass_a_long_queue_is_given_the_time(site: Faulty) -> None:
-    """Fault 20: if the daemon gave up, it would start at the queue's tail again, and block all
-    others there.
-    """
+    """Fault 20: if the daemon gave up, it would start at the queue's tail again, and block all others there."""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])

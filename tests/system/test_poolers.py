@@ -91,9 +91,7 @@ def test_a_pooler_in_session_mode_will_do(site: Faulty, delay_ms: int) -> None:
 def test_a_pooler_that_ceases_to_keep_our_session_is_noticed(
     site: Faulty, mode: str, delay_ms: int
 ) -> None:
-    """Fault 9, running: the pooler's mode changes. The session continues and receives no more
-    notifications.
-    """
+    """Fault 9, running: the pooler's mode changes. The session continues and receives no more notifications."""
     tokens, steady = site.several("sk_revoked", 3), site.several("sk_steady", 1)
     site.install()
     with (

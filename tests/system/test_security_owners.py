@@ -69,9 +69,7 @@ def evil(arguments: str, kind: str, result: str, volatile: str = "") -> str:
 
 
 def test_an_enum_is_read_without_its_owners_casts(site: Installation) -> None:
-    """The daemon must not evaluate `status::text`, which would call the owner's cast; the labels
-    are the same.
-    """
+    """The daemon must not evaluate `status::text`, which would call the owner's cast; the labels are the same."""
     as_owner(
         site,
         "CREATE TYPE owner1.mood AS ENUM ('active', 'revoked');"
@@ -258,9 +256,7 @@ def test_code_that_becomes_a_strangers_is_found_by_the_heartbeat(site: Installat
 
 
 def test_nothing_is_written_to_a_table_whose_owner_is_a_stranger_to_another(site: Installation) -> None:
-    """An UPDATE runs triggers, rules, cascades, and checks that hold SQL as text, all as the
-    daemon's role.
-    """
+    """An UPDATE runs triggers, rules, cascades, and checks that hold SQL as text, all as the daemon's role."""
     site.source(OWNER1, table="owner1.k", id="id", key="key", status="status", last_used_at="used")
     site.install()
     assert "whatever an UPDATE of owner1.k runs for role owner1" in check_config(site.config).expect(1).stdout
@@ -334,9 +330,7 @@ def test_what_an_owner_calls_his_own_is_cut(site: Installation) -> None:
 
 
 def test_to_a_superuser_every_owner_is_a_stranger(cluster: PrivateCluster, databases: Databases) -> None:
-    """Code of a table's owner, run as a superuser, would control the server, even if he owns all tables
-    read.
-    """
+    """Code of a table's owner, run as a superuser, would control the server, even if he owns all tables read."""
     made = Installation(cluster, databases.new(), user=SUPERUSER, allow_superuser=True)
     made.sql("CREATE SCHEMA owner1 AUTHORIZATION owner1")
     as_owner(made, "CREATE TABLE owner1.k (id int PRIMARY KEY, key text)")

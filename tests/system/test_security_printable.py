@@ -28,8 +28,7 @@ from installation import Databases, Installation, Setting, toml_section
 KEY = "sk_hostile_0123456789abcdef"
 CHANGED = "sk_changed_0123456789abcdef"
 
-# One character of each kind: C0, DEL, C1 (NEL, CSI, OSC, ST), directions, separators, invisible
-# ones, tags.
+# One character of each kind: C0, DEL, C1 (NEL, CSI, OSC, ST), directions, separators, invisible ones, tags.
 KINDS = (
     "\x1b[31m\x07\x08\r\x7f\x85\x9b31m\x9d0;t\x9c\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2066\u2067\u2068\u2069\u2028\u2029\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f\u3164"

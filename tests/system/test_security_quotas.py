@@ -91,9 +91,7 @@ def test_root_asks_when_everything_is_taken(cluster: Any, databases: Databases) 
 def test_strangers_do_not_keep_others_from_being_told_why(
     cluster: Any, databases: Databases
 ) -> None:
-    """Callers without a rule have one share together and talk without end; callers with a rule are
-    answered.
-    """
+    """Callers without a rule have one share together and talk without end; callers with a rule are answered."""
     with (
         served(cluster, databases, "connections_per_uid = 4") as (there, _),
         contextlib.ExitStack() as stack,

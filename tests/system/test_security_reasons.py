@@ -121,12 +121,10 @@ def test_a_maximum_age_between_two_sources_tells_nothing(site: Site) -> None:
     site.freshness |= {"bound": "60s", "max_stale": "600s"}
     site.install()
     with site.serve():
-        # A lock suspends this source alone: it ages, while heartbeats keep confirming the other
-        # one.
+        # A lock suspends this source alone: it ages, while heartbeats keep confirming the other one.
         with contextlib.closing(site.cluster.connect(site.dbname)) as conn:
             conn.cursor().execute("BEGIN; LOCK TABLE slow IN ACCESS EXCLUSIVE MODE")
-            # A notification of an id makes the daemon meet the lock. (reload() would wait for this
-            # lock itself.)
+            # A notification of an id makes the daemon meet the lock. (reload() would wait for this lock itself.)
             site.sql("SELECT pg_notify('latchkey', %s)", '{"t": "public.slow", "ids": ["1"]}')
 
             def ages() -> tuple[int, int]:

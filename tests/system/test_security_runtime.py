@@ -27,9 +27,7 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 def test_the_folder_of_the_socket_becomes_roots(tmp_path: Path) -> None:
-    """This includes a folder that an earlier version gave to the daemon's user, who has planted
-    links there.
-    """
+    """This includes a folder that an earlier version gave to the daemon's user, who has planted links there."""
     folder = tmp_path / "run/latchkey"
     folder.mkdir(parents=True)
     victim = tmp_path / "victim"

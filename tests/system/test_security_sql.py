@@ -97,8 +97,7 @@ def test_no_hostile_object_is_ever_called(site: Installation) -> None:
     assert run(site, "uninstall") == ""
     own_doing = [call for call in traps.called() if call[0] != APP]
     assert own_doing == [], "what the daemon sends, and what is printed"
-    # The writer's own statements qualify their operators, so only the trigger could fall into a
-    # trap.
+    # The writer's own statements qualify their operators, so only the trigger could fall into a trap.
     assert traps.called() == []
 
 
@@ -206,9 +205,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_triggers_that_do_something_else_are_not_believed(site: Installation, change: str) -> None:
-    """A reload does not change this: the daemon compares the complete definition with the one it
-    would print.
-    """
+    """A reload does not change this: the daemon compares the complete definition with the one it would print."""
     with site.serve():
         assert site.ask("key_0000").names == ["valid"]
         events = ("insert", "update", "delete", "truncate")
@@ -301,9 +298,7 @@ def test_policies_that_hide_rows_are_found(site: Installation, change: str) -> N
 
 
 def test_owners_may_install_for_their_own_tables(site: Installation) -> None:
-    """An owner need not be a superuser: owner1 owns the functions installed for his table, without
-    a finding.
-    """
+    """An owner need not be a superuser: owner1 owns the functions installed for his table, without a finding."""
     site.sql("GRANT CREATE ON DATABASE " + site.dbname + " TO owner1; CREATE SCHEMA mine AUTHORIZATION owner1")
     table(site, "mine.k", OWNERS[0])
     site.source("k", table="mine.k", id="id", key="key")

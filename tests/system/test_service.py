@@ -53,8 +53,7 @@ def test_the_watchdog_is_fed_only_while_every_thread_turns(there: Installation) 
         with StoppedThread(thread_id(daemon.pid, "worker 0")):
             until(lambda: "worker 0 stuck" in daemon.log(), 10, "the log names who is stuck")
             starved = feedings(daemon)
-            # The watchdog checks four times within the period after which the daemon would be
-            # killed.
+            # The watchdog checks four times within the period after which the daemon would be killed.
             status = len(daemon.notifications)
             with contextlib.suppress(AssertionError):
                 until(lambda: feedings(daemon) > starved, 1.5, "it would be fed")

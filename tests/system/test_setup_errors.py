@@ -91,8 +91,7 @@ def test_what_is_in_order_is_told_so(sound: Keys) -> None:
 
 SPARE = '[[database]]\nname = "spare"\nconninfo = "dbname=spare"\n'
 
-# A regular expression to replace in a correct configuration, the replacement, and the expected
-# texts.
+# A regular expression to replace in a correct configuration, the replacement, and the expected texts.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "no TOML": (r"\A", "listen = [\n", ("not valid TOML", "latchkey.toml:")),
     "text that never ends": (r'"100ms"', '"100ms', ("not valid TOML",)),

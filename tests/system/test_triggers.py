@@ -222,9 +222,7 @@ def test_a_re_read_that_takes_long_is_given_the_time(
 
 
 def test_prepared_transactions_are_told_of() -> None:
-    """PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY. (Without prepared transactions, there
-    is no finding.)
-    """
+    """PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY. (Without prepared transactions, there is no finding.)"""
     with PrivateCluster(settings={"max_prepared_transactions": "1"}) as cluster:
         prepare(cluster, ())
         site = Installation(cluster, Databases(cluster).new())

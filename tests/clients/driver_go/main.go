@@ -1,4 +1,4 @@
-// The same as driver.c for Go.
+// The Go counterpart of driver.c.
 package main
 
 import (
@@ -23,7 +23,7 @@ func milliseconds(word string) time.Duration {
 	return time.Duration(number) * time.Millisecond
 }
 
-// max age, source, all scopes, any scopes; `-` stands for none.
+// max age, source, all scopes, any scopes; `-` means none.
 func question(words []string) *latchkey.Question {
 	var q latchkey.Question
 	if words[0] != "any" {
@@ -64,7 +64,7 @@ func told(a latchkey.Answer) object {
 func run(client *latchkey.Client, words []string) (object, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if words[0] != "sync" { // whose own time comes on top
+	if words[0] != "sync" { // a sync has a timeout of its own in addition
 		ctx, cancel = context.WithTimeout(ctx, milliseconds(words[1]))
 		defer cancel()
 	}
@@ -99,7 +99,7 @@ func run(client *latchkey.Client, words []string) (object, error) {
 }
 
 func main() {
-	// The contexts say how long each call may take.
+	// The contexts limit the duration of each call.
 	client := latchkey.New("").WithTimeout(time.Hour)
 	defer client.Close()
 	lines := bufio.NewScanner(os.Stdin)
