@@ -257,7 +257,7 @@ def insert_auth_key(
     expires_at: datetime | timedelta = timedelta(days=365),
     description: str | None = None,
 ) -> AuthKey:
-    """Insert a row of auth.api_key, whose token the trigger makes. A timedelta counts from now."""
+    """Insert a row of auth.api_key; the trigger makes its token. A timedelta counts from now."""
     (row,) = _execute(
         conn,
         """

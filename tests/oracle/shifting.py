@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 class Shifting(Source):
-    """A table whose definition changes. Column `n` numbers the rows, and no source maps it."""
+    """A table with a changing definition. Column `n` numbers the rows, and no source maps it."""
 
     kinds: ClassVar[Mapping[str, Kind]]
     has_status = False  # besides `revoked_at`
@@ -358,7 +358,7 @@ class Mixed(Shifting):
     # ---- values
 
     def _case(self, cursor: Cursor, dice: random.Random) -> bool:
-        """Change the case of some keys whose counterpart is absent."""
+        """Change the case of some keys without their counterpart in the table."""
         return self.sql(
             cursor,
             f"""UPDATE public.mixed s

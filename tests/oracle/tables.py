@@ -47,7 +47,7 @@ class Source(ABC):
 
 
 class Table(Source):
-    """A table whose definition stays while its rows change."""
+    """A table with a fixed definition and changing rows."""
 
     @abstractmethod
     def wish(self, dice: random.Random, now_us: int) -> Version:

@@ -65,7 +65,7 @@ class Counts:
     commits: int = 0
     rollbacks: int = 0
     changes: int = 0
-    unknown: int = 0  # commits whose outcome the connection did not report
+    unknown: int = 0  # commits without an outcome reported by the connection
     settings: int = 0  # transactions in a session with odd settings
     locked: int = 0  # transactions given up because a lock was not available
     kinds: Counter[str] = field(default_factory=Counter)  # changes of a table's definition
@@ -240,7 +240,7 @@ class Worker(ABC):
 
 
 class Changer(Worker):
-    """Changes rows of a table whose definition stays."""
+    """Changes rows of a table with a fixed definition."""
 
     _table: Table
 

@@ -219,7 +219,7 @@ class Keys(Installation):
         self.user = seeds.insert_user(self.conn)
 
     def issue(self, token: str, **facts: Any) -> int:
-        """Insert a row whose name is the token; returns its id."""
+        """Insert a row with the token as its name; returns its id."""
         return seeds.insert_api_key(
             self.conn, self.tenant, self.user, token, token, self.pepper, **facts
         )

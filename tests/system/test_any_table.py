@@ -263,7 +263,7 @@ def test_hmac_in_hex_with_and_without_a_version_column(
 
 
 def one_row(site: Installation, column: str, value: str, **settings: Setting) -> None:
-    """A table whose rows have this `odd` column, with a value written as in SQL."""
+    """A table with this `odd` column; its value is written as in SQL."""
     site.sql(f"CREATE TABLE t (id int PRIMARY KEY, key text, odd {column})")
     site.sql(f"INSERT INTO t VALUES (1, 'the key', {value}), (2, 'other key', {value})")
     site.source("t", table="public.t", id="id", key="key", **settings)

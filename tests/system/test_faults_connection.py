@@ -1,4 +1,4 @@
-"""No fresh yes for a revoked key, whatever happens to the connections to the database."""
+"""Faults of the connections to the database: no fresh yes for a revoked key."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from psycopg2.extensions import connection as Connection
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[PrivateCluster]:
-    """A server whose settings and roles tests may change. They restore them."""
+    """A server with settings and roles that tests may change. They restore them."""
     with mortal_cluster(max_connections="12") as server:
         yield server
 

@@ -122,7 +122,7 @@ def test_a_forged_all_reloads_no_table_whose_truncate_would_show(site: Installat
 def test_a_forged_reload_holds_back_the_proof_of_its_own_table_alone(
     site: Installation, table: str
 ) -> None:
-    """Such a notification may be true: rows may have changed whose ids no trigger can send."""
+    """Such a notification may be true: no trigger can send the ids of some changed rows."""
     site.freshness |= {"heartbeat": "50ms"}
     tables = sorted(("words", "named", "other"), key=lambda other: other != table)
     with site.serve():

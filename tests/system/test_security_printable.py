@@ -81,7 +81,7 @@ CREATE TABLE t (id text PRIMARY KEY, key text, subject text, tenant text, scopes
 
 
 class Hostile(Installation):
-    """An installation whose every value contains control characters."""
+    """An installation with control characters in every value."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
         super().__init__(cluster, dbname)

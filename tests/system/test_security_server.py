@@ -1,4 +1,4 @@
-"""A hostile or broken server: every answer, whatever its content, is an error at worst and ends in
+"""A hostile or broken server: any answer is an error at worst and ends in a reconnect.
 a reconnect.
 
 tests/harness/liar.py stands between the daemon and PostgreSQL and falsifies one answer at a time.
@@ -35,7 +35,7 @@ INSERT INTO t VALUES (1, %s, 7, 8, '["read"]', now() + interval '1 day', NULL),
 
 
 class Betrayed(Installation):
-    """An installation whose database lies."""
+    """An installation with a lying database."""
 
     def __init__(self, cluster: PrivateCluster, dbname: str, liar: LyingServer) -> None:
         super().__init__(cluster, dbname)

@@ -571,7 +571,7 @@ def test_a_database_that_comes_up_in_time_is_waited_for() -> None:
 
 @pytest.fixture(scope="module")
 def placed(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """An installation whose socket's path a test may occupy; the test frees it again."""
+    """An installation with a socket path that a test may occupy; the test frees it again."""
     there = Installation(cluster, databases.new("external_credentials"))
     there.source("external", preset="external_credentials")
     seeds.insert_external(there.conn, "sk_placed", 1)

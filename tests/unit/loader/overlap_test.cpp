@@ -1,4 +1,4 @@
-// The number of one source's rows whose keys other sources hold too.
+// The number of one source's rows with keys that other sources hold too.
 #include "loader/overlap.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ using test::row;
 struct Table {
   explicit Table(const std::string& name, Quiescence& quiescence)
       : keys(name, quiescence), writer(keys, quiescence) {}
-  // Adds rows whose ids and keys are the numbers from `first` to before `last`.
+  // Adds rows with the numbers from `first` to before `last` as ids and keys.
   void fill(int first, int last) {
     for (int i = first; i < last; ++i) {
       const std::string text = std::to_string(i);
@@ -31,7 +31,7 @@ struct Table {
 
 class Overlap : public testing::Test {
  protected:
-  // The number of rows of `a_` whose keys each of `others` holds.
+  // The number of rows of `a_` with a key that each of `others` holds.
   std::vector<std::uint64_t> shared(const std::vector<const KeySet*>& others) {
     OverlapWalk walk(a_.writer, others);
     steps_ = 1;

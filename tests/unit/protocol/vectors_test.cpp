@@ -35,7 +35,7 @@ std::vector<Vector> vectors(bool good) {
 latchkey_type type_of(const Vector& vector) {
   return kTypes.at(Meaning(vector.meaning).one("type"));
 }
-// Types whose text ends with the frame.
+// Types with a text that ends with the frame.
 bool is_text(latchkey_type type) {
   return type == LATCHKEY_STATUS_REPLY || type == LATCHKEY_WHY_REPLY;
 }
