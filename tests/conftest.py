@@ -1,4 +1,4 @@
-"""Shared fixtures of the system tests: one PostgreSQL server, and a template of each schema to copy."""
+"""Shared fixtures of the tests of whole programs: a PostgreSQL server, and a template of each schema."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_output_that_is_lost_is_an_error(
 def test_no_descriptor_that_was_closed_becomes_a_connection(
     served: tuple[Installation, Daemon], closed: str
 ) -> None:
-    """Otherwise an answer or a log line would be written into the file that reuses the descriptor."""
+    """Otherwise an answer or a log line would be written into the connection that reuses the descriptor."""
     site, _ = served
     before = site.cli.status()["protocol_errors"]
     close = " ".join(f"{number}>&-" for number in closed)

@@ -116,7 +116,7 @@ def digest_of(key: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def odd(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
-    """A setup with every finding that does not keep the daemon from starting."""
+    """A setup with many findings, none of which keeps the daemon from starting."""
     site = Installation(cluster, databases.new())
     site.sql(TABLES + PLAIN_ROWS + OTHER_ROWS)
     good_token = "e30.eyJleHAiOjQwMDAwMDAwMDB9.c2ln"

@@ -21,8 +21,8 @@ from harness.programs import Daemon, sanitized
 from harness.wait import scaled, until
 from installation import Databases, Installation
 
-# A daemon that is several times slower reads only part of her notifications. This file does not
-# measure throughput: bench/fairness does.
+# Under a sanitizer, the daemon is several times slower and can read only this many notifications.
+# bench/fairness measures the throughput.
 IDS_PAUSE_S = 2.0 if sanitized() else 0.01
 # Sanitizers keep freed memory for a while.
 MEMORY_MAX_KIB = (1 << 20) if sanitized() else (24 << 10)

@@ -171,7 +171,7 @@ def test_code_of_an_owner_stops_his_own_source_alone(site: Installation, make: s
         as_owner(site, "UPDATE owner2.k SET status = 'revoked' WHERE id = 0", OWNER2)
         until(lambda: site.cli.verify(["owner2_key_0000"]).names == ["revoked"], 10, "others go on")
     assert "L118" in check_config(site.config).expect(1).stdout
-    # A role that reads only this owner's table has nothing to lose.
+    # An owner's code gains nothing from a role that reads only this owner's table.
     alone = Installation(site.cluster, site.dbname)
     alone.source(OWNER1, table="owner1.k", id="id", key="key", status="status", subject="subject")
     alone.check()

@@ -25,7 +25,7 @@ TIMES = 7
 
 
 class Site(Installation):
-    """Two sources: the one that holds a revoked key has fresh answers, the other does not."""
+    """One source with a deleted key; eve may not see reasons, the trusted uid may."""
 
     def __init__(self, cluster: Any, databases: Databases) -> None:
         super().__init__(cluster, databases.new("external_credentials"))

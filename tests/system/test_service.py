@@ -488,7 +488,7 @@ def has_loader(pid: int) -> bool:
 
 @pytest.mark.parametrize("reason", ["a finding", "an error"])
 def test_why_a_start_fails_is_the_last_line_and_whole(there: Installation, reason: str) -> None:
-    """The last line is written last and whole: here the reader starts when the daemon has ended."""
+    """The last line is whole even if much output waits: the reader starts once the loader has ended."""
     if reason == "a finding":
         there.sql("ALTER TABLE external_credentials DROP COLUMN copper_id CASCADE")
         last, code = ("critical: L", "copper_id"), 1

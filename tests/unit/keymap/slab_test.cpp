@@ -170,7 +170,8 @@ TEST(Slab, StaysSmallWithFewRecords) {
 }
 
 #ifdef __SANITIZE_ADDRESS__
-// Records are not malloc blocks: without these calls AddressSanitizer could not check them.
+// Records are not malloc blocks: without the slab's poisoning, AddressSanitizer could not check
+// them.
 TEST(SlabDeathTest, ShowsAddressSanitizerWhatIsNobodys) {
   Slab slab;
   constexpr std::size_t kBytes = 100;
