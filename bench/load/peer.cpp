@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/wire_names.h"
+#include "tests/reference/client_codec.h"
 
 namespace latchkey {
 namespace {
@@ -75,7 +76,7 @@ class LatchkeyPeer : public Peer {
   [[nodiscard]] std::size_t batch_max() const override { return LATCHKEY_BATCH_KEYS_MAX; }
 
  private:
-  static void check_id(const Answer& answer, const BenchKey& key) {
+  static void check_id(const DecodedAnswer& answer, const BenchKey& key) {
     const std::string_view text = answer.claims.key_id;
     std::uint64_t id = 0;
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), id);
@@ -86,7 +87,7 @@ class LatchkeyPeer : public Peer {
   const PeerOptions& options_;
   VerifyTerms terms_;
   std::vector<std::string_view> texts_;
-  std::vector<Answer> answers_;
+  std::vector<DecodedAnswer> answers_;
   std::uint64_t sent_ = 0, answered_ = 0;
 };
 

@@ -12,6 +12,7 @@
 
 extern "C" {
 #include "client/c/codec.h"
+#include "tests/reference/client_codec.h"
 }
 
 namespace {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "protocol/codec.h"
+#include "tests/reference/client_codec.h"
 
 namespace latchkey::fuzz {
 

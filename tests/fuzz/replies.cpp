@@ -11,6 +11,7 @@
 
 extern "C" {
 #include "client/c/conversation.h"
+#include "tests/reference/client_codec.h"
 }
 
 namespace {
@@ -22,7 +23,7 @@ std::string text_or_none(const char* text) { return text == nullptr ? "" : text;
 // ---- one `verified` body, read by both
 
 void compare_decoders(const std::string& body) {
-  std::vector<Answer> in_cpp;
+  std::vector<DecodedAnswer> in_cpp;
   const DecodeError cpp_error = decode_verified(fuzz::as_bytes(body), in_cpp);
   // The block includes the byte before the body, which the decoder may overwrite, and none after.
   const auto block = std::make_unique<std::uint8_t[]>(body.size() + 1);
@@ -34,7 +35,7 @@ void compare_decoders(const std::string& body) {
   if (c_error != 0) return;
   FUZZ_CHECK(count == in_cpp.size());
   for (std::size_t i = 0; i < count; ++i) {
-    const Answer& cpp = in_cpp[i];
+    const DecodedAnswer& cpp = in_cpp[i];
     const latchkey_answer& c = in_c[i];
     FUZZ_CHECK(c.verdict == static_cast<std::uint32_t>(cpp.verdict) && (c.fresh != 0) == cpp.fresh);
     FUZZ_CHECK(c.age_ms == cpp.age_ms);

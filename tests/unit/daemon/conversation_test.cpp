@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "base/wire_names.h"
+#include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/verifier_fixture.h"
 
@@ -92,7 +93,7 @@ std::string describe_claims(const Claims& claims) {
 }
 
 std::string describe_body(const FrameHeader& header, Bytes body) {
-  std::vector<Answer> answers;
+  std::vector<DecodedAnswer> answers;
   std::string_view text;
   latchkey_error code{};
   std::uint64_t waited_us = 0;
@@ -107,7 +108,7 @@ std::string describe_body(const FrameHeader& header, Bytes body) {
       return std::string("error ") + error_name(code);
     case LATCHKEY_VERIFIED:
       if (decode_verified(body, answers)) return "bad verified";
-      for (const Answer& answer : answers) {
+      for (const DecodedAnswer& answer : answers) {
         line += (line.empty() ? "" : ", ") + std::string(verdict_name(answer.verdict)) +
                 (answer.fresh ? "" : " old") + describe_claims(answer.claims);
       }

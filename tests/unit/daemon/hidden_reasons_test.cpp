@@ -11,6 +11,7 @@
 
 #include "base/wire_names.h"
 #include "daemon/unix/conversation.h"
+#include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/tokens.h"
 #include "tests/unit/support/verifier_fixture.h"
@@ -179,7 +180,7 @@ latchkey_verdict found(World& world, const std::string& key, const VerifyTerms& 
   OutBuffer request;
   encode_verify(request, 1, terms, {{std::string_view(key)}});
   const Heard heard = say(world, std::string(as_text(request.bytes())), rights);
-  std::vector<Answer> answers;
+  std::vector<DecodedAnswer> answers;
   const Bytes body = test::as_bytes(heard.replies).subspan(LATCHKEY_HEADER_BYTES);
   if (decode_verified(body, answers)) return LATCHKEY_UNKNOWN;  // an error: no such source
   return answers.at(0).verdict;

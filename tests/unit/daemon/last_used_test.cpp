@@ -16,6 +16,7 @@
 #include "daemon/unix/conversation.h"
 #include "keymap/key_set.h"
 #include "keymap/use_log.h"
+#include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/verifier_fixture.h"
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/wire_names.h"
+#include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 
 namespace latchkey {
@@ -148,7 +149,7 @@ TEST(VerifiedWriter, FillsTheLargestReplyToItsLastByte) {
   writer.finish();
   ASSERT_EQ(out.size(), std::size_t{LATCHKEY_REPLY_BYTES_MAX});
 
-  std::vector<Answer> answers;
+  std::vector<DecodedAnswer> answers;
   ASSERT_EQ(decode_verified(out.bytes().subspan(LATCHKEY_HEADER_BYTES), answers), std::nullopt);
   ASSERT_EQ(answers.size(), std::size_t{LATCHKEY_BATCH_KEYS_MAX});
   EXPECT_EQ(answers.back().claims.metadata.size(), claim.size() - LATCHKEY_CLAIM_BYTES);
@@ -166,7 +167,7 @@ TEST(DecodeVerified, StepsOverEveryClaimItDoesNotKnow) {
     VerifiedWriter writer(out, 1, 1);
     writer.add(LATCHKEY_VALID, LATCHKEY_FRESH, 0, parts);
     writer.finish();
-    std::vector<Answer> answers;
+    std::vector<DecodedAnswer> answers;
     ASSERT_EQ(decode_verified(out.bytes().subspan(LATCHKEY_HEADER_BYTES), answers), std::nullopt);
     EXPECT_EQ(answers.at(0).claims.subject, "42") << tag;
   }
@@ -177,7 +178,7 @@ TEST(DecodeVerified, ForgetsTheAnswersOfTheReplyBefore) {
   VerifiedWriter writer(out, 1, 1);
   writer.add(LATCHKEY_UNKNOWN, 0, 0, {});
   writer.finish();
-  std::vector<Answer> answers(7);
+  std::vector<DecodedAnswer> answers(7);
   ASSERT_EQ(decode_verified(out.bytes().subspan(LATCHKEY_HEADER_BYTES), answers), std::nullopt);
   EXPECT_EQ(answers.size(), 1U);
 }
@@ -234,7 +235,7 @@ void decode_all(Bytes body) {
     for (const auto key : request.keys) bytes += key.size() + 2;
     ASSERT_EQ(bytes + LATCHKEY_VERIFY_FIXED_BYTES + request.source.size(), body.size());
   }
-  std::vector<Answer> answers;
+  std::vector<DecodedAnswer> answers;
   std::uint32_t timeout_ms;
   std::uint64_t waited_us;
   latchkey_error code;

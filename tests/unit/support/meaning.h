@@ -12,6 +12,7 @@
 
 #include "base/wire_names.h"
 #include "protocol/codec.h"
+#include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/vectors.h"
 
@@ -82,9 +83,9 @@ inline DecodeError read_why(Bytes body, std::vector<Field>& meaning) {
 }
 
 inline DecodeError read_verified(Bytes body, std::vector<Field>& meaning) {
-  std::vector<Answer> answers;
+  std::vector<DecodedAnswer> answers;
   if (const DecodeError error = decode_verified(body, answers)) return error;
-  for (const Answer& answer : answers) {
+  for (const DecodedAnswer& answer : answers) {
     meaning.emplace_back("answer", std::string(verdict_name(answer.verdict)) +
                                        (answer.fresh ? " fresh " : " old ") +
                                        age_text(answer.age_ms, "unknown"));
