@@ -1,35 +1,12 @@
 #include "daemon/unix/conversation.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/wire_names.h"
 #include "verify/explain.h"
+#include "verify/telling.h"
 
 namespace latchkey {
-namespace {
-
-// What a caller without the right to reasons is told. A refused key is an unknown one; so is a key
-// that cannot be answered for, because how old that is depends on where its rows are. Everything
-// else says nothing of bad keys; a verdict that is not named here is hidden.
-const Finding& without_reasons(const Finding& finding, const Finding& as_unknown) {
-  switch (finding.verdict) {
-    case LATCHKEY_VALID:
-    case LATCHKEY_INSUFFICIENT_SCOPE:
-    case LATCHKEY_MALFORMED:
-    case LATCHKEY_FORBIDDEN: return finding;
-    default: return as_unknown;
-  }
-}
-
-// Only what was let in counts as used.
-void note_use(const Finding& finding, const UseMoment& moment, const WorkerContext& context) {
-  if (finding.verdict != LATCHKEY_VALID) return;
-  UseLog* uses = context.verifier->routes()[finding.route].uses;
-  if (uses != nullptr) uses->note(context.worker, *finding.record, moment);
-}
-
-}  // namespace
 
 BatchScratch::BatchScratch() {
   requests.reserve(kRequests);
@@ -127,7 +104,7 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
   }
   context.stats->requests.add();
 
-  const auto sources = sources_of(request, *context.verifier);
+  const auto sources = sources_named(request.source, rights_, *context.verifier);
   if (!sources) {
     flush(out, context, scratch);
     encode_error(out, frame.header.request_id, LATCHKEY_UNKNOWN_SOURCE,
@@ -159,20 +136,6 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
   return go_on(out, context);
 }
 
-// Which sources a request means. Nothing: it names one that does not exist. Whoever may not use all
-// sources is not told which others exist: forbidden either way.
-std::optional<SourceMask> Conversation::sources_of(const VerifyRequest& request,
-                                                   const Verifier& verifier) const {
-  if (request.source.empty()) return rights_.sources;
-  const auto& routes = verifier.routes();
-  const auto named = std::ranges::find_if(
-      routes, [&](const Route& route) { return route.keys->name == request.source; });
-  if (named != routes.end()) {
-    return rights_.sources & (SourceMask{1} << (named - routes.begin()));
-  }
-  return rights_.all_sources ? std::nullopt : std::optional<SourceMask>(0);
-}
-
 Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
                                           const WorkerContext& context) {
   VerifyRequest request;
@@ -180,7 +143,7 @@ Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
     return refuse(frame, *error, out, context);
   }
   context.stats->requests.add();
-  const auto sources = sources_of(request, *context.verifier);
+  const auto sources = sources_named(request.source, rights_, *context.verifier);
   if (!rights_.reasons || !sources) {
     const latchkey_error code = rights_.reasons ? LATCHKEY_UNKNOWN_SOURCE : LATCHKEY_NO_REASONS;
     if (!rights_.reasons) context.stats->refused_no_reasons.add();
@@ -214,59 +177,25 @@ void Conversation::flush(OutBuffer& out, const WorkerContext& context, BatchScra
       context.verifier->verify(questions.subspan(from, count), now, findings.subspan(from, count));
     }
     const UseMoment moment = context.use_clock.at(now.real_us);
+    Telling telling(*context.verifier, rights_, *context.stats, context.worker, moment);
+    Answer told;
     std::size_t next = 0;
     for (const BatchScratch::Request& request : scratch.requests) {
+      const Wanted wanted{.claims = (request.flags & LATCHKEY_WANT_CLAIMS) != 0,
+                          .metadata = (request.flags & LATCHKEY_WANT_METADATA) != 0};
       VerifiedWriter writer(out, request.id, request.keys);
       for (std::size_t i = 0; i < request.keys; ++i) {
-        const Finding& finding = findings[next++];
-        note_use(finding, moment, context);
-        write_answer(writer, finding, request.flags, context);
+        telling.tell(findings[next++], wanted, told);
+        writer.add(told.verdict, told.fresh ? LATCHKEY_FRESH : 0, told.age_ms, told.claims());
       }
       writer.finish();
     }
+    unknown_ += telling.unknown();
   }
   scratch.requests.clear();
   scratch.terms.clear();
   scratch.questions.clear();
   scratch.scopes.clear();
-}
-
-void Conversation::write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
-                                const WorkerContext& context) {
-  context.stats->verdicts[finding.verdict].add();
-  const std::size_t spoke = finding.record != nullptr ? finding.route : WorkerStats::kNoSource;
-  context.stats->verdicts_by_source[spoke][finding.verdict].add();
-  if (finding.verdict == LATCHKEY_VALID) {
-    context.stats->accepted_by_pepper[context.verifier->digesters()[finding.digester].counter()]
-        .add();
-  }
-  const Finding as_unknown = finding.as_unknown();
-  const Finding& told = rights_.reasons ? finding : without_reasons(finding, as_unknown);
-  context.stats->told[told.verdict].add();
-  if (told.verdict == LATCHKEY_UNKNOWN) ++unknown_;
-  std::array<Bytes, 6> parts;
-  std::size_t count = 0;
-  std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires;
-  // Whose key it is, is told of a good key, and of a bad one only with its reason.
-  const bool tell = told.record != nullptr;
-  if (tell && (flags & LATCHKEY_WANT_CLAIMS) != 0) {
-    const Record& record = *told.record;
-    parts[count++] = context.verifier->routes()[told.route].keys->name_claim;
-    parts[count++] = record.claims();
-    if (record.tenant() != nullptr) parts[count++] = record.tenant()->encoded();
-    // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
-    const std::int64_t expires_us = std::min(record.expires_us(), told.token_expires_us);
-    if (expires_us != kNeverExpires && expires_us != kAlwaysValid) {
-      put_claim(expires.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(expires_us));
-      parts[count++] = expires;
-    }
-    if (record.scopes() != nullptr) parts[count++] = record.scopes()->claim;
-  }
-  if (tell && rights_.metadata && (flags & LATCHKEY_WANT_METADATA) != 0) {
-    parts[count++] = told.record->metadata();
-  }
-  writer.add(told.verdict, told.fresh ? LATCHKEY_FRESH : 0, told.age_ms,
-             std::span(parts).first(count));
 }
 
 Conversation::Next Conversation::refuse(const Frame& frame, latchkey_error code, OutBuffer& out,

@@ -88,11 +88,7 @@ class Conversation {
   [[nodiscard]] Next answer_status(const Frame& frame, OutBuffer& out,
                                    const WorkerContext& context);
   [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out, const WorkerContext& context);
-  [[nodiscard]] std::optional<SourceMask> sources_of(const VerifyRequest& request,
-                                                     const Verifier& verifier) const;
   void flush(OutBuffer& out, const WorkerContext& context, BatchScratch& scratch);
-  void write_answer(VerifiedWriter& writer, const Finding& finding, std::uint16_t flags,
-                    const WorkerContext& context);
   // Another request of this turn, if it may have one.
   [[nodiscard]] Next go_on(const OutBuffer& out, const WorkerContext& context) const {
     return out.size() < kOutBytesMax && work_ < context.turn_work ? Next::kRead : Next::kWrite;

@@ -1,0 +1,97 @@
+// From a finding to the answer that a caller gets, whatever door it asks at: counts the verdict,
+// reduces the finding to the caller's rights, notes the use of the key, and collects the claims. A
+// door encodes an Answer; it decides nothing.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/counter.h"
+#include "keymap/use_log.h"
+#include "latchkey/wire.h"
+#include "verify/rights.h"
+#include "verify/verifier.h"
+
+namespace latchkey {
+
+// Verdicts given by one worker, which is the only writer.
+struct VerdictStats {
+  std::array<Counter, LATCHKEY_VERDICTS> verdicts;  // as found, whatever the caller was told
+  std::array<Counter, LATCHKEY_VERDICTS> told;      // as the caller was told
+  // As found, by the source whose row spoke; kNoSource: none did. Counted for every key alike, so
+  // that a refused key takes no longer than an unknown one.
+  static constexpr std::size_t kNoSource = kSourcesMax;
+  std::array<std::array<Counter, LATCHKEY_VERDICTS>, kSourcesMax + 1> verdicts_by_source;
+  std::array<Counter, kDigestersMax> accepted_by_pepper;  // by Digester::counter()
+
+  [[nodiscard]] const Counter& accepted(std::size_t source) const {
+    return verdicts_by_source[source][LATCHKEY_VALID];
+  }
+};
+
+// What a request asks to be told of a good key.
+struct Wanted {
+  bool claims = false;
+  bool metadata = false;
+};
+
+// Complete: verdict, age, and the claims that this caller may learn.
+class Answer {
+ public:
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
+  bool fresh = false;
+  std::uint32_t age_ms = 0;
+
+  Answer() = default;
+  Answer(const Answer&) = delete;  // claims() may lead into it
+  Answer& operator=(const Answer&) = delete;
+
+  // Encoded claims (wire.h, latchkey_claim). They live as long as the ReadSection and this.
+  [[nodiscard]] std::span<const Bytes> claims() const { return std::span(parts_).first(count_); }
+
+ private:
+  friend class Telling;
+  void add(Bytes claim) { parts_[count_++] = claim; }
+
+  std::array<Bytes, 6> parts_;
+  std::size_t count_ = 0;
+  std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires_{};
+};
+
+// For the answers of one batch to one caller, inside a ReadSection. All references outlive it.
+class Telling {
+ public:
+  // `worker` and `moment`: for the log of uses.
+  Telling(const Verifier& verifier, const Rights& rights, VerdictStats& stats, std::size_t worker,
+          const UseMoment& moment)
+      : verifier_(verifier), rights_(rights), stats_(stats), worker_(worker), moment_(moment) {}
+
+  void tell(const Finding& finding, Wanted wanted, Answer& answer);
+  // Keys that were told to be unknown.
+  [[nodiscard]] std::uint64_t unknown() const { return unknown_; }
+
+ private:
+  void count(const Finding& finding) const;
+  void note_use(const Finding& finding) const;
+  void add_claims(const Finding& told, Answer& answer) const;
+
+  const Verifier& verifier_;
+  const Rights& rights_;
+  VerdictStats& stats_;
+  std::size_t worker_;
+  const UseMoment& moment_;
+  std::uint64_t unknown_ = 0;
+};
+
+// The sources that a request means by `name`; empty: all that the caller may ask. Nothing: there is
+// no source of this name. A caller that may not ask all sources does not learn which others exist,
+// and gets none of them instead.
+[[nodiscard]] std::optional<SourceMask> sources_named(std::string_view name, const Rights& rights,
+                                                      const Verifier& verifier);
+
+}  // namespace latchkey
