@@ -24,7 +24,7 @@ double seconds(std::int64_t us) { return static_cast<double>(us) / 1e6; }
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-// Three parts of base64url (RFC 7515 section 3.1). What it says is not looked at.
+// True for three parts of base64url (RFC 7515 section 3.1). The parts are not decoded.
 bool is_jwt(std::string_view key) {
   constexpr std::string_view kBase64Url =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -61,7 +61,7 @@ ordered_json shape_of(std::string_view key) {
   return shape;
 }
 
-// What may have been copied with a key: a header's "Bearer", quotation marks, white space.
+// Removes text that is often copied with a key: a header's "Bearer", quotation marks, white space.
 std::string_view stripped(std::string_view key) {
   const auto trim = [&key] {
     while (!key.empty() && is_space(key.front())) key.remove_prefix(1);
@@ -81,8 +81,8 @@ std::string_view stripped(std::string_view key) {
   return key;
 }
 
-// A byte order mark, zero-width spaces and joiners, soft hyphens, spaces that do not break: what
-// editors, chats and web pages put into a text unseen.
+// Removes characters that editors, chats and web pages insert invisibly: the byte order mark,
+// zero-width spaces and joiners, the word joiner, soft hyphens, no-break spaces.
 std::string without_invisible(std::string_view key) {
   constexpr std::array<std::string_view, 7> kInvisible = {
       "\xEF\xBB\xBF", "\xE2\x80\x8B", "\xE2\x80\x8C", "\xE2\x80\x8D",
@@ -98,8 +98,8 @@ std::string without_invisible(std::string_view key) {
   return text;
 }
 
-// What stands behind "17|" (an id) or "cal_", "sk_live_" (words): many applications store that
-// alone.
+// The rest of the key after a prefix such as "17|" (an id) or "cal_", "sk_live_" (words): many
+// applications store only that rest.
 std::vector<std::string_view> behind_prefixes(std::string_view key) {
   constexpr std::size_t kPrefixMax = 24, kWordsMax = 3;
   std::vector<std::string_view> rests;
@@ -124,12 +124,12 @@ class Explanation {
  public:
   Explanation(const Verifier& verifier, const Question& question, const Now& now)
       : verifier_(verifier), question_(question), terms_(*question.terms), now_(now) {
-    // Before any look-up, like the verifier itself (see FreshnessStamp::age_ns).
+    // Ages are read before any look-up, as in Verifier (see FreshnessStamp::age_ns).
     for (const Route& route : verifier.routes()) {
       ages_ns_.push_back(route.keys->freshness.age_ns(now.boot_ns));
     }
     finding_ = verifier.verify(question, now, seen_);
-    // One secret in two pepper files leads to the same row twice.
+    // If two pepper files hold the same secret, both digests lead to the same row.
     for (const Sighting& row : seen_) {
       const auto same = [&row](const Sighting& other) { return other.record == row.record; };
       if (std::ranges::none_of(rows_, same)) rows_.push_back(row);
@@ -167,7 +167,7 @@ class Explanation {
   }
   [[nodiscard]] bool speaks(const Sighting& row) const { return row.record == finding_.record; }
 
-  // ---- which row speaks
+  // ---- the row that decides
 
   [[nodiscard]] const char* speaks_because() const {
     if (rows_.size() == 1) return "only_row";
@@ -177,7 +177,8 @@ class Explanation {
     return std::ranges::any_of(rows_, good) ? "refuses" : "first";
   }
 
-  // Refused although the row that speaks is active: another one of its source is, too.
+  // True if the deciding row is active and the key is refused all the same, because another row of
+  // that source is active, too.
   [[nodiscard]] bool is_ambiguous() const {
     const Record& speaker = *rows_.front().record;
     return finding_.verdict == LATCHKEY_DISABLED &&
@@ -185,8 +186,8 @@ class Explanation {
   }
   static bool is_active(const Sighting& row) { return row.record->state() == RowState::kActive; }
 
-  // Would the key be known without what was perhaps copied with it, or what the application puts
-  // before what it stores? Asked only where it is not.
+  // For an unknown or malformed key, looks it up again without text that may have been copied with
+  // it, and without a prefix that the application may not store.
   void add_stripped(ordered_json& json) const {
     if (finding_.verdict != LATCHKEY_UNKNOWN && finding_.verdict != LATCHKEY_MALFORMED) return;
     const std::string visible = without_invisible(question_.key);
@@ -207,7 +208,7 @@ class Explanation {
     return verifier_.verify({key, question_.terms}, now_, seen).verdict;
   }
 
-  // ---- where it was looked for
+  // ---- the sources that were searched
 
   [[nodiscard]] ordered_json sources() const {
     ordered_json list = ordered_json::array();
@@ -252,7 +253,7 @@ class Explanation {
     return json;
   }
 
-  // ---- what was found
+  // ---- the rows that were found
 
   [[nodiscard]] ordered_json rows() const {
     ordered_json list = ordered_json::array();
@@ -280,7 +281,7 @@ class Explanation {
     return json;
   }
 
-  // The row's and the token's own, of which the stricter one counts.
+  // The stricter of the row's time and the token's own.
   static std::int64_t expires_us(const Sighting& row) {
     return std::min(row.record->expires_us(), row.token.expires_us);
   }
@@ -288,7 +289,7 @@ class Explanation {
     return std::max(row.record->not_before_us(), row.token.not_before_us);
   }
 
-  // Infinities are no times.
+  // False for infinite times.
   static bool is_time(std::int64_t us) { return us != kNeverExpires && us != kAlwaysValid; }
 
   static std::optional<std::string_view> claim(Bytes claims, latchkey_claim tag) {
@@ -300,13 +301,13 @@ class Explanation {
     return std::nullopt;
   }
 
-  // Everything that keeps this row from letting its holder in; what decides stands first.
+  // All conditions for which this row refuses the key; the deciding one comes first.
   [[nodiscard]] ordered_json failing(const Sighting& row) const {
     const Record& record = *row.record;
     ordered_json list = ordered_json::array();
     if (const auto rows = record.stands_for()) {
       list.push_back(several_rows(*rows));
-      return list;  // made up: the rest of it says nothing
+      return list;  // the record stands for several rows: its other fields carry no information
     }
     if (record.state() != RowState::kActive) {
       list.push_back({{"condition", state_name(record.state())}});
@@ -328,7 +329,7 @@ class Explanation {
     return "active";
   }
 
-  // One or none: more are coming or going at this very instant.
+  // `rows` holds one id, or none, while the writer adds or removes rows at this very instant.
   static ordered_json several_rows(std::string_view rows) {
     ordered_json ids = ordered_json::array();
     bool more = false;
@@ -384,7 +385,7 @@ class Explanation {
     list.push_back(condition);
   }
 
-  // Rows of its source that are active as it is: nobody can say whose the key is.
+  // Lists the other active rows of the same source: the key's owner is ambiguous then.
   void add_twins(const Sighting& row, ordered_json& list) const {
     if (!is_active(row)) return;
     ordered_json ids = ordered_json::array({row.record->key_id()});
@@ -398,7 +399,7 @@ class Explanation {
     return other.route == row.route && (is_active(other) || other.record->stands_for());
   }
 
-  // What else refuses the key, if this row is good by itself.
+  // Lists the other rows that refuse the key, if this row would accept it by itself.
   void add_others(const Sighting& row, ordered_json& list) const {
     if (row.verdict != LATCHKEY_VALID) return;
     for (const Sighting& other : told(rows_)) {
@@ -416,7 +417,7 @@ class Explanation {
   const Now now_;
   std::vector<std::int64_t> ages_ns_;
   std::vector<Sighting> seen_;
-  std::vector<Sighting> rows_;  // distinct ones, the one that speaks first
+  std::vector<Sighting> rows_;  // distinct; the deciding row comes first
   Finding finding_;
 };
 
@@ -429,7 +430,7 @@ std::string explain(const Verifier& verifier, const Question& question, const No
   const auto text = [&json] {
     return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   };
-  // It takes ids or pepper names of kilobytes of control characters to get here.
+  // Only ids or pepper names with kilobytes of control characters exceed the limit.
   for (const char* part : {"rows", "sources"}) {
     if (std::string whole = text(); whole.size() <= kBytesMax) return whole;
     json[part] = ordered_json::array();

@@ -1,9 +1,9 @@
-// Why a key is answered as it is: the verdict, and all that speaks for and against it.
+// Explains a verdict: the verdict itself, and all conditions for and against it.
 //
-// The verdict is Verifier's own, and the rows are those that it weighed on the way (Sighting), so
-// an explanation cannot disagree with the answer of that instant. Every condition that a row fails
-// is listed, not just the one that decided. The key itself is never repeated, nor any part of it:
-// only what kind of text it is.
+// The verdict comes from Verifier, and the rows are those that Verifier weighed for it (Sighting),
+// so an explanation cannot disagree with the answer of that instant. Every condition that a row
+// fails is listed, not just the deciding one. An explanation describes the form of the key. It does
+// not contain the key or a part of it, except a prefix that the application does not store.
 #pragma once
 
 #include <string>
@@ -12,11 +12,11 @@
 
 namespace latchkey {
 
-// Rows told of in one explanation; what is beyond is counted.
+// Rows listed in one explanation; the rows beyond are counted.
 constexpr std::size_t kExplainedRowsMax = 8;
 
-// Inside a ReadSection. One JSON object (PROTOCOL.md, "why"), telling of the sources in the
-// question's terms and of no others.
+// Must be called inside a ReadSection. Returns one JSON object (PROTOCOL.md, "why") that covers
+// only the sources in the question's terms.
 [[nodiscard]] std::string explain(const Verifier& verifier, const Question& question,
                                   const Now& now);
 

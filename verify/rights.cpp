@@ -15,7 +15,7 @@ std::optional<Peer> peer_of(int socket) {
   socklen_t length = sizeof credentials;
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return std::nullopt;
   Peer peer{credentials.uid, credentials.gid, credentials.pid, {}};
-  // Asks for the size first: the kernel answers ERANGE and writes what it needs.
+  // The first call asks for the size: the kernel returns ERANGE and writes the length it needs.
   length = 0;
   if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, nullptr, &length) != 0 && errno == ERANGE) {
     peer.groups.resize(length / sizeof(gid_t));
@@ -28,7 +28,7 @@ std::optional<Peer> peer_of(int socket) {
 
 namespace {
 
-constexpr std::uint64_t kAllIds = 4'294'967'295;  // of 32 bits, but for the one that is none
+constexpr std::uint64_t kAllIds = 4'294'967'295;  // all 32-bit ids except (uid_t)-1, which is none
 constexpr std::uint32_t kOverflowDefault = 65'534;
 
 std::string text_of(const char* path) {
@@ -39,7 +39,7 @@ std::string text_of(const char* path) {
 }  // namespace
 
 std::optional<std::uint32_t> OverflowIds::of(std::string_view map, std::string_view overflow) {
-  // Lines of: first id inside, first outside, how many.
+  // Each line holds: first id inside, first id outside, count.
   std::istringstream lines{std::string(map)};
   std::uint64_t inside = 0, outside = 0, count = 0, mapped = 0;
   while (lines >> inside >> outside >> count) mapped += count;

@@ -1,5 +1,6 @@
-// Who may ask what. The kernel says who is calling (SO_PEERCRED, unix(7)); the configuration says
-// what that uid or gid may do. Decided once, when the connection is accepted.
+// Access control. The kernel identifies the caller (SO_PEERCRED, unix(7)); the configuration sets
+// the rights of its uid or gid. The daemon decides when it accepts a connection, and again for open
+// connections after a reload.
 #pragma once
 
 #include <sys/types.h>
@@ -19,32 +20,33 @@
 namespace latchkey {
 
 struct Peer {
-  // Nobody, until the kernel has said who.
+  // (uid_t)-1 identifies no user: the value while the kernel has not reported the peer.
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);
   pid_t pid = 0;
   std::vector<gid_t> groups;  // supplementary
 };
 
-// Who stands at the other end of a connected Unix socket; nothing if the kernel will not say.
+// The peer of a connected Unix socket; nullopt if the kernel does not report its credentials.
 [[nodiscard]] std::optional<Peer> peer_of(int socket);
 
-// Where not every id of the machine has a counterpart here (user_namespaces(7)), the kernel shows
-// one overflow id for all that have none: it is nobody in particular. Nothing: each id here is
-// somebody's.
+// In a user namespace that does not map every id of the machine (user_namespaces(7)), the kernel
+// shows one overflow id for all unmapped ids, so it identifies no particular user. nullopt: the
+// namespace maps all ids, and each id identifies one user.
 struct OverflowIds {
   std::optional<uid_t> uid = {};
   std::optional<gid_t> gid = {};
 
-  // Of this process (proc(5): /proc/self/uid_map, /proc/sys/kernel/overflowuid; likewise of
-  // groups). What cannot be read counts as a map that is not whole, and the kernel's default id.
+  // The overflow ids of this process (proc(5): /proc/self/uid_map, /proc/sys/kernel/overflowuid,
+  // and the same files for groups). An unreadable map counts as incomplete; an unreadable overflow
+  // id counts as the kernel's default.
   [[nodiscard]] static OverflowIds here();
-  // From the text of such a map and the overflow id's; pure.
+  // Parses the texts of a map and of its overflow id; does no I/O.
   [[nodiscard]] static std::optional<std::uint32_t> of(std::string_view map,
                                                        std::string_view overflow);
 };
 
-// Types of requests, each a bit. To ping is everybody's who is admitted.
+// Request types, one bit each. Every admitted caller may ping.
 using Operations = std::uint32_t;
 [[nodiscard]] constexpr Operations operation(latchkey_type type) { return Operations{1} << type; }
 constexpr Operations kAllOperations = operation(LATCHKEY_VERIFY) | operation(LATCHKEY_STATUS) |
@@ -52,36 +54,37 @@ constexpr Operations kAllOperations = operation(LATCHKEY_VERIFY) | operation(LAT
 
 struct Rights {
   SourceMask sources = 0;
-  bool all_sources = false;  // may also learn which names exist
-  bool reasons = false;      // why a key is refused, and whose it is
+  bool all_sources = false;  // may also learn the names of all sources
+  bool reasons = false;      // may learn the reason of a refusal and the owner of a refused key
   bool metadata = false;
   Operations operations = kAllOperations;
 
-  // Others are told how their sources stand, and no more.
+  // Other callers receive only the states of their own sources.
   [[nodiscard]] bool whole_status() const { return all_sources && reasons; }
 };
 
-// Whose quotas a caller draws on: those of the rule that admits it, however many uids it has. (A
-// user with subordinate uids has thousands, see subuid(5).) A share is known by whom its rule
-// names, so it stays the same when a reload moves the rule.
+// The quota that a caller draws on. It belongs to the rule that admits the caller, because one user
+// can have thousands of uids (subordinate uids, see subuid(5)). The uid and gid that its rule names
+// identify a share, so it stays the same when a reload moves the rule.
 struct Share {
   enum class Kind : std::uint8_t {
-    kNone,     // no rule: all whom nothing is allowed have one share together
-    kRule,     // the first rule that names it
-    kReserve,  // root and the daemon's own user, whatever the rules say
+    kNone,     // no rule: all callers without rights have one share together
+    kRule,     // the first rule that names the caller
+    kReserve,  // root and the daemon's own user, independent of the rules
   };
   Kind kind = Kind::kNone;
-  std::optional<uid_t> uid = {};  // as the rule has it
+  std::optional<uid_t> uid = {};  // as in the rule
   std::optional<gid_t> gid = {};
 
-  // Of rules by group and of strangers: uids inside have to be kept from one another.
+  // True for rules by group and for callers without a rule: each uid then needs a quota of its own
+  // within the share.
   [[nodiscard]] bool has_many_uids() const {
     return kind == Kind::kNone || (kind == Kind::kRule && !uid);
   }
   friend auto operator<=>(const Share&, const Share&) = default;
 };
 
-// A caller as it is counted: first by its rule, within that by its uid.
+// Identifies a caller for quotas: first by its rule, within the rule by its uid.
 struct CallerId {
   Share share = {};
   uid_t uid = static_cast<uid_t>(-1);
@@ -91,13 +94,13 @@ struct CallerId {
 
 class CallerRules {
  public:
-  // `source_names` in the order of the verifier's routes.
+  // `source_names` are in the order of the verifier's routes.
   CallerRules(std::span<const AllowOptions> rules, std::span<const std::string> source_names,
               uid_t own_uid, OverflowIds overflow = {});
 
-  // What the first rule that names the peer allows. Root and the daemon's own user may do
-  // everything unless a rule names them. Nothing: not allowed at all. An overflow id is named by no
-  // rule, and is not the daemon's own.
+  // The rights that the first rule naming the peer grants. Root and the daemon's own user have all
+  // rights unless a rule names them. nullopt: the peer has no rights. An overflow id matches no
+  // rule and does not count as the daemon's own.
   [[nodiscard]] std::optional<Rights> rights_of(const Peer& peer) const;
   [[nodiscard]] CallerId id_of(const Peer& peer) const;
 

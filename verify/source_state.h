@@ -1,4 +1,4 @@
-// How a source stands, in one word. Pure.
+// The state of a source as one word.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,18 @@
 namespace latchkey {
 
 enum class SourceState {
-  kConnecting,   // never loaded yet: no connection
-  kListening,    // connected, proving that notifications arrive; what was known ages
-  kLoading,      // reading the table for the first time on this connection; likewise
-  kFresh,        // answers are fresh, even if the connection has just gone
-  kStale,        // connected, told of changes, but too slowly: answers are past the bound
+  kConnecting,   // no connection, and never loaded
+  kListening,    // connected, checking that notifications arrive; loaded data ages
+  kLoading,      // reading the table for the first time on this connection; loaded data ages
+  kFresh,        // answers are fresh, even if the connection was just lost
+  kStale,        // connected and receiving changes too slowly: answers are past the bound
   kLost,         // answers are past the bound, and there is no connection
-  kUnavailable,  // past max_stale: there are no answers, whatever the loader is about
+  kUnavailable,  // past max_stale: there are no answers, in any state of the loader
 };
 [[nodiscard]] const char* source_state_name(SourceState state);
 
-// For whoever is told nothing of databases: fresh, stale, unavailable, or (never loaded) loading.
+// For callers without access to the connection's state: fresh, stale, unavailable, or loading if
+// the source was never loaded.
 [[nodiscard]] const char* source_state(std::int64_t age_ns, const FreshnessLimits& limits);
 
 }  // namespace latchkey

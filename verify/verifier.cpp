@@ -89,7 +89,7 @@ Verifier::Verifier(std::vector<Digester> digesters, std::vector<Route> routes,
   }
 }
 
-// Ages of all sources, read before any look-up of the batch (see FreshnessStamp::age_ns).
+// Ages of all sources. They are read before any look-up of the batch (see FreshnessStamp::age_ns).
 struct Verifier::Ages {
   std::array<std::int64_t, kSourcesMax> ns;
 
@@ -116,8 +116,8 @@ Finding Verifier::verify(const Question& question, const Now& now,
   return finding;
 }
 
-// `observe` is told of every row that holds a key, before it is weighed, and of what the presented
-// token says itself.
+// Calls `observe` for every row that holds a key, before the row is weighed, and passes the times
+// of the presented token.
 template <typename Observer>
 void Verifier::find_all(std::span<const Question> questions, const Now& now,
                         std::span<Finding> findings, const Observer& observe) const {
@@ -138,11 +138,12 @@ void Verifier::find_all(std::span<const Question> questions, const Now& now,
 namespace {
 
 bool is_active(const Record& record) {
-  // A refusal that was made up for several rows stands for active ones.
+  // A record that stands for several rows refuses the key because these rows are active.
   return record.state() == RowState::kActive || record.stands_for();
 }
 
-// Does `b` speak for their source, of which both are rows? As KeySetWriter::publish() has it.
+// True if row `b` decides for the source rather than row `a` of the same source. KeySetWriter
+// applies the same order (see KeySetWriter::publish()).
 bool outranks(const Finding& b, const Finding& a) {
   const auto rank = [](const Finding& row) {
     return is_active(*row.record) ? RowState::kActive : row.record->state();
@@ -150,12 +151,14 @@ bool outranks(const Finding& b, const Finding& a) {
   return std::pair(rank(a), b.record->key_id()) < std::pair(rank(b), a.record->key_id());
 }
 
-// What the rows of one source that hold a key say together. Several active ones make it nobody's.
+// The verdict of all rows of one source that hold a key. Several active rows leave the key without
+// an owner, so it is refused.
 Finding of_source(std::span<const Finding> rows) {
   Finding speaker = rows.front();
   bool several = false;
   for (const Finding& row : rows.subspan(1)) {
-    // By the id: a row that is replaced meanwhile, found twice, is one all the same.
+    // Rows are compared by id: a row that the writer replaces between two look-ups is found as two
+    // records, and is still one row.
     several = several || row.record->key_id() != rows.front().record->key_id();
     if (outranks(row, speaker)) speaker = row;
   }
@@ -165,7 +168,8 @@ Finding of_source(std::span<const Finding> rows) {
 
 }  // namespace
 
-// Keys that several rows hold. Nothing of it depends on the order in which the rows were found.
+// Decides about keys that several rows hold. The result does not depend on the order in which the
+// rows were found.
 void Verifier::weigh(std::span<Finding> findings, Twins& twins) {
   if (twins.empty()) return;
   for (std::size_t i = 0; i < findings.size(); ++i) {
@@ -196,11 +200,11 @@ void Verifier::weigh(std::span<Finding> findings, Twins& twins) {
 // Digests of presented keys.
 struct Verifier::Presented {
   std::span<const Digest> digests;
-  std::span<const std::size_t> asked;  // by which question each
-  std::span<const JwtTimes> times;     // of tokens, each one's own; else empty
+  std::span<const std::size_t> asked;  // the index of each digest's question
+  std::span<const JwtTimes> times;     // for tokens, the times of each token; else empty
 };
 
-// One digest of each key serves all the sources that digest alike.
+// Computes one digest per key for all sources that use this digester.
 template <typename Observer>
 void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
                        std::span<Finding> findings, Twins& twins, const Observer& observe) const {
@@ -245,8 +249,8 @@ struct Jtis {
 
 }  // namespace
 
-// Tokens that this secret did not sign are nobody's, here. A jti is looked up as a text and, if it
-// could be one, as a UUID: the digest of a row says which its column is.
+// Skips tokens that this secret did not sign. A jti is looked up as a text and, if it has the form
+// of a UUID, as a UUID, because the type of the row's column determines the row's digest.
 template <typename Observer>
 void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
                             std::span<const std::size_t> asked, std::span<const Question> questions,
@@ -268,7 +272,8 @@ void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_vi
   }
 }
 
-// What the rows of all these digests have to say.
+// Looks the digests up in every route of the digester and adds the rows found to `findings` and
+// `twins`.
 template <typename Observer>
 void Verifier::hear_rows(std::size_t digester, const Presented& presented,
                          std::span<const Question> questions, const Now& now,
@@ -306,9 +311,9 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
   }
 }
 
-// Freshness and scopes. Any of the rows that hold the key could have been revoked, so an answer is
-// as old as the oldest source among those that know it; where none does, as old as the oldest
-// source asked, since any of them might know it by now.
+// Applies freshness and scopes. Each row that holds the key could have been revoked meanwhile, so
+// the age of an answer is the age of the oldest source that holds the key. If no source holds it,
+// the age is that of the oldest source asked, since each of them could hold it by now.
 void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
   std::int64_t oldest_ns = -1;
   std::int64_t oldest_holder_ns = -1;

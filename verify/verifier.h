@@ -1,14 +1,16 @@
-// May the holder of this key in?
+// Verdicts on presented keys.
 //
-// judge() says what one row answers at one instant. Verifier puts the pieces together for a batch:
-// digests, look-ups in every source asked, which source speaks, freshness. Both are pure: time is
-// an argument, and nothing here knows of sockets or databases.
+// judge() computes the verdict of one row at one instant. Verifier combines the steps for a batch:
+// it digests keys, looks them up in every source asked, selects the deciding source, and applies
+// freshness. Both depend on their arguments only: time is an argument, and neither uses sockets or
+// databases.
 //
-// When several rows hold the same key, one rule decides, whatever the order in which they came, and
-// whether one digest led to them or several (schemas.md, "Several rows with one key"). In a source,
-// a row that is deleted speaks before one that is disabled, that before one that is revoked;
-// several active ones refuse as disabled. Of several sources, the first in the configuration that
-// refuses speaks, or the first, if none does: whoever revokes a key anywhere has revoked it.
+// When several rows hold the same key, one rule decides, independent of the order in which the rows
+// arrived and of the number of digests that led to them (schemas.md, "Several rows with one key").
+// Within a source, a deleted row decides before a disabled row, and a disabled row before a revoked
+// row; several active rows refuse as disabled. Among several sources, the first source in the
+// configuration that refuses the key decides, or the first one if none refuses it: revoking a key
+// in any source revokes it.
 #pragma once
 
 #include <array>
@@ -28,10 +30,10 @@
 
 namespace latchkey {
 
-// State, then time: a revoked key that has also expired is revoked. Bounds are strict: at the very
-// instant of its expiry a key is expired.
+// State comes before time: a revoked key that has also expired is revoked. Bounds are strict: at
+// the instant of its expiry a key is expired.
 [[nodiscard]] latchkey_verdict judge(const Record& record, std::int64_t real_us);
-// Likewise for a token that has times of its own: the stricter ones count.
+// The same for a token that has times of its own: the stricter times count.
 [[nodiscard]] latchkey_verdict judge(const Record& record, const JwtTimes& token,
                                      std::int64_t real_us);
 
@@ -39,27 +41,28 @@ using SourceMask = std::uint32_t;
 static_assert(kSourcesMax <= 32, "a SourceMask has a bit for each");
 constexpr std::size_t kDigestersMax = 64;
 
-// How presented keys are digested; immutable, shared by the sources that digest alike.
+// Digests presented keys. Immutable; sources with the same digest share one.
 class Digester {
  public:
   // SHA-256 of the text.
   Digester() = default;
-  // HMAC-SHA-256 under one pepper version. `counter` is where its successes are counted: the same
-  // for as long as the process knows the version, whatever other versions come and go.
+  // HMAC-SHA-256 under one pepper version. `counter` is the index of its counter of successes. It
+  // stays the same as long as the process knows the version, even if other versions are added or
+  // removed.
   Digester(std::string pepper_version, std::span<const std::uint8_t> secret, std::size_t counter);
-  // Of JWTs, by their jti, if this secret signed them. `secret_name` and `counter` as above.
+  // Digests the jti of JWTs that this secret signed. `secret_name` and `counter` as above.
   [[nodiscard]] static Digester of_jwts(std::string secret_name,
                                         std::span<const std::uint8_t> secret, std::size_t counter);
 
-  // What opens a presented key before its jti can be looked up; null: the key is digested as it is.
+  // Opens a presented token, so that its jti can be looked up; null: keys are digested unchanged.
   [[nodiscard]] const Hs256Key* jwt_key() const { return jwt_key_.get(); }
-  // digests[i] of texts[i]; not of JWTs.
+  // Writes the digest of texts[i] to digests[i]. Not for JWTs.
   void operator()(std::span<const std::string_view> texts, std::span<Digest> digests) const {
     hmac_ ? hmac_->digest(texts, digests) : sha256(texts, digests);
   }
-  // For people: what is done to a key before it is looked up.
+  // For people: the operation that is applied to a key before its look-up.
   [[nodiscard]] std::string label() const;
-  // Of JWTs, the name of the secret. Empty for SHA-256.
+  // The name of the secret for JWTs; empty for SHA-256.
   [[nodiscard]] const std::string& pepper_version() const { return pepper_version_; }
   [[nodiscard]] std::size_t counter() const { return counter_; }
 
@@ -70,15 +73,15 @@ class Digester {
   std::size_t counter_ = 0;
 };
 
-// A source, and which digesters may lead to its rows.
+// A source, and the digesters that can lead to its rows.
 struct Route {
   const KeySet* keys = nullptr;
-  std::vector<std::size_t> digesters;  // indexes into Verifier's
-  std::string scheme = {};             // how the table stores keys, as the configuration names it
-  UseLog* uses = nullptr;              // where answers of `valid` are noted; null: nowhere
+  std::vector<std::size_t> digesters;  // indexes into Verifier::digesters()
+  std::string scheme = {};             // the storage scheme as the configuration names it
+  UseLog* uses = nullptr;              // records `valid` answers; null: they are not recorded
 };
 
-// What the caller demands of a key besides being good.
+// The caller's conditions on a key, in addition to its validity.
 struct Terms {
   SourceMask sources = ~SourceMask{0};
   std::uint32_t max_age_ms = LATCHKEY_MAX_AGE_ANY;
@@ -95,18 +98,18 @@ struct Finding {
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
   bool fresh = false;
   std::uint32_t age_ms = 0;
-  // What the same question about a key that no row holds is answered.
+  // The answer to the same question about a key that no row holds.
   latchkey_verdict verdict_if_unknown = LATCHKEY_UNAVAILABLE;
   bool fresh_if_unknown = false;
   std::uint32_t age_if_unknown_ms = 0;
-  const Record* record = nullptr;  // null: no row spoke
-  SourceMask held_by = 0;          // every source that knows the key
-  std::size_t route = 0;           // that the record came by
+  const Record* record = nullptr;  // the deciding row; null: none
+  SourceMask held_by = 0;          // all sources that hold the key
+  std::size_t route = 0;           // the route of the record
   std::size_t digester = 0;
-  std::int64_t token_expires_us = kNeverExpires;  // what the presented token says itself
+  std::int64_t token_expires_us = kNeverExpires;  // the expiry in the presented token
 
-  // For callers who may not learn that a row spoke: nothing in it depends on the rows that hold the
-  // key, nor on which sources they are in.
+  // For callers that must not learn that a row exists: the result depends neither on the rows that
+  // hold the key nor on the sources of these rows.
   [[nodiscard]] Finding as_unknown() const {
     Finding unknown;
     unknown.verdict = unknown.verdict_if_unknown = verdict_if_unknown;
@@ -116,13 +119,13 @@ struct Finding {
   }
 };
 
-// One row that holds a key: where it stands, and which digest led there.
+// One row that holds a key: its route, and the digester that led to it.
 struct Sighting {
   std::size_t route = 0;
   std::size_t digester = 0;
   const Record* record = nullptr;
-  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;  // what it would answer by itself, scopes aside
-  JwtTimes token = {};  // what the presented token says itself, where only its jti is stored
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;  // of this row alone, without scopes
+  JwtTimes token = {};  // the times in the presented token, if the table stores only its jti
 };
 
 class Verifier {
@@ -130,13 +133,13 @@ class Verifier {
   Verifier(std::vector<Digester> digesters, std::vector<Route> routes, FreshnessLimits limits);
 
   static constexpr std::size_t kBatchMax = KeyMap::kBatchMax;
-  // Inside a ReadSection; findings point to records that live as long as the section does. Keys are
-  // taken as they are; an empty or too long one, or one with a zero byte (which no PostgreSQL text
-  // can hold), is malformed.
+  // Must be called inside a ReadSection: findings point to records that live until the section
+  // ends. Keys are not normalized. A key is malformed if it is empty, too long, or contains a zero
+  // byte (which no PostgreSQL text can hold).
   void verify(std::span<const Question> questions, const Now& now,
               std::span<Finding> findings) const;
-  // Likewise for one question, and every row that had a say, in the order in which it was heard:
-  // the finding is made of these and no others, whatever the writer does meanwhile.
+  // The same for one question. Also returns every row that was weighed, in the order of the
+  // look-ups: the finding derives from exactly these rows, even if the writer publishes meanwhile.
   [[nodiscard]] Finding verify(const Question& question, const Now& now,
                                std::vector<Sighting>& seen) const;
 
@@ -147,7 +150,7 @@ class Verifier {
  private:
   struct Ages;
   struct Presented;
-  // Rows that hold the key of a question (its index) for which another row was found before.
+  // (index of the question, row) for each row found after the first one that holds the same key.
   using Twins = std::vector<std::pair<std::size_t, Finding>>;
   template <typename Observer>
   void find_all(std::span<const Question> questions, const Now& now, std::span<Finding> findings,
