@@ -1,5 +1,5 @@
-// What a configuration needs to know of a `conninfo`. Whoever has a client library of the database
-// at hand reads it: this folder knows none.
+// Facts about a `conninfo` that the configuration needs. A caller that links the database's client
+// library supplies the parser, because this folder depends on no client library.
 #pragma once
 
 #include <functional>
@@ -9,8 +9,8 @@
 namespace latchkey {
 
 struct ConninfoFacts {
-  std::optional<std::string> problem;  // why the library cannot read it, in its words
-  std::optional<std::string> user;     // nothing: it names none
+  std::optional<std::string> problem;  // the library's error message, if it cannot parse the text
+  std::optional<std::string> user;     // nullopt: it names no user
   bool has_password = false;
 };
 

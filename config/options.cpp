@@ -41,7 +41,7 @@ bool is_socket_path(const std::string& path) {
   return path.starts_with('/') && path.size() < sizeof(sockaddr_un::sun_path);
 }
 
-// Who may connect to a Unix socket.
+// Reads the permissions of a Unix socket.
 void read_access(const Section& section, mode_t& bits, std::optional<gid_t>& gid) {
   if (const auto mode = section.text("mode")) {
     unsigned octal = 0;
@@ -80,7 +80,7 @@ void read_listen(const Section& section, ListenOptions& listen) {
   }
 }
 
-// Nothing: the text is no IP address (inet_pton(3)).
+// nullopt: the text is no IP address (inet_pton(3)).
 std::optional<bool> is_loopback(const std::string& host) {
   in_addr v4{};
   if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == IN_LOOPBACKNET;
@@ -132,7 +132,7 @@ void read_limits(const Section& section, LimitOptions& limits) {
                      section.find("connections_per_uid"));
     }
   }
-  // Less would refuse a single reply of the largest size.
+  // A smaller limit would refuse a single reply of the largest size.
   constexpr std::int64_t kMemoryMin = 4;
   if (const auto mib = section.integer("reply_memory_mib", kMemoryMin, 65536)) {
     limits.reply_memory = static_cast<std::size_t>(*mib) << 20;
@@ -175,8 +175,9 @@ void read_last_used(const Section& section, LastUsedOptions& last_used) {
   }
 }
 
-// What we quote into SQL; "$latchkey$" would end the quotation of a function's body. Printed SQL
-// shows each name as it is, so one that cannot be shown would be read as another one.
+// Names are quoted into SQL; "$latchkey$" would end the quotation of a function's body. Printed SQL
+// shows each name unchanged, so a reader would mistake a name with invisible characters for another
+// name.
 bool is_sql_name(const std::string& name) {
   return name.size() <= 63 && name.find("$latchkey$") == std::string::npos &&
          printable(name) == name;
@@ -189,7 +190,7 @@ DatabaseOptions read_database(const Section& section, const ReadConninfo& read_c
       section.needed_text("conninfo", "host=/run/postgresql dbname=app user=latchkey");
   const ConninfoFacts facts = read_conninfo(database.conninfo);
   if (facts.problem) {
-    // libpq quotes what it stumbled over, which may be part of a password.
+    // libpq's message quotes the text that it could not parse, which may be part of a password.
     const bool secret = database.conninfo.find("password") != std::string::npos ||
                         (database.conninfo.find("://") != std::string::npos &&
                          facts.problem->find("port") == std::string::npos);
@@ -217,7 +218,7 @@ DatabaseOptions read_database(const Section& section, const ReadConninfo& read_c
   return database;
 }
 
-// What people write instead, and what that would be here.
+// Advice on common wrong values of a setting.
 std::string advice_on(const std::string& text, const std::set<std::string>& known) {
   const auto plainly = [](std::string_view name) {
     std::string letters;
@@ -260,7 +261,7 @@ void read_choice(const Section& section, const std::string& key,
                  section.find(key));
 }
 
-// One file, or a list of them while a secret is being replaced.
+// Reads one file name, or a list of file names while a secret is being replaced.
 void read_jwt_secrets(const Section& section, bool has_preset, SourceConfig& source) {
   const toml::node* node = section.find("jwt_secret_file");
   if (node != nullptr && node->is_array()) {
@@ -295,7 +296,7 @@ void read_jwt_secrets(const Section& section, bool has_preset, SourceConfig& sou
                    "\" keeps only the jti of its tokens, so `jwt_secret_file` must name the file"
                    " with the secret that they are signed with.");
   }
-  // A preset's key column holds something else, which no jti would ever match.
+  // The key column of a preset holds no jti, so no token would ever match.
   if (has_preset && section.find("key") == nullptr) {
     section.refuse(
         "scheme = \"jwt-hs256\" looks tokens up by their jti, so `key` must name the"
@@ -357,7 +358,7 @@ SourceConfig read_source(const Section& section) {
     const toml::node* node = section.find(role_name(role));
     if (node == nullptr) continue;
     if (const auto mapped = node->value_exact<bool>(); mapped && !*mapped) {
-      source.columns.erase(role);  // `scopes = false` takes a preset's column away
+      source.columns.erase(role);  // for example, `scopes = false` removes a preset's column
       continue;
     }
     const std::string quoted_role = "`" + std::string(role_name(role)) + "`";
@@ -381,8 +382,8 @@ SourceConfig read_source(const Section& section) {
         column != *source.column(Role::kKey)) {
       continue;
     }
-    // Ids travel in notifications that everybody on the database can read; other columns are told
-    // to callers. A key must do neither.
+    // Notifications carry ids, and every user of the database can read them; callers receive the
+    // other columns. A key must not be disclosed in either way.
     section.refuse("`" + std::string(role_name(role)) + "` names the same column as `key`, \"" +
                        column + "\". It must be another column.",
                    section.find(role_name(role)));
@@ -414,7 +415,7 @@ SourceConfig read_source(const Section& section) {
                    "\" stores HMACs, so `peppers` must name the folder that holds the secret of"
                    " each version.");
   }
-  // Guessing "plain" would make every stored hash a working key.
+  // A default of "plain" would make every stored hash a working key.
   if (!has_preset && section.find("scheme") == nullptr) {
     section.refuse(
         "`scheme` is missing: plain (the column holds the key itself), sha256, hmac-sha256,"
@@ -489,9 +490,9 @@ AllowOptions read_allow(const Section& section) {
   return rule;
 }
 
-// ---- what only the whole shows
+// ---- checks across sections
 
-// Where each entry begins, for messages about how they fit together.
+// Line numbers of the entries, for error messages of checks across sections.
 struct Lines {
   std::vector<std::size_t> databases, sources, allow;
 };
@@ -511,7 +512,8 @@ void check_databases(const Section& file, const Options& options, const Lines& l
   }
 }
 
-// Sources of one table share its triggers, which then have to watch for all of them.
+// Sources on one table share its triggers, so the triggers must watch the columns of all these
+// sources.
 void share_triggers(const Section& file, Options& options, const Lines& lines) {
   for (std::size_t i = 0; i < options.sources.size(); ++i) {
     SourceConfig& source = options.sources[i];
@@ -546,7 +548,7 @@ void share_triggers(const Section& file, Options& options, const Lines& lines) {
   }
 }
 
-// What the loader has to know of a source's database.
+// Copies the database settings that the loader needs into each source.
 void take_from_databases(Options& options) {
   for (SourceConfig& source : options.sources) {
     for (const DatabaseOptions& database : options.databases) {

@@ -1,8 +1,8 @@
 // The configuration file: one TOML document, every setting with a default, a limit and an
 // explanation (docs/latchkey.toml is the commented reference).
 //
-// Unknown keys are errors: a misspelt setting must not silently mean its default. Errors are
-// written for whoever has to mend the file: where, what, and what to write instead.
+// Unknown keys are errors: a misspelt setting must not silently mean its default. An error message
+// names the line, the problem and the correction.
 #pragma once
 
 #include <sys/types.h>
@@ -28,9 +28,9 @@ class ConfigError : public std::runtime_error {
 struct ListenOptions {
   std::string socket = "/run/latchkey/latchkey.sock";
   mode_t mode = 0660;
-  std::optional<gid_t> group;  // of the socket; none: the daemon's own
+  std::optional<gid_t> group;  // of the socket; nullopt: the daemon's own
   unsigned workers = 1;
-  std::chrono::nanoseconds busy_poll{0};  // a worker with nothing to do looks again for so long
+  std::chrono::nanoseconds busy_poll{0};  // time for which an idle worker polls before it sleeps
 
   friend bool operator==(const ListenOptions&, const ListenOptions&) = default;
 };
@@ -41,19 +41,19 @@ struct MetricsOptions {
   std::string address;  // an IP address
   std::uint16_t port = 0;
   mode_t mode = 0660;          // of the socket
-  std::optional<gid_t> group;  // likewise; none: the daemon's own
+  std::optional<gid_t> group;  // of the socket; nullopt: the daemon's own
 
   friend bool operator==(const MetricsOptions&, const MetricsOptions&) = default;
   [[nodiscard]] bool enabled() const { return !socket.empty() || !address.empty(); }
-  // Does the system keep everybody but the owner and one group away from it? Of a port it cannot.
+  // True if file permissions restrict access to the owner and one group. A port has no permissions.
   [[nodiscard]] bool is_protected() const { return !socket.empty() && (mode & 0007) == 0; }
 };
 
 struct LimitOptions {
   std::size_t connections = 4096;
   std::size_t connections_per_uid = 1024;
-  std::size_t reply_memory = std::size_t{64} << 20;  // bytes of replies that callers do not take
-  std::uint64_t unknown_keys_logged = 100;           // a second and uid; 0: never
+  std::size_t reply_memory = std::size_t{64} << 20;  // bytes of replies that callers have not read
+  std::uint64_t unknown_keys_logged = 100;           // per second and uid; 0: never
   std::chrono::nanoseconds idle_timeout = std::chrono::minutes(10);
   std::chrono::nanoseconds stall_timeout = std::chrono::seconds(5);  // half a frame; unread replies
   std::chrono::nanoseconds drain_timeout = std::chrono::seconds(5);
@@ -81,13 +81,13 @@ struct DatabaseOptions {
   std::string name;
   std::string conninfo;
   std::string password_file;     // empty: none. Relative to $CREDENTIALS_DIRECTORY
-  std::string role;              // whom `latchkey sql grant` grants; default: conninfo's user
-  bool allow_superuser = false;  // connect though the role is one
+  std::string role;              // grantee of `latchkey sql grant`; default: conninfo's user
+  bool allow_superuser = false;  // connect even if the role is a superuser
 
   friend bool operator==(const DatabaseOptions&, const DatabaseOptions&) = default;
 };
 
-// Whoever matches the first rule that names him gets what it says.
+// A caller has the rights of the first rule that names it.
 struct AllowOptions {
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
@@ -104,7 +104,7 @@ struct Options {
   FreshnessOptions freshness;
   LastUsedOptions last_used;
   std::string log_level = "info";
-  bool lock_memory = true;  // where the system permits it
+  bool lock_memory = true;  // if the system permits it
   std::vector<DatabaseOptions> databases;
   std::vector<SourceConfig> sources;
   std::vector<AllowOptions> allow;

@@ -23,7 +23,8 @@ const SourceConfig* named(const std::vector<SourceConfig>& sources, const std::s
   return found == sources.end() ? nullptr : &*found;
 }
 
-// Secrets may be replaced while it runs, but not come to be used, or cease to be.
+// True if the sources differ in nothing that needs a restart. A running source may replace its
+// secrets; it can neither start nor stop using secrets.
 bool alike(const SourceConfig& running, const SourceConfig& fresh) {
   if (running.jwt_secret_files.empty() != fresh.jwt_secret_files.empty()) return false;
   SourceConfig as_running = fresh;

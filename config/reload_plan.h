@@ -1,4 +1,4 @@
-// What a running daemon takes over from a configuration that was read anew. Pure.
+// Computes the settings that a running daemon takes over from a reloaded configuration.
 #pragma once
 
 #include <string>
@@ -9,12 +9,13 @@
 namespace latchkey {
 
 struct ReloadPlan {
-  Options options;                   // what runs from now on
-  std::vector<std::string> restart;  // settings that have changed and need a restart, by name
+  Options options;                   // in effect after the reload
+  std::vector<std::string> restart;  // names of changed settings that need a restart
 };
 
-// Limits, the log's level, peppers, JWT secrets and [[allow]] rules are taken over; the rest stays
-// as it runs. Throws ConfigError if a rule names a source that does not run yet.
+// Limits, the log level, JWT secrets and [[allow]] rules are taken over; the daemon also reads the
+// pepper files anew. All other settings keep their running values. Throws ConfigError if a rule
+// names a source that is not running yet.
 [[nodiscard]] ReloadPlan plan_reload(const Options& running, const Options& fresh);
 
 }  // namespace latchkey

@@ -29,7 +29,7 @@ std::string read_file(const fs::path& path) {
   const auto failed = [&path](const std::string& why) {
     return ConfigError("cannot read the secret " + path.string() + ": " + why + ".");
   };
-  // Not to wait for somebody to write into a FIFO.
+  // O_NONBLOCK: open() must not wait for a writer if the file is a FIFO.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) throw failed(std::generic_category().message(errno));
   std::string content(kSecretBytesMax + 1, '\0');
@@ -66,7 +66,7 @@ void trim_line_end(std::string& text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
 }
 
-// Where the file is that `setting` names.
+// The path of the file that `setting` names.
 fs::path credential(const std::string& name, const std::string& setting) {
   fs::path path(name);
   if (path.is_relative()) {
@@ -81,7 +81,7 @@ fs::path credential(const std::string& name, const std::string& setting) {
   return path;
 }
 
-// The number at the end, as in "v12", "pepper_v12" and "2026-11"; -1 where there is none.
+// The number at the end, as in "v12", "pepper_v12" and "2026-11"; -1 if there is none.
 long version_number(const std::string& stem) {
   const auto at = stem.find_last_not_of("0123456789") + 1;  // npos + 1 is 0
   long number = -1;
@@ -118,7 +118,7 @@ void warn_of_readers(const std::string& name, const Warn& warn) {
 }
 
 std::vector<Pepper> read_peppers(const std::string& name, const Warn& warn) {
-  // LoadCredential=NAME:FOLDER makes of each FILE in the folder a credential NAME_FILE
+  // LoadCredential=NAME:FOLDER makes each FILE in the folder a credential NAME_FILE
   // (systemd.exec(5)).
   const bool is_credential = fs::path(name).is_relative();
   const fs::path folder =
@@ -130,7 +130,7 @@ std::vector<Pepper> read_peppers(const std::string& name, const Warn& warn) {
     const auto ending = entry.path().extension();
     const std::string file = entry.path().filename().string();
     if (!file.starts_with(prefix)) continue;
-    // What editors and systems leave (".#v1.key", "._v1.key"), and folders, are no peppers.
+    // Skips folders, and files that editors and systems leave behind (".#v1.key", "._v1.key").
     std::error_code unknown;
     if (file.substr(prefix.size()).starts_with('.') || entry.is_directory(unknown)) continue;
     if (ending == ".key" || ending == ".hex" || ending == ".b64") files.push_back(entry.path());

@@ -40,7 +40,7 @@ const char* scheme_name(Scheme scheme) {
 
 namespace {
 
-// Takes one part of a dotted name off the front of `text`.
+// Removes one part of a dotted name from the front of `text` and returns it.
 std::optional<std::string> take_name_part(std::string_view& text) {
   std::string part;
   if (!text.empty() && text.front() == '"') {

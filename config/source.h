@@ -1,7 +1,7 @@
-// A source: which table holds keys, and which of its columns play which role.
+// A source: a table that holds keys, and the roles of its columns.
 //
-// The three presets are values of this one mechanism. Everything here is pure: a mapping in, SQL
-// text out. Names are quoted, never trusted; nothing here talks to a database.
+// The three presets are values of this type. Nothing here connects to a database or builds SQL; the
+// loader quotes the names.
 #pragma once
 
 #include <array>
@@ -19,14 +19,14 @@ enum class Scheme {
   kSha256,  // SHA-256 of it
   kHmac,    // HMAC-SHA-256 of it under a pepper
   kJwt,     // a JWT (RFC 7519), kept whole; its own exp and nbf count too
-  kJwtJti,  // the jti of a JWT signed with HS256 under a secret that we have; likewise
+  kJwtJti,  // the jti of a JWT signed with HS256 under a known secret; its exp and nbf count too
 };
 // As the configuration names it, such as "hmac-sha256".
 [[nodiscard]] const char* scheme_name(Scheme scheme);
-// How a digest is written down in its column.
+// The encoding of a digest in its column.
 enum class Encoding { kRaw, kHex, kBase64 };
 
-// What a column can be to us. `id` and `key` are needed, all others are optional.
+// The role of a column. `id` and `key` are required, all others are optional.
 enum class Role {
   kId,
   kKey,
@@ -42,24 +42,24 @@ enum class Role {
   kEnabled,
   kStatus,
   kMetadata,
-  kLastUsedAt,  // the only one that is written, and never read
+  kLastUsedAt,  // the only role that is written; it is never read
 };
 constexpr std::size_t kRoles = 15;
 // The role's name in the configuration, such as "expires_at".
 [[nodiscard]] const char* role_name(Role role);
 
-// schema.table; both parts as they stand in the catalogue.
+// schema.table; both parts as in the catalogue.
 struct TableName {
   std::string schema;
   std::string table;
 
   friend bool operator==(const TableName&, const TableName&) = default;
-  // Reads `schema.table`; a part may stand in double quotes as in SQL. Nothing if it is not that.
+  // Parses `schema.table`; a part may be in double quotes as in SQL. nullopt for any other text.
   [[nodiscard]] static std::optional<TableName> parse(std::string_view text);
   [[nodiscard]] std::string display() const;  // for people, and as the tag in notifications
 };
 
-// Sources of one daemon.
+// The maximum number of sources of one daemon.
 constexpr std::size_t kSourcesMax = 32;
 
 struct SourceConfig {
@@ -73,17 +73,18 @@ struct SourceConfig {
   std::vector<std::string> status_active = {"active"};
   std::vector<std::string> status_revoked = {"revoked"};
   std::vector<std::string> status_disabled = {"disabled"};
-  // What a time without a zone means.
+  // The zone of times without a time zone.
   std::string time_zone = "UTC";
   std::string peppers;  // folder; only for kHmac
-  // Files; only for kJwtJti, which needs one. Relative: in $CREDENTIALS_DIRECTORY.
+  // Files; only for kJwtJti, which needs at least one. Relative names are in
+  // $CREDENTIALS_DIRECTORY.
   std::vector<std::string> jwt_secret_files;
-  // Columns whose change is a change: those mapped here and by other sources on the same table,
-  // which share its triggers. Empty: just those mapped here.
+  // Columns that the triggers watch: those mapped here and by other sources on the same table,
+  // because these sources share its triggers. Empty: only those mapped here.
   std::vector<std::string> watched;
-  // Likewise, of which no source on the table maps more than metadata. They are not in `watched`.
+  // Watched columns that the sources on the table map as metadata only. They are not in `watched`.
   std::vector<std::string> watched_metadata;
-  // Of its [[database]]: the role that reads may be a superuser.
+  // From its [[database]]: the reading role may be a superuser.
   bool allow_superuser = false;
 
   [[nodiscard]] const std::string* column(Role role) const {
@@ -93,8 +94,8 @@ struct SourceConfig {
   friend bool operator==(const SourceConfig&, const SourceConfig&) = default;
 };
 
-// "external_credentials", "auth_api_key", "api_keys": everything but name and database. Nothing if
-// there is no such preset.
+// The preset "external_credentials", "auth_api_key" or "api_keys": all settings except name and
+// database. nullopt if no preset has that name.
 [[nodiscard]] std::optional<SourceConfig> preset(std::string_view name);
 [[nodiscard]] std::vector<std::string> preset_names();
 

@@ -30,7 +30,7 @@ std::string listed(const std::set<std::string>& names) {
 }
 
 std::string did_you_mean(const std::string& name, const std::set<std::string>& known) {
-  // What columns and settings are often called elsewhere.
+  // Common names of columns and settings in other programs.
   static const std::map<std::string, std::string> usual = {
       {"active", "enabled"},
       {"is_active", "enabled"},

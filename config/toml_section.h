@@ -1,6 +1,6 @@
-// One table of the configuration file, read strictly: it says which settings it may hold, any other
-// is refused before the rest is looked at, settings are asked for by name and type, and every
-// complaint says where and what to write instead.
+// One table of the configuration file, read strictly. The caller lists the permitted settings, and
+// the constructor refuses any other before it reads values. Settings are read by name and type.
+// Every error message names the line and the correction.
 #pragma once
 
 #include <toml++/toml.h>
@@ -21,7 +21,7 @@
 namespace latchkey {
 
 [[nodiscard]] std::string listed(const std::set<std::string>& names);
-// " Did you mean `x`?" if one of them is near, else the list of them.
+// " Did you mean `x`?" if a known name is similar, else the list of known names.
 [[nodiscard]] std::string did_you_mean(const std::string& name, const std::set<std::string>& known);
 
 // The names of all settings that a table may hold.
@@ -29,8 +29,8 @@ using Settings = std::set<std::string>;
 
 class Section {
  public:
-  // Throws ConfigError if the table holds anything but `known`. That comes first, because a
-  // misspelt setting would otherwise be told as another one that is missing.
+  // Throws ConfigError if the table holds a setting that is not in `known`. This check comes first,
+  // because a misspelt setting would otherwise be reported as a missing one.
   Section(const toml::table& table, std::string title, const std::string& path, Settings known)
       : table_(table), title_(std::move(title)), path_(path), known_(std::move(known)) {
     for (const auto& [key, node] : table_) {
@@ -41,7 +41,7 @@ class Section {
   }
 
   [[nodiscard]] std::size_t line() const { return table_.source().begin.line; }
-  // Where a setting stands; where the section begins, if it is not there.
+  // The line of a setting, or the first line of the section if the setting is absent.
   [[nodiscard]] std::size_t line_of(const std::string& key) const {
     const toml::node* node = table_.get(key);
     return node != nullptr ? node->source().begin.line : line();
@@ -132,7 +132,7 @@ class Section {
     return list;
   }
 
-  // The sub-tables [title] or [[title]] below this one.
+  // Reads the sub-table [key], or the sub-tables [[key]], with `read`.
   template <typename Read>
   void table(const std::string& key, Settings known, Read read) const {
     const toml::node* node = find(key);
