@@ -15,7 +15,9 @@
 
 namespace latchkey {
 
-// A key stored in the clear that is shorter than this can often be guessed.
+// Keys stored in the clear are reported if they are shorter than this: 19 hexadecimal digits are 76
+// random bits at most, and most keys this short were made up by a person. The server compares the
+// length; the key stays there.
 constexpr int kShortKeyBytes = 20;
 
 // One load. Re-reads of single rows are not counted: a finding is about a table.

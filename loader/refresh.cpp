@@ -34,7 +34,7 @@ const char* state_name(Refresh::State state) {
 Refresh::Refresh(std::size_t sources, RefreshSettings settings, std::uint64_t seed)
     : settings_(settings), random_(seed), sources_(sources) {}
 
-// ---- what happened
+// ---- events
 
 void Refresh::listen_ready(std::int64_t now_ns) {
   assert(listen_ == Lane::kConnecting);
@@ -42,7 +42,7 @@ void Refresh::listen_ready(std::int64_t now_ns) {
   proven_listening_ = false;
   next_heartbeat_ns_ = no_barrier_before_ns_ = now_ns;
   plan_audit(now_ns);
-  // Whatever happened while nobody listened counts as notified now.
+  // Changes before this LISTEN were not notified: count one notification, and load.
   for (Source& source : sources_) {
     ++source.notified;
     source.reload = source.urgent = true;
@@ -58,7 +58,7 @@ void Refresh::work_ready(std::int64_t) {
 void Refresh::failed(std::int64_t now_ns, bool others) {
   listen_ = work_ = Lane::kDown;
   live_ = proven_listening_ = false;
-  // Syncs outlive the connection: the next one may still prove what they wait for in time.
+  // Syncs outlive the connection: the next connection may prove them in time.
   const auto wait_again = [this](const std::vector<std::uint64_t>& syncs) {
     syncs_waiting_.insert(syncs_waiting_.end(), syncs.begin(), syncs.end());
   };
@@ -71,7 +71,7 @@ void Refresh::failed(std::int64_t now_ns, bool others) {
   audit_.reset();
   audits_due_.clear();
   for (Source& source : sources_) {
-    drop_ids(source);  // the reload will see them
+    drop_ids(source);  // the reload reads their rows
     source.round_open = false;
     source.proofs.clear();
     source.proven = 0;
@@ -85,11 +85,11 @@ void Refresh::notified(std::size_t index, std::vector<std::string> ids) {
   if (ids.empty()) return;
   Source& source = sources_.at(index);
   ++source.notified;
-  // A reload of our own comes at once. One that was asked for may have to wait, and must not hold
-  // back what is known to have changed: anybody can ask for one.
+  // An urgent reload runs at once and covers these ids. Any session can request a reload that
+  // waits, so it must not delay ids that are known to have changed.
   if (source.reload && source.urgent) return;
-  // Nor is anything asked of a suspended source but the load that ends that; what comes while it is
-  // under way may be too late for it.
+  // A suspended source runs nothing but the load that ends the suspension. Ids that arrive while it
+  // runs may be too late for it, and are kept.
   const auto* load = task_ ? std::get_if<Load>(&*task_) : nullptr;
   if (source.suspended && (load == nullptr || load->source != index)) return;
   for (std::string& id : ids) {
@@ -114,8 +114,8 @@ void Refresh::notified_many(std::size_t index) {
   want_load(sources_.at(index), LoadReason::kManyIds);
 }
 
-// What follows from somebody else's doing keeps the gap. It needs no other barrier than the one
-// that may have told of it; once that is back, so is what else the same transaction notified.
+// Reloads that others can cause keep the gap. They need no barrier after the one that may have
+// reported the change: once that barrier is back, so are all notifications of the same transaction.
 void Refresh::reload(std::size_t index, LoadReason reason) {
   Source& source = sources_.at(index);
   ++source.notified;
@@ -128,11 +128,12 @@ void Refresh::reload(std::size_t index, LoadReason reason) {
   }
 }
 
-// The first reason is told.
+// The first reason is reported.
 //
-// One transaction may notify of a million rows: a load that begins while they still come in would
-// be followed by another, though it has seen them all. So, unless it is urgent, a barrier goes
-// first: what comes before it returns was committed before the load begins.
+// One transaction may notify of a million rows. A load that begins while these notifications still
+// arrive would be followed by a second load, though it has read all the rows. So a reload that is
+// not urgent waits for a barrier: every change notified before the barrier returns was committed
+// before the load begins.
 void Refresh::want_load(Source& source, LoadReason reason) {
   if (source.reload) return;
   source.reload = true;
@@ -159,17 +160,17 @@ void Refresh::barrier_refused(std::int64_t now_ns) {
   if (!barrier_) return;
   syncs_waiting_.insert(syncs_waiting_.end(), barrier_->syncs.begin(), barrier_->syncs.end());
   barrier_.reset();
-  // Neither syncs nor loads that wait for a barrier make the next one come sooner.
+  // Syncs and loads that wait for a barrier do not bring the next one forward.
   next_heartbeat_ns_ = no_barrier_before_ns_ = now_ns + settings_.heartbeat_ns;
 }
 
 void Refresh::barrier_returned(std::uint64_t number) {
-  // An older nonce, or one that somebody else made up, proves nothing.
+  // An older nonce, or a forged one, proves nothing.
   if (!barrier_ || barrier_->number != number) return;
   barrier_returned_ = number;
   proven_listening_ = true;
-  // Proofs that wait for the same work are one; and past a bound, an older one joins the newer,
-  // which only makes it wait longer.
+  // Proofs that wait for the same work are merged. Above the limit the newer proof replaces the
+  // older, which only delays it.
   constexpr std::size_t kProofsMax = 256;
   for (Source& source : sources_) {
     const Proof proof{source.notified, number, barrier_->sent_ns};
@@ -213,8 +214,8 @@ void Refresh::keep_gap(Source& source, std::int64_t now_ns) const {
   source.no_reload_before_ns = now_ns + std::max(settings_.reload_gap_ns, 2 * took_ns);
 }
 
-// The load that comes next will see whatever was left undone, and barriers that come back from now
-// on will prove it.
+// The next load reads all rows that this task left out, and barriers that come back from now on
+// prove it.
 Refresh::Source& Refresh::give_up_task(std::int64_t now_ns) {
   Source& source =
       sources_[std::visit([](const auto& task) { return task.source; }, task_.value())];
@@ -222,7 +223,7 @@ Refresh::Source& Refresh::give_up_task(std::int64_t now_ns) {
   drop_ids(source);
   source.round_open = false;
   source.proofs.clear();
-  // If it is suspended.
+  // Has an effect only if the caller suspends the source.
   source.retry_ns = now_ns + std::max(settings_.suspended_retry_ns, 4 * (now_ns - task_since_ns_));
   task_.reset();
   return source;
@@ -240,8 +241,8 @@ void Refresh::work_overtaken(std::int64_t now_ns) {
 
 bool Refresh::any_suspended() const { return std::ranges::any_of(sources_, &Source::suspended); }
 
-// Syncs promise that everything is in force, so they wait while one source is not followed, and
-// then for a barrier that is sent at once.
+// A sync promises that every change is in force for all sources. So syncs wait while a source is
+// suspended, and then for a barrier that is sent at once.
 void Refresh::release_syncs() {
   if (any_suspended()) return;
   for (const SyncsUnproven& unproven : syncs_unproven_) {
@@ -250,7 +251,7 @@ void Refresh::release_syncs() {
   syncs_unproven_.clear();
 }
 
-// In step: whatever is not suspended has been proven.
+// Live: every source that is not suspended has been proven.
 void Refresh::note_live() {
   const bool live = std::ranges::all_of(
       sources_, [](const Source& source) { return source.suspended || source.proven > 0; });
@@ -289,7 +290,7 @@ void Refresh::sync_abandoned(std::uint64_t sync) {
   for (SyncsUnproven& unproven : syncs_unproven_) std::erase(unproven.syncs, sync);
 }
 
-// ---- what to do
+// ---- the next action
 
 Refresh::Action Refresh::next(std::int64_t now_ns) {
   if (listen_ == Lane::kDown && work_ == Lane::kDown) {
@@ -317,7 +318,7 @@ std::optional<Refresh::Action> Refresh::next_listen(std::int64_t now_ns) {
   }
   next_heartbeat_ns_ = now_ns + settings_.heartbeat_ns;
   if (!syncs_waiting_.empty()) no_sync_before_ns_ = now_ns + settings_.sync_gap_ns;
-  // Anybody can ask for looks: they come a tenth of a heartbeat apart at least.
+  // Any session can request comparisons: they are at least a tenth of a heartbeat apart.
   look_wanted_ = false;
   no_look_before_ns_ = now_ns + settings_.heartbeat_ns / 10;
   barrier_ = Barrier{++barrier_number_, now_ns, now_ns + settings_.barrier_deadline_ns,
@@ -332,8 +333,8 @@ std::optional<Refresh::Action> Refresh::next_work(std::int64_t now_ns) {
   return begin_task(now_ns);
 }
 
-// Of each source the newest proof counts for which all is done. Sources that one barrier proves are
-// told of together, older barriers first.
+// For each source, the newest proof with all its work done counts. One action reports all sources
+// that one barrier proves, older barriers first.
 std::optional<Refresh::Action> Refresh::next_proof() {
   std::optional<Proof> oldest;
   for (Source& source : sources_) {
@@ -374,7 +375,7 @@ std::vector<std::uint64_t> Refresh::take_proven_syncs() {
   return syncs;
 }
 
-// One after the other, and only beside a conversation that is in step.
+// Audits run one at a time, and only while the state is live.
 std::optional<Refresh::Action> Refresh::next_audit(std::int64_t now_ns) {
   if (!live_ || settings_.audit_ns == 0) return std::nullopt;
   if (now_ns >= next_audit_ns_) {
@@ -398,7 +399,7 @@ std::optional<Refresh::Action> Refresh::next_audit(std::int64_t now_ns) {
   return Audit{audit_->source};
 }
 
-// When a source that wants a load may have it. Never, for now: a barrier has to come back.
+// When the source's requested load may begin. The largest value: not before a barrier comes back.
 std::int64_t Refresh::load_due_ns(const Source& source) const {
   if (source.urgent) return 0;
   if (barrier_returned_ < source.reload_after) return std::numeric_limits<std::int64_t>::max();
@@ -406,14 +407,14 @@ std::int64_t Refresh::load_due_ns(const Source& source) const {
   return std::max(source.no_reload_before_ns, must_wait ? source.retry_ns : 0);
 }
 
-// For one that has not been sent.
+// True if a load waits for a barrier that has not been sent.
 bool Refresh::a_load_waits_for_a_barrier() const {
   return std::ranges::any_of(sources_, [this](const Source& source) {
     return source.reload && !source.urgent && source.reload_after > barrier_number_;
   });
 }
 
-// Sources take turns, so that none waits for more than one query of each other.
+// Sources take turns, so that each waits for at most one query of every other source.
 std::optional<Refresh::Action> Refresh::begin_task(std::int64_t now_ns) {
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     const std::size_t index = (turn_ + i) % sources_.size();
@@ -426,8 +427,8 @@ std::optional<Refresh::Action> Refresh::begin_task(std::int64_t now_ns) {
   return std::nullopt;
 }
 
-// A round takes everything that the source has been notified of so far. While a reload has to wait,
-// it does not reach that; the reload will.
+// A round takes all notifications of the source so far. While a reload has to wait, the round
+// leaves `applied` unchanged; the reload advances it.
 std::optional<Refresh::Task> Refresh::next_task(std::size_t index, std::int64_t now_ns) {
   Source& source = sources_[index];
   if (source.suspended && now_ns >= source.retry_ns) reload(index, LoadReason::kTriedAgain);
@@ -463,7 +464,7 @@ std::int64_t Refresh::wake_ns() const {
   }
   const bool reading_waits = !task_ && work_ == Lane::kReady && proven_listening_;
   if (reading_waits) {
-    // Whatever could be read at once is under way: what is left waits for its time.
+    // Every task that could begin at once is under way: the remaining ones wait for their time.
     for (const Source& source : sources_) {
       if (source.reload) wake = std::min(wake, load_due_ns(source));
       if (source.suspended) wake = std::min(wake, source.retry_ns);
@@ -473,19 +474,19 @@ std::int64_t Refresh::wake_ns() const {
   return wake;
 }
 
-// Jittered, so that the hosts of a fleet do not all read the table at once.
+// Jittered, so that the hosts of a fleet do not all read the table at the same time.
 void Refresh::plan_audit(std::int64_t now_ns) {
   const std::int64_t tenth = settings_.audit_ns / 10;
   next_audit_ns_ = now_ns + settings_.audit_ns - tenth + random_up_to(2 * tenth);
 }
 
 std::int64_t Refresh::backoff_ns(bool others) {
-  // The next of several servers may be the new primary: it is tried at once.
+  // The next of several servers may be the new primary: try it at once.
   if (others) return random_up_to(settings_.backoff_min_ns);
   const int doublings = std::min(failures_++, 16);
   const std::int64_t ceiling =
       std::min(settings_.backoff_max_ns, settings_.backoff_min_ns << doublings);
-  // Half fixed, half random: many hosts that lost the same database come back one by one.
+  // Half fixed, half random: many hosts that lost the same database reconnect one by one.
   return std::max(settings_.backoff_min_ns, ceiling / 2) + random_up_to(ceiling / 2);
 }
 
@@ -493,7 +494,7 @@ std::int64_t Refresh::random_up_to(std::int64_t ns) {
   return std::uniform_int_distribution<std::int64_t>(0, ns)(random_);
 }
 
-// ---- for people
+// ---- for status
 
 Refresh::State Refresh::state() const {
   if (listen_ != Lane::kReady || work_ != Lane::kReady) {

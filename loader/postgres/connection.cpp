@@ -42,9 +42,9 @@ std::optional<std::string> option(const std::string& conninfo, std::string_view 
   return Conninfo(conninfo, kLibpq).option(keyword);
 }
 
-// What we add unless the operator says otherwise. A dead peer is noticed within seconds; a standby
-// is never taken for the primary; no GSSAPI probe before each connection. ("primary", not
-// "read-write": a role or database whose transactions are read-only by default can be followed.)
+// Settings that we add unless the conninfo has them. They detect a dead peer within seconds, never
+// take a standby for the primary, and skip the GSSAPI probe before each connection. ("primary", not
+// "read-write": a role or database with read-only transactions by default can be followed.)
 constexpr const char* kConnectTimeout = "5";
 constexpr std::array<std::pair<const char*, const char*>, 8> kDefaults = {{
     {"target_session_attrs", "primary"},
@@ -97,7 +97,7 @@ std::vector<PgHost> hosts_of(const std::string& conninfo) {
   for (std::size_t i = 0; i < servers.size(); ++i) {
     if (i < hosts.size()) servers[i].host = hosts[i];
     if (i < addresses.size()) servers[i].hostaddr = addresses[i];
-    // A single port is for all (libpq, "Specifying Multiple Hosts").
+    // A single port applies to all hosts (libpq, "Specifying Multiple Hosts").
     if (ports.size() == 1) servers[i].port = ports.front();
     if (ports.size() > 1 && i < ports.size()) servers[i].port = ports[i];
   }
@@ -106,13 +106,13 @@ std::vector<PgHost> hosts_of(const std::string& conninfo) {
 
 namespace {
 
-// More are a mistake in the DNS, or somebody's mischief: each may take connect_timeout.
+// More addresses are a DNS mistake or an attack: each one may take connect_timeout.
 constexpr std::size_t kAddressesMax = 16;
 
 }  // namespace
 
 std::vector<PgHost> addresses_of(const PgHost& host) {
-  // A path, or an abstract name, is a Unix socket's (libpq, "host"); no host is libpq's default.
+  // A path or an abstract name is a Unix socket (libpq, "host"); no host means libpq's default.
   const bool is_name = !host.host.empty() && host.host.front() != '/' && host.host.front() != '@';
   if (!is_name || !host.hostaddr.empty()) return {host};
   addrinfo hints{};
@@ -215,20 +215,20 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
     throw PgConnectError(error.what());
   }
   if (!password.empty()) add("password", password.c_str());
-  // One of the list: an empty word would mean libpq's default, not that there is none.
+  // Each replaces the conninfo's list. (libpq ignores an empty value and keeps the list.)
   if (!host.host.empty() || option(target.conninfo, "host")) add("host", host.host.c_str());
   if (!host.hostaddr.empty() || option(target.conninfo, "hostaddr")) {
     add("hostaddr", host.hostaddr.c_str());
   }
   if (!host.port.empty() || option(target.conninfo, "port")) add("port", host.port.c_str());
   add(nullptr, nullptr);
-  // Later words win over those inside the expanded dbname: client_encoding is ours.
+  // Later keywords override those inside the expanded dbname: client_encoding is ours.
   connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
   OPENSSL_cleanse(password.data(), password.size());
   if (connection_ == nullptr) throw PgError("out of memory");
   if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
   PQsetNoticeReceiver(connection_.get(), discard_notice, nullptr);
-  // Neither DETAIL nor HINT nor CONTEXT in PQerrorMessage(): see server_message.h.
+  // Keeps DETAIL, HINT and CONTEXT out of PQerrorMessage(): see server_message.h.
   PQsetErrorVerbosity(connection_.get(), PQERRORS_TERSE);
   PQsetErrorContextVisibility(connection_.get(), PQSHOW_CONTEXT_NEVER);
 }
@@ -236,7 +236,7 @@ PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
 PgConnection::~PgConnection() = default;
 
 void PgConnection::fail() const {
-  // What the server said when it ended the connection tells more than that it is ended.
+  // The server's message before it ended the connection says more than libpq's error.
   const std::string why = refusal_ ? refusal_->what() : one_line(PQerrorMessage(connection_.get()));
   if (!connected_) throw PgConnectError(why);
   throw PgError(why);
@@ -310,8 +310,8 @@ void PgConnection::sent(int sent, Handlers handlers) {
 void PgConnection::advance() {
   more_to_do_ = streaming_ = false;
   if (!connected_) {
-    // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll"); whoever
-    // calls us may have woken for something else.
+    // PQconnectPoll may be called only when its socket is ready (libpq, "PQconnectPoll"); the
+    // caller may have woken for another reason.
     pollfd ready{socket(), events(), 0};
     if (poll(&ready, 1, 0) > 0) advance_connecting();
     return;
@@ -350,7 +350,7 @@ void PgConnection::read_results() {
       case PGRES_COMMAND_OK: break;
       case PGRES_TUPLES_OK:
         if (handlers_.copy_data) unexpected("has rows instead of a COPY");
-        if (!handlers_.rows) break;  // they say nothing that anybody wants to know
+        if (!handlers_.rows) break;  // the query has no use for its rows
         take_result();
         handlers_.rows(rows);
         break;
@@ -361,7 +361,8 @@ void PgConnection::read_results() {
         if (!read_copy()) return;
         break;
       case PGRES_FATAL_ERROR:
-        // Errors that end the connection come as results, too; a later read will tell.
+        // Errors that end the connection also arrive as results; a later read reports the broken
+        // connection.
         if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();
         if (!refusal_)
           refusal_.emplace(told(result), std::string(error_field(result, PG_DIAG_SQLSTATE)));
@@ -379,7 +380,7 @@ void PgConnection::unexpected(const char* how) const {
   throw PgError("the server's answer to " + std::string(handlers_.what) + " " + how);
 }
 
-// True when the COPY is over and its result can be read.
+// Returns true when the COPY has ended and its result can be read.
 bool PgConnection::read_copy() {
   using Owner = std::unique_ptr<char, void (*)(void*)>;
   std::vector<Owner> owners;
@@ -396,7 +397,7 @@ bool PgConnection::read_copy() {
     const int length = PQgetCopyData(connection_.get(), &data, /*async=*/1);
     if (length <= 0) hand_over();
     if (length == 0) {
-      // The server may have been faster than we were: to ask is cheaper than to go round.
+      // The server may have sent more meanwhile: asking is cheaper than another turn of the loop.
       if (PQconsumeInput(connection_.get()) == 0) fail();
       if (std::exchange(asked_in_vain, true)) {  // wait for more
         streaming_ = taken > 0;
@@ -421,12 +422,12 @@ bool PgConnection::read_copy() {
 }
 
 void PgConnection::finish_query() {
-  // Whoever took this for an empty table would forget every key; for a heartbeat, he would not have
-  // asked whether the triggers are there.
+  // Without these checks a load would take the answer for an empty table and forget every key, and
+  // a heartbeat would not notice that it did not look at the triggers.
   if (!refusal_ && !answered_ && handlers_.copy_data) unexpected("is no COPY");
   if (!refusal_ && !answered_ && handlers_.rows) unexpected("has no rows");
   busy_ = false;
-  // They may send the next query, which replaces the handlers.
+  // The handlers may send the next query, which replaces handlers_.
   const Handlers handlers = std::exchange(handlers_, {});
   if (const auto refusal = std::exchange(refusal_, std::nullopt)) {
     if (!handlers.refused) throw *refusal;

@@ -1,6 +1,7 @@
-// libpq, tamed: one connection that never blocks, and errors that say what happened.
+// A wrapper of libpq: one connection that never blocks, and errors with the server's reason.
 //
-// postgres.cpp is the only file that includes libpq-fe.h. A connection belongs to one thread.
+// In the loader, only connection.cpp and conninfo.h include libpq-fe.h. A connection belongs to one
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +22,14 @@ struct pg_result;
 
 namespace latchkey {
 
-// On one printable line: PostgreSQL's words where they can hold nothing out of a row (see
-// server_message.h). Never holds the password.
+// One printable line: PostgreSQL's message if it can contain no data of a row (see
+// server_message.h). Never contains the password.
 class PgError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// There is no connection.
+// No connection could be established.
 class PgConnectError : public PgError {
  public:
   using PgError::PgError;
@@ -39,7 +40,7 @@ class PgQueryError : public PgError {
  public:
   explicit PgQueryError(const std::string& text, std::string sqlstate = "")
       : PgError(text), sqlstate_(std::move(sqlstate)) {}
-  // PostgreSQL manual, "PostgreSQL Error Codes"; empty: not known.
+  // PostgreSQL manual, "PostgreSQL Error Codes"; empty if unknown.
   [[nodiscard]] const std::string& sqlstate() const { return sqlstate_; }
 
  private:
@@ -51,21 +52,21 @@ struct PgNotification {
   std::string payload;
 };
 
-// Rows of one finished query; views live as long as the result. What a broken or hostile server
-// leaves out is an error with a name, never a read of what is not there.
+// Rows of one finished query; views live as long as the result. If a broken or hostile server
+// leaves out a field, access throws a named error and never reads outside the result.
 class PgRows {
  public:
-  // `what` was asked for; it lives as long as the rows, and stands in errors.
+  // `what` names the query in errors; it must live as long as the rows.
   PgRows(pg_result* result, std::string_view what);
   [[nodiscard]] int rows() const;
-  // Throws PgError unless each row has just so many fields.
+  // Throws PgError unless each row has exactly this number of fields.
   void expect_columns(std::size_t columns) const;
-  // Are the fields binary, and of these types (pg_type.dat), as the server declares them? Throws
-  // PgError if there are not as many.
+  // True if the server declares the fields to be of these types (pg_type.dat). Throws PgError if
+  // their number differs, or they are not binary.
   [[nodiscard]] bool are_of_types(std::span<const std::uint32_t> types) const;
-  // Nothing: NULL. Throws PgError if there is no such field.
+  // nullopt: NULL. Throws PgError if there is no such field.
   [[nodiscard]] std::optional<std::string_view> field(int row, int column) const;
-  // Throws PgError if there is no such field, or NULL in it.
+  // Throws PgError if there is no such field, or if it is NULL.
   [[nodiscard]] std::string_view value(int row, int column) const;
 
  private:
@@ -76,30 +77,30 @@ class PgRows {
 };
 
 struct PgTarget {
-  std::string conninfo;  // keyword=value or URI; what it leaves open gets our defaults
-  // Reads the password. Asked at each attempt to connect: somebody may have replaced it, and a new
-  // password must need no restart. Null: none. What it throws fails the attempt.
+  std::string conninfo;  // keyword=value or URI; missing settings get our defaults
+  // Reads the password. Called at each attempt to connect, so that a new password needs no restart.
+  // Null: no password. Its exceptions fail the attempt.
   std::function<std::string()> password = {};
 };
 
-// One of the servers that a conninfo names; empty: what libpq takes by default.
+// One server of a conninfo; an empty field means libpq's default.
 struct PgHost {
   std::string host;      // a name, an address, or the folder of a Unix socket
-  std::string hostaddr;  // empty: found out from the name, or a Unix socket
+  std::string hostaddr;  // empty: resolved from the name, or a Unix socket
   std::string port;
 
   // For messages, such as "db2.example:5433", "db2.example (10.0.0.2):5433".
   [[nodiscard]] std::string display() const;
 };
-// At least one. libpq would walk through them itself, but only as long as nobody keeps it waiting:
-// its connect_timeout does not apply to connections that do not block (libpq, "PQconnectPoll").
+// Returns at least one host. libpq would try them one after another itself, but without a time
+// limit: its connect_timeout does not apply to non-blocking connections (libpq, "PQconnectPoll").
 [[nodiscard]] std::vector<PgHost> hosts_of(const std::string& conninfo);
-// One entry for each address of a host name, in the order of the resolver; the host itself where
-// there is nothing to resolve. libpq would try the addresses within one attempt, and one that never
-// answers would use up the time of all. The name stays: certificates are checked against it. May
-// block as long as the resolver does. Throws PgConnectError.
+// Returns one entry for each address of a host name, in the resolver's order; the host itself if
+// there is nothing to resolve. libpq would try all addresses within one attempt, and a silent
+// address would use up the time of all. Each entry keeps the name, because certificates are checked
+// against it. May block as long as the resolver does. Throws PgConnectError.
 [[nodiscard]] std::vector<PgHost> addresses_of(const PgHost& host);
-// `connect_timeout` of the conninfo, or our default; at least 2 seconds, as in libpq.
+// The conninfo's `connect_timeout`, or our default; at least 2 seconds, as in libpq.
 [[nodiscard]] std::int64_t connect_timeout_ns(const std::string& conninfo);
 
 [[nodiscard]] ConninfoFacts read_conninfo(const std::string& conninfo);
@@ -115,47 +116,49 @@ class PgConnection {
 
   static constexpr std::size_t kCopyMessages = 64;
   struct Handlers {
-    // Some CopyData messages, all that are at hand or kCopyMessages of them.
+    // Receives CopyData messages: all that have arrived, but at most kCopyMessages.
     std::function<void(std::span<const std::string_view>)> copy_data;
-    // Called once: a query with this handler has one result with rows, one with the handler above
-    // one COPY. An answer of another kind fails the connection.
+    // Called once: a query with this handler has one result with rows, a query with `copy_data` one
+    // COPY. An answer of another kind fails the connection.
     std::function<void(const PgRows&)> rows;
-    std::function<void()> done;  // the whole query string is through; a new one may be sent
-    // Instead of `done`, if the server refused the query: the connection is still good. Without it
-    // advance() throws.
+    std::function<void()> done;  // the whole query string is done; a new one may be sent
+    // Called instead of `done` if the server refused the query: the connection is still usable.
+    // Without this handler advance() throws.
     std::function<void(const PgQueryError&)> refused = {};
-    std::string_view what = "a query";  // is asked, for errors; a literal
+    std::string_view what = "a query";  // names the query in errors; a literal
   };
 
-  // Has the server sent anything since this was last asked?
+  // True if the server has sent data since the last call.
   [[nodiscard]] bool take_heard() { return std::exchange(heard_, false); }
 
-  // One query at a time. Without parameters several statements may stand in `sql`; they are one
-  // transaction. With parameters (text) there is one statement, and its results are binary.
+  // One query at a time. Without parameters, `sql` may contain several statements; they are one
+  // transaction. With parameters (text), `sql` is one statement, and its results are binary.
   void send(const std::string& sql, Handlers handlers);
   void send(const std::string& sql, const std::vector<std::string>& parameters, Handlers handlers);
-  // The same in two steps, for a statement that is asked again and again: it is parsed once, and
-  // after some executions no longer planned (PostgreSQL manual, PREPARE). `name` is the session's.
+  // The same in two steps, for a statement that runs often: PostgreSQL parses it once, and stops
+  // planning it after some executions (PostgreSQL manual, PREPARE). `name` is unique in the
+  // session.
   void prepare(const std::string& name, const std::string& sql, Handlers handlers);
   void execute(const std::string& name, const std::vector<std::string>& parameters,
                Handlers handlers);
 
-  // Does what can be done without waiting, and calls handlers. Call when poll() says so, and again
-  // at once while more_to_do(). Throws PgError when the connection failed; it is then of no more
-  // use.
+  // Does all work that needs no waiting, and calls handlers. Call it when poll() reports the
+  // socket, and again at once while more_to_do(). Throws PgError if the connection failed; it is
+  // then unusable.
   void advance();
-  // Bytes are at hand that advance() left for later, so that one long COPY lets others have a turn.
+  // True if advance() left received data for the next call, so that a long COPY does not delay
+  // other work.
   [[nodiscard]] bool more_to_do() const { return more_to_do_; }
-  // A COPY is on its way, and advance() has just got some of it: more will be there soon.
+  // True if advance() has just received part of a COPY: more will arrive soon.
   [[nodiscard]] bool streaming() const { return streaming_; }
   [[nodiscard]] bool connected() const { return connected_; }
   [[nodiscard]] bool idle() const { return connected_ && !busy_; }
   [[nodiscard]] std::optional<PgNotification> next_notification();
-  // Whom it is connected to. Another connection to it has no name to resolve, and so cannot block.
+  // The connected server. Another connection to it needs no name resolution, and so cannot block.
   [[nodiscard]] PgHost server() const;
-  // How the database is encoded, as the server says when it connects; empty: not said.
+  // The database's encoding as the server reports it at connect; empty if not reported.
   [[nodiscard]] std::string server_encoding() const;
-  // The process that serves it, as the server calls it. A pooler makes one up.
+  // The PID of the server process, as the server reports it. A pooler invents one.
   [[nodiscard]] int backend_pid() const;
 
   // For poll().
@@ -176,25 +179,25 @@ class PgConnection {
   bool connected_ = false;
   bool busy_ = false;
   bool copying_ = false;
-  bool answered_ = false;  // by the rows, or the COPY, that the query under way is for
+  bool answered_ = false;  // the current query has delivered its rows or its COPY
   bool more_to_do_ = false;
   bool streaming_ = false;
   bool wants_write_ = true;
   bool heard_ = false;
-  std::optional<PgQueryError> refusal_;  // of the query under way
+  std::optional<PgQueryError> refusal_;  // of the current query
   Handlers handlers_;
 };
 
-// Takes the CopyData messages of COPY ... (FORMAT binary) apart into tuples
-// (PostgreSQL manual, COPY, "Binary Format").
+// Splits the CopyData messages of COPY ... (FORMAT binary) into tuples (PostgreSQL manual, COPY,
+// "Binary Format").
 class CopyReader {
  public:
   using Fields = std::vector<std::optional<std::string_view>>;
   explicit CopyReader(std::size_t fields) : fields_(fields) {}
 
-  // Calls `tuple` for each tuple in the message; throws PgError if it is none.
+  // Calls `tuple` for each tuple in the message; throws PgError if the message is malformed.
   void read(std::string_view message, const std::function<void(const Fields&)>& tuple);
-  // Its trailer has come. Without it tuples may be missing.
+  // True if the trailer has arrived. Without it tuples may be missing.
   [[nodiscard]] bool ended() const { return ended_; }
 
  private:

@@ -20,7 +20,6 @@ bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
 }
 
-// An expression over t, and what is known of it.
 std::string qualified(const std::string& column) { return "t." + quote_identifier(column); }
 
 bool is_text_type(std::string_view type) {
@@ -45,7 +44,7 @@ std::string text_of(const SourceConfig& source, const TableFacts& facts, Role ro
   return "CASE WHEN " + column + " IS NULL THEN NULL ELSE pg_catalog.concat(" + column + ") END";
 }
 
-// The id as the triggers spell it. (It is NOT NULL.)
+// The id in the triggers' spelling. (It is NOT NULL.)
 std::string id_of(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kId);
   if (is_text_type(type) || type == "uuid" || is_integer_type(type)) {
@@ -62,11 +61,11 @@ std::string too_long(int bytes) {
   return "pg_catalog.repeat('x', " + std::to_string(bytes + 1) + ")";
 }
 
-// `text`, which is `column` (of `type`) as text, cut if it is longer than `bytes`, or takes more
-// than `stored_max` where it lies.
+// Expression for `text`, the text form of `column` (of `type`), cut if it is longer than `bytes` or
+// its stored size is above `stored_max`.
 std::string limited(const std::string& text, const std::string& column, std::string_view type,
                     int bytes, int stored_max = kStoredBytesMax) {
-  // The length of a text is known without reading it.
+  // PostgreSQL knows the length of a text without reading it.
   if (is_text_type(type)) {
     return "CASE WHEN " + longer_than(text, bytes) + " THEN pg_catalog.substr(" + text + ", 1, " +
            std::to_string(bytes + 1) + ") ELSE " + text + " END";
@@ -84,7 +83,7 @@ std::string limited_text_of(const SourceConfig& source, const TableFacts& facts,
                  type_of(source, facts, role), bytes, stored_max);
 }
 
-// The same of a jsonb, which is sent as it is.
+// The same for a jsonb, which is sent as jsonb.
 std::string limited_jsonb(const std::string& column, int bytes, int stored_max) {
   const std::string stored = "pg_catalog.pg_column_size(" + column + in_catalog(") {>} ");
   const std::string cut = "pg_catalog.to_jsonb(" + too_long(bytes) + ")";
@@ -94,7 +93,7 @@ std::string limited_jsonb(const std::string& column, int bytes, int stored_max) 
          " END";
 }
 
-// In the database's encoding, whatever may be in it.
+// The bytes of `text` in the database's encoding: this never fails.
 std::string stored_bytes(const std::string& text, const TableFacts& facts) {
   return "pg_catalog.convert_to(" + text + ", " + quote_literal(facts.encoding) + ")";
 }
@@ -105,14 +104,14 @@ std::string digest_of(const std::string& text, const TableFacts& facts) {
     return "pg_catalog.sha256(pg_catalog.convert_to(" + text + ", 'UTF8'))";
   }
   const std::string digest = "pg_catalog.sha256(" + stored_bytes(text, facts) + ")";
-  // SQL_ASCII: what is no UTF-8 there, nobody can present.
+  // SQL_ASCII: a key that is not UTF-8 there cannot be presented.
   if (facts.encoding == "SQL_ASCII") return digest;
   return "CASE WHEN (" + text + ") COLLATE pg_catalog.\"C\"" + in_catalog(" {~} ") +
          quote_literal("[^\\x01-\\x7f]") + " THEN " + quote_literal(std::string(kKeyNotAscii)) +
          "::pg_catalog.bytea ELSE " + digest + " END";
 }
 
-// For plain text and JWT the server digests: a stored key never crosses the wire to us.
+// For plain text and JWT the server computes the digest: a stored key never crosses the wire.
 std::string key_of(const SourceConfig& source, const TableFacts& facts) {
   const std::string column = qualified(*source.column(Role::kKey));
   const std::string text = text_of(source, facts, Role::kKey);
@@ -144,10 +143,10 @@ std::string epoch_seconds_max() {
   return "'" + std::to_string(kEpochSecondsMax) + "'::pg_catalog.int8";
 }
 
-// A conversion that PostgreSQL cannot do would fail the whole load for one row's sake. So a date or
-// time beyond the years 1 to 9999 becomes an infinity: never, or long ago. An integer is a number
-// of seconds, or it is not: one beyond kEpochSecondsMax may count milliseconds, or mean "never",
-// and arrives as kNoTime.
+// A conversion error would fail the whole load for the sake of one row. So a date or time beyond
+// the years 1 to 9999 becomes an infinity: never, or long ago. An integer must be a number of
+// seconds: a value beyond kEpochSecondsMax may count milliseconds, or mean "never", and arrives as
+// kNoTime.
 std::string time_of(const SourceConfig& source, const TableFacts& facts, Role role) {
   const std::string column = qualified(*source.column(role));
   const std::string& type = type_of(source, facts, role);
@@ -169,7 +168,7 @@ std::string time_of(const SourceConfig& source, const TableFacts& facts, Role ro
                      quote_literal(source.time_zone) + ")");
 }
 
-// True when the row says that it is no longer good. A flag that is NULL says so too.
+// True if the row is no longer good. A flag that is NULL counts as set.
 std::string is_set(const SourceConfig& source, const TableFacts& facts, Role role) {
   const bool flag = type_of(source, facts, role) == "boolean";
   return qualified(*source.column(role)) + (flag ? " IS NOT FALSE" : " IS NOT NULL");
@@ -185,7 +184,7 @@ std::string status_case(const SourceConfig& source, const TableFacts& facts) {
                                  : "ANY (ARRAY[" + quoted_list(values) + "]::pg_catalog.text[])";
     return " WHEN " + status + in_catalog(" {=} ") + list + " THEN '" + letter + "'";
   };
-  // Most rows are active, so that comparison comes first. Where lists overlap, the refusing one
+  // Most rows are active, so that comparison comes first. Where lists overlap, the refusing list
   // wins.
   std::vector<std::string> active = source.status_active;
   std::erase_if(active, [&](const std::string& value) {
@@ -212,7 +211,7 @@ std::string state_of(const SourceConfig& source, const TableFacts& facts) {
   return cases.empty() ? "'a'::pg_catalog.text" : "CASE" + cases + " ELSE 'a' END";
 }
 
-// A column that PostgreSQL can send as an integer; else nothing.
+// The field if PostgreSQL can send the column as an integer; otherwise nullopt.
 std::optional<WireField> integer_field(const SourceConfig& source, const TableFacts& facts,
                                        RowField field, Role role) {
   const std::string& type = type_of(source, facts, role);
@@ -222,8 +221,8 @@ std::optional<WireField> integer_field(const SourceConfig& source, const TableFa
   return std::nullopt;
 }
 
-// An array of scopes as JSON. to_json() would call a cast to json of the elements' type, if there
-// is one, unless that type is PostgreSQL's own.
+// An array of scopes as JSON. to_json() would call a cast from the element type to json, if one
+// exists, unless the type is PostgreSQL's own.
 std::string array_as_json(const SourceConfig& source, const TableFacts& facts) {
   const std::string& column = *source.column(Role::kScopes);
   if (facts.output(column) == Output::kBuiltIn) {
@@ -291,7 +290,7 @@ std::vector<Selected> selected(const SourceConfig& source, const TableFacts& fac
     } else if (role == Role::kScopes && type.ends_with("[]")) {
       add(field, kText, limited(array_as_json(source, facts), column, type, bytes, stored_max));
     } else if (role == Role::kMetadata && is_text_type(type)) {
-      // What is too long is nothing, whatever it is: triggers do not tell of its changes.
+      // A text that is too long is dropped: triggers do not report its changes.
       add(field, kText,
           "CASE WHEN " + longer_than(column, bytes) + " THEN " + too_long(bytes) + " ELSE " +
               text_of(source, facts, role) + " END");
@@ -340,7 +339,7 @@ std::string selection(const SourceConfig& source, const TableFacts& facts) {
   return "SELECT " + fields_of(source, facts) + " FROM " + quoted(source.table) + " t";
 }
 
-// Is there a key in the row? Not if key_of() is NULL.
+// True if the row has a key, that is, if key_of() is not NULL.
 std::string has_key(const SourceConfig& source, const TableFacts& facts) {
   const std::string there = qualified(*source.column(Role::kKey)) + " IS NOT NULL";
   const bool by_server =
@@ -349,7 +348,7 @@ std::string has_key(const SourceConfig& source, const TableFacts& facts) {
   return by_server ? there + " AND " + longer_than(text_of(source, facts, Role::kKey), 0) : there;
 }
 
-// The hash that RowHasher computes of the same row. A row without a key is not one of ours.
+// The hash that RowHasher computes of the same row. Rows without a key are not part of the source.
 std::string hashes(const SourceConfig& source, const TableFacts& facts) {
   std::string id = limited(id_of(source, facts), qualified(*source.column(Role::kId)),
                            type_of(source, facts, Role::kId), kTextBytesMax);
@@ -366,7 +365,7 @@ std::string hashes(const SourceConfig& source, const TableFacts& facts) {
 const std::string kBucket =
     in_catalog("(h.hash {&} ") + std::to_string(RowSums::kBuckets - 1) + ")";
 
-// The column itself, without a cast, wherever its index can then be used.
+// The column itself, without a cast, if an index on it is usable then.
 std::string comparable_id(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kId);
   const bool by_itself =
@@ -375,7 +374,7 @@ std::string comparable_id(const SourceConfig& source, const TableFacts& facts) {
   return by_itself ? qualified(*source.column(Role::kId)) : id_of(source, facts);
 }
 
-// Microseconds since 1970 as the column of the last use holds them.
+// Microseconds since 1970, converted to the type of the last_used_at column.
 std::string use_time(const SourceConfig& source, const TableFacts& facts, const std::string& us) {
   const std::string& type = type_of(source, facts, Role::kLastUsedAt);
   if (is_integer_type(type)) return "(" + us + in_catalog(" {/} 1000000)");
@@ -396,7 +395,7 @@ bool is_uuid(std::string_view id) {
   return true;
 }
 
-// As numeric_out() writes it (PostgreSQL manual, "Arbitrary Precision Numbers").
+// True for text that numeric_out() may write (PostgreSQL manual, "Arbitrary Precision Numbers").
 bool is_numeric(std::string_view id) {
   if (id == "NaN") return true;
   if (id.starts_with('-')) id.remove_prefix(1);
@@ -408,7 +407,7 @@ bool is_numeric(std::string_view id) {
   return digits(id.substr(0, point)) && (point == id.npos || digits(id.substr(point + 1)));
 }
 
-// As byteaout() writes it, with bytea_output = hex.
+// True for text that byteaout() may write, with bytea_output = hex.
 bool is_bytea(std::string_view id) {
   return id.size() % 2 == 0 && id.starts_with("\\x") &&
          id.find_first_not_of("0123456789abcdef", 2) == id.npos;
@@ -420,16 +419,16 @@ bool is_int64(std::string_view id) {
   return error == std::errc() && end == id.data() + id.size();
 }
 
-// Takes the locks that a COPY of this table takes, before the COPY takes its snapshot. Otherwise it
-// would have one from before it waited for them, and to that a table that was rewritten or
-// truncated meanwhile is empty (PostgreSQL manual, concurrency control, "Caveats").
+// Takes the locks that a COPY of this table takes, before the COPY takes its snapshot. Otherwise
+// the snapshot would be older than the wait for the locks, and in such a snapshot a table that was
+// rewritten or truncated meanwhile is empty (PostgreSQL manual, concurrency control, "Caveats").
 std::string locked_first(const SourceConfig& source, const std::string& copy) {
-  // To open a cursor locks the table and its parts, and gives no result.
+  // Opening a cursor locks the table and its parts, and returns no rows.
   return "DECLARE latchkey_lock CURSOR FOR SELECT FROM " + quoted(source.table) + " t;" + copy;
 }
 
-// True, or the statement fails with kLayoutChanged. Evaluated once, by a snapshot that is taken
-// under the lock that keeps the table as it is.
+// True, or the statement fails with kLayoutChanged. PostgreSQL evaluates it once, with a snapshot
+// taken under the lock that keeps the table's definition.
 std::string as_looked_up(const SourceConfig& source, const TableFacts& facts) {
   const std::string oid =
       quote_literal(quoted(source.table)) + "::pg_catalog.regclass::pg_catalog.oid";
@@ -451,10 +450,10 @@ std::string reread_sql(const SourceConfig& source, const TableFacts& facts) {
          id_array_type(source, facts) + ")";
 }
 
-// It locks what it is going to change, and skips what somebody else has locked. So it never waits
-// for a row: it can be part of no deadlock, whatever the order in which another daemon or the
-// application locks rows, and holds back nobody for longer than itself takes. The second comparison
-// is with the row as it is when it is locked.
+// The statement locks the rows that it is going to change, and skips rows that other sessions have
+// locked. So it never waits for a row: it cannot be part of a deadlock, in any order in which
+// another daemon or the application locks rows, and blocks other sessions only for its own
+// duration. The second comparison reads the row as it is when it is locked.
 std::string last_used_sql(const SourceConfig& source, const TableFacts& facts) {
   const std::string table = quoted(source.table);
   const std::string column = quote_identifier(*source.column(Role::kLastUsedAt));

@@ -1,9 +1,10 @@
-// The SQL that reads a source. One column list serves the load (COPY, binary) and the re-read of
-// single rows (binary results), so that a row means the same whichever way it comes.
+// The SQL that reads a source. The load (COPY, binary) and the re-read of single rows (binary
+// results) use the same column list, so a row means the same in both.
 //
-// Nothing of the table owner's is called: values become text by output functions and by casts that
-// are built in, and all that is named is pg_catalog's (sql_text.h, Output). What is longer than any
-// answer is cut where it lies, so that it never travels: see the limits below.
+// The SQL calls no code of the table's owner: built-in output functions and casts turn values into
+// text, and all named functions, operators and types are in pg_catalog (sql_text.h, Output). The
+// server cuts values that are too long to be served, so that they never travel: see the limits
+// below.
 #pragma once
 
 #include <latchkey/wire.h>
@@ -18,35 +19,35 @@
 
 namespace latchkey {
 
-// A key below this length is reported: 19 hexadecimal digits are 76 random bits at most, and most
-// keys that are so short were made up by somebody. The server compares; the key stays there.
-
-// Where text is read as it is stored, the server makes no digest of a key that is not ASCII: it
-// might not be able to convert it. (What holders present is UTF-8.) This arrives instead.
+// Takes the place of a key's digest if the key is not ASCII and its database's text is read as it
+// is stored (but not in SQL_ASCII): the server might be unable to convert the key to UTF-8, in
+// which keys are presented.
 constexpr std::string_view kKeyNotAscii = "?";
 
-// A longer value arrives cut, but longer than its limit: so the reader refuses or drops it, and
-// counts it. A key that nobody could present, and a digest that is none, arrive as such.
+// A value above its limit arrives cut, but still longer than the limit: the reader refuses or drops
+// it, and counts it. A key that is too long to be presented arrives as an empty digest, and a
+// digest that is too long arrives as an invalid one.
 constexpr int kTextBytesMax = LATCHKEY_CLAIMS_BYTES_MAX;
-// As a column holds them: JSON may take six bytes (\u0041) for one.
+// In the column's form: JSON may take six bytes (\u0041) for one.
 constexpr int kScopesBytesMax = 6 * LATCHKEY_CLAIMS_BYTES_MAX;
 constexpr int kKeyVersionBytesMax = 255;
 constexpr int kDigestTextBytesMax = 256;
-// Stored (perhaps compressed) size past which a value of another type than text is not looked into:
-// what may pass takes at most some megabytes to look at. Not compressed, it is longer than
-// kTextBytesMax as text in any case: jsonb takes at most four bytes for one (a list of digits). So
-// triggers need not compare metadata that are larger in memory.
+// Above this stored (perhaps compressed) size the server does not look into a value of a type other
+// than text: looking into a smaller value takes some megabytes at most. An uncompressed value above
+// it is in any case longer than kTextBytesMax as text: jsonb takes at most four bytes for one (a
+// list of digits). So triggers need not compare metadata that are larger in memory.
 constexpr int kStoredBytesMax = 20 * 1024;
-// Likewise of metadata, whatever the storage: what is short enough takes less, but for long lists
-// of numbers that are not compressed. So triggers need not look into what is compressed and takes
-// more: pglz makes 11 KiB of a megabyte at best.
+// The limit of metadata, compressed or not: metadata that are short enough take less, except for
+// long lists of numbers that are not compressed. So triggers need not look into compressed values
+// above it: pglz compresses a megabyte to 11 KiB at best.
 constexpr int kMetadataStoredBytesMax = 5 * 1024;
-// Below this it is not looked at first: decompressed (lz4: at most 255 times) it is still small.
+// Values up to this stored size are not measured: decompressed (lz4: at most 255 times) they are
+// still small.
 constexpr int kStoredBytesSmall = 200;
 
-// An integer time is a number of seconds since 1970, up to the year 2200. What is none arrives as
-// the first moment that a timestamptz can hold (PostgreSQL manual, "Date/Time Types"), which no
-// expiry is: the reader refuses the row.
+// An integer time is a number of seconds since 1970, up to the year 2200. Any other integer arrives
+// as the first moment that a timestamptz can hold (PostgreSQL manual, "Date/Time Types"). No expiry
+// has that value: the reader refuses the row.
 constexpr std::int64_t kEpochSecondsMax = 7'258'118'400;  // 2200-01-01 00:00 UTC
 constexpr const char* kNoTime = "4714-11-24 00:00:00+00 BC";
 constexpr std::int64_t kNoTimePostgresUs = -211'813'488'000'000'000;
@@ -63,25 +64,26 @@ enum RowField {
   kFieldTenant,       // text or null
   kFieldScopes,       // text or null: a JSON array, or words (see scopes_are_json)
   kFieldMetadata,     // text or null
-  kFieldJwtClaims,    // text or null: the middle part of a JWT, without its signature no credential
-  kFieldShort,        // "s" where a key stored in the clear is shorter than kShortKeyBytes, or null
-  kFieldUseTimeUnit,  // "x" where last_used_at is a number that is no time (kEpochSecondsMax), or
+  kFieldJwtClaims,    // text or null: the middle part of a JWT: no credential without its signature
+  kFieldShort,        // "s" if a key stored in the clear is shorter than kShortKeyBytes, or null
+  kFieldUseTimeUnit,  // "x" if last_used_at is a number but no time (kEpochSecondsMax), or
                       // null
-  kFieldUnreadable,   // is not sent: set where a text cannot be converted to UTF-8
+  kFieldUnreadable,   // not sent: set if a text cannot be converted to UTF-8
   kRowFields
 };
 
-// Counts in the digest of a table. The others say nothing of a key, and no trigger tells of them.
+// True if the field counts in a table's digest. The other fields do not affect a key, and no
+// trigger reports their changes.
 [[nodiscard]] constexpr bool is_hashed(RowField field) { return field != kFieldUseTimeUnit; }
 
-// Which of these fields a row of this table has on its way to us, in this order, and as what. What
-// a table does not have is not sent. Integers and jsonb are sent as they are: to make text of them
-// would cost the server more than anything else about a row does.
+// The fields that a row of this table has on the wire, in RowField order, and their types. A field
+// that the table lacks is not sent. Integers and jsonb are sent in their binary form: conversion to
+// text would be the most expensive part of a row for the server.
 //
-// What would be text is bytea in a database whose text is read as it is stored (text_converter.h).
+// A text field is sent as bytea if the database's text is read as it is stored (text_converter.h).
 struct WireField {
   RowField field;
-  std::uint32_t type;      // as PostgreSQL numbers it (pg_type.dat)
+  std::uint32_t type;      // the type's OID (pg_type.dat)
   bool as_stored = false;  // text in the database's encoding
 };
 constexpr std::uint32_t kBytea = 17, kInt8 = 20, kInt2 = 21, kInt4 = 23, kText = 25,
@@ -89,10 +91,10 @@ constexpr std::uint32_t kBytea = 17, kInt8 = 20, kInt2 = 21, kInt4 = 23, kText =
 [[nodiscard]] std::vector<WireField> wire_fields(const SourceConfig& source,
                                                  const TableFacts& facts);
 
-// What a statement makes of the columns depends on their types: a flag is set if it is not false, a
-// time if it is not NULL, and a binary COPY does not say of what types its fields are. So the
-// server refuses both of these (SQLSTATE kLayoutChanged) if the table is not as it was when it was
-// looked up: another relation of its name, a mapped column of another name, number or type.
+// The meaning of a statement depends on the columns' types: a flag is set if it is not false, a
+// time if it is not NULL, and a binary COPY does not report the types of its fields. So the server
+// refuses load_sql() and reread_sql() (SQLSTATE kLayoutChanged) if the table has changed since it
+// was looked up: another relation of its name, a mapped column of another name, number or type.
 constexpr std::string_view kLayoutChanged = "22P02";  // invalid_text_representation
 [[nodiscard]] std::string load_sql(const SourceConfig& source, const TableFacts& facts);
 // $1 is an array of ids, as text of the array type that id_array_type() names.
@@ -100,22 +102,22 @@ constexpr std::string_view kLayoutChanged = "22P02";  // invalid_text_representa
 // The digest of the whole table: rows of (bucket, rows, sum of row hashes as text); see RowSums and
 // RowHasher.
 [[nodiscard]] std::string digest_sql(const SourceConfig& source, const TableFacts& facts);
-// COPY, binary, of (id as text, or as it is stored, row hash) of the rows in these buckets.
+// COPY, binary, of (id as text or as it is stored, row hash) for the rows in these buckets.
 [[nodiscard]] std::string digest_rows_sql(const SourceConfig& source, const TableFacts& facts,
                                           const std::vector<std::uint32_t>& buckets);
 
-// Writes when rows were last used, forward only. $1: array of ids as for reread_sql(); $2: array of
-// as many bigint, microseconds since 1970. Answers (id text, written boolean) for each row whose
-// time was older or NULL; not written is what somebody else has locked.
+// Writes the times of last use, forward only. $1: array of ids as for reread_sql(); $2: bigint
+// array of the same length, microseconds since 1970. Returns (id text, written boolean) for each
+// row with an older time or NULL; `written` is false for a row that another session has locked.
 [[nodiscard]] std::string last_used_sql(const SourceConfig& source, const TableFacts& facts);
 
-// An id from a notification as the table's own column would spell it: char(n) without its padding.
+// An id from a notification in the spelling of the table's own column: char(n) without its padding.
 [[nodiscard]] std::string_view id_as_read(const SourceConfig& source, const TableFacts& facts,
                                           std::string_view id);
-// Is this text an id that the re-read can be asked for? A notification can hold anything.
+// True if the re-read can ask for this id. A notification can hold any text.
 [[nodiscard]] bool is_id(const SourceConfig& source, const TableFacts& facts, std::string_view id);
-// Could the database fail to convert this id to its own encoding? Then the query that asks for it
-// would fail, and whoever forged it would keep others from being asked for.
+// True if the database might fail to convert this id to its own encoding. The query for that id
+// would then fail, and a forged id would block the re-read of other ids.
 [[nodiscard]] bool id_may_not_convert(const SourceConfig& source, const TableFacts& facts,
                                       std::string_view id);
 // ids -> '{"a","b"}'

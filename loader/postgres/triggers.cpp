@@ -17,16 +17,16 @@ namespace {
 
 using nlohmann::json;
 
-// Room for ids in one payload. PostgreSQL's limit is 8000 bytes (NOTIFY); the rest is for the
-// table's name and for the id that crosses the line.
+// Bytes of ids in one payload. PostgreSQL's limit is 8000 bytes (NOTIFY); the rest is for the
+// table's name and for the id that crosses kIdsBytesMax.
 constexpr int kIdsBytesMax = 6000;
-// A longer id could not be sent safely with that rest: the whole table is re-read instead.
+// A longer id might not fit into that rest: the whole table is read instead.
 constexpr std::size_t kIdBytesMax = 1000;
-// Of one statement. The daemon would read the whole table for more, too
+// Ids per statement. Above it the daemon would read the whole table, too
 // (RefreshSettings::pending_ids_max).
 constexpr int kIdsMax = 100'000;
 
-// PostgreSQL would cut a longer name, and then two tables might share a function.
+// PostgreSQL would truncate a longer name, and two tables might then share a function.
 constexpr std::size_t kNameBytesMax = 63;
 
 std::string hash_of(std::string_view text) {
@@ -47,7 +47,7 @@ std::string quoted_function(const SourceConfig& source) {
   return "latchkey." + quote_identifier(function_name(source));
 }
 
-// Raw text -> a comment line that cannot end early.
+// Makes a comment line of raw text that cannot end early.
 std::string one_line(std::string text) {
   for (char& c : text) {
     if (c == '\n' || c == '\r') c = ' ';
@@ -55,7 +55,7 @@ std::string one_line(std::string text) {
   return text;
 }
 
-// Those whose change is a change; whatever is only metadata apart.
+// Changes of these columns are reported; columns that are only metadata are separate.
 struct Watched {
   std::vector<std::string> columns;
   std::vector<std::string> metadata;
@@ -81,15 +81,15 @@ std::string row_of(const std::string& alias, const std::vector<std::string>& col
   return "ROW(" + joined(fields, ", ") + ")::pg_catalog.record";
 }
 
-// By the type's output function, never by a cast, which the table's owner may have defined. Bytes
-// decide which ids are equal, not the column's collation.
+// The type's output function makes the text, not a cast, which the table's owner may have defined.
+// Bytes decide the equality of ids, not the column's collation.
 std::string id_text(const SourceConfig& source, const std::string& alias) {
   return "(pg_catalog.concat(" + alias + "." + quote_identifier(*source.column(Role::kId)) +
          ") COLLATE pg_catalog.\"C\")";
 }
 
-// What the spelling of a value as text depends on (PostgreSQL manual, "Client Connection
-// Defaults"): the session that writes the table may have any setting.
+// The text form of a value depends on these settings (PostgreSQL manual, "Client Connection
+// Defaults"): the session that writes the table may have set any of them.
 constexpr std::array<std::pair<const char*, const char*>, 8> kFunctionSettings = {{
     {"search_path", "pg_catalog, pg_temp"},
     {"DateStyle", "iso, ymd"},
@@ -101,23 +101,23 @@ constexpr std::array<std::pair<const char*, const char*>, 8> kFunctionSettings =
     {"lc_monetary", "C"},
 }};
 
-// Types of which a value of more than kStoredBytesMax in memory is longer than any answer as text:
-// json, text, character, character varying, jsonb (pg_type.dat). Others may shrink when they are
-// stored, compressed, and be short enough then.
+// A value of one of these types that takes more than kStoredBytesMax in memory is too long to be
+// served as text: json, text, character, character varying, jsonb (pg_type.dat). Values of other
+// types may be compressed when they are stored, and be short enough then.
 constexpr const char* kLongAsText = "{114,25,1042,1043,3802}";
 
-// Which metadata of a row are NULL, as a column of what compared() selects.
+// Column of compared(): the row's metadata that are NULL.
 constexpr const char* kNulls = "the nulls";
 
-// PostgreSQL 14: since then it tells whether a value is compressed.
+// Since PostgreSQL 14 pg_column_compression() reports whether a value is compressed.
 constexpr const char* kTellsCompression =
     "pg_catalog.current_setting('server_version_num')::pg_catalog.int4 {>=} 140000";
 
-// What the comparison needs of a transition table, as `alias`. Metadata that are not served
-// whatever they are, for their size, are not looked at: to read and compare a megabyte would cost
-// the application more than its UPDATE. A column that the statement changes stands there as it is
-// before PostgreSQL compresses it: longer, perhaps, than it will be, and short enough then. What is
-// compressed stays as it is. OFFSET keeps other columns out of the join, which would copy them.
+// Selects the columns to compare from a transition table, as `alias`. It does not look at metadata
+// that are too large to be served: reading and comparing a megabyte would cost the application more
+// than its UPDATE. A column that the statement changes is there not yet compressed: it may be
+// larger than it will be stored, and short enough then. A compressed value stays compressed. OFFSET
+// keeps other columns out of the join, which would copy them.
 std::string compared(const SourceConfig& source, const std::string& table, const std::string& alias,
                      bool tells_compression) {
   const Watched columns = watched(source);
@@ -125,7 +125,7 @@ std::string compared(const SourceConfig& source, const std::string& table, const
   for (const std::string& column : columns.columns) {
     fields += ", " + alias + "." + quote_identifier(column);
   }
-  // Told from those that are not looked at: to an audit they differ.
+  // Distinguishes NULL from metadata that are not looked at: they differ in an audit.
   std::vector<std::string> nulls;
   for (const std::string& column : columns.metadata) {
     const std::string name = alias + "." + quote_identifier(column);
@@ -161,7 +161,7 @@ std::string differ(const SourceConfig& source) {
   return differ;
 }
 
-// A statement: which rows an UPDATE changed, `most` at most.
+// A statement that collects the ids of the rows that an UPDATE changed, at most `most`.
 std::string changed_by_update(const SourceConfig& source, const std::string& most,
                               bool tells_compression) {
   return "      SELECT pg_catalog.array_agg(c.id) INTO changed\n"
@@ -195,7 +195,7 @@ std::string function_body(const SourceConfig& source) {
   };
   std::string update = changed_by_update(source, most, false);
   if (!watched(source).metadata.empty()) {
-    // PostgreSQL does not look at a statement before it gets there.
+    // PostgreSQL does not analyse a PL/pgSQL statement before it executes it.
     update = "      -- Servers before 14 lack a function of the first statement.\n      IF " +
              in_catalog(kTellsCompression) + " THEN\n" + changed_by_update(source, most, true) +
              "      ELSE\n" + update + "      END IF;\n";
@@ -267,7 +267,7 @@ std::string function_body(const SourceConfig& source) {
 struct TriggerShape {
   const char* name;
   const char* event;
-  int type;  // pg_trigger.tgtype; after each statement: the event's bit alone
+  int type;  // pg_trigger.tgtype; for AFTER, per statement: the event's bit alone
   const char* old_table;
   const char* new_table;
 };
@@ -290,8 +290,8 @@ std::string header(const SourceConfig& source, std::string_view what, std::strin
          "\n-- Run it " + std::string(who) + ", e.g. by piping it into psql -v ON_ERROR_STOP=1.\n";
 }
 
-// Before anything else: what follows must mean the same whatever the administrator's search_path
-// is, or ALTER ROLE or ALTER DATABASE made it.
+// Comes first: the rest must mean the same whatever search_path the administrator's session, ALTER
+// ROLE or ALTER DATABASE has set.
 constexpr const char* kBegin =
     "BEGIN;\n"
     "SET LOCAL search_path = pg_catalog, pg_temp;\n"
@@ -308,7 +308,7 @@ std::string block(const std::string& statements) {
          ";\n";
 }
 
-// Raises an error if `who`, the query's result, is somebody. In the message % is its place.
+// Raises an error if the query's result, `who`, is not NULL. % in the message stands for it.
 std::string refuse(const std::string& query, const std::string& message, const std::string& hint) {
   return "  who := (" + query +
          ");\n"
@@ -319,7 +319,7 @@ std::string refuse(const std::string& query, const std::string& message, const s
          "  END IF;\n";
 }
 
-// RAISE reads % as a place.
+// Doubles %, which RAISE would read as a placeholder.
 std::string raised(std::string text) {
   for (std::size_t at = 0; (at = text.find('%', at)) != std::string::npos; at += 2) {
     text.insert(at, 1, '%');
@@ -327,8 +327,8 @@ std::string raised(std::string text) {
   return one_line(std::move(text));
 }
 
-// A role that could act as the table's owner gains nothing by owning what stands here: it can do
-// as it likes with the table anyway. Any other could change what is ours at its leisure.
+// A role that can act as the table's owner gains nothing by owning these objects: it has full
+// control of the table anyway. Any other owner could change our objects at any time.
 std::string owned_by_a_stranger(const SourceConfig& source, const std::string& owner) {
   return "NOT pg_catalog.pg_has_role(" + owner +
          ", (SELECT c.relowner"
@@ -398,7 +398,7 @@ std::string install_sql(const SourceConfig& source) {
     sql += std::string("SET ") + setting + " = " + (list ? value : quote_literal(value)) + "\n";
   }
   sql += "AS " + dollar_quote(function_body(source)) + ";\n";
-  // CREATE OR REPLACE leaves the owner of what was there.
+  // CREATE OR REPLACE keeps the owner of an existing function.
   sql += block(refuse(in_catalog("SELECT pg_catalog.pg_get_userbyid(p.proowner)"
                                  " FROM pg_catalog.pg_proc p\n          WHERE p.oid {=} ") +
                           quote_literal(quoted_function(source) + "()") +
@@ -414,7 +414,7 @@ std::string install_sql(const SourceConfig& source) {
     sql += "CREATE TRIGGER " + name + " AFTER " + trigger.event + " ON " + table +
            referencing(trigger) + "\n  FOR EACH STATEMENT EXECUTE FUNCTION " +
            quoted_function(source) + "();\n";
-    // ALWAYS: also for sessions that replicate or restore (session_replication_role = replica).
+    // ALWAYS: also in sessions that replicate or restore (session_replication_role = replica).
     sql += "ALTER TABLE " + table + " ENABLE ALWAYS TRIGGER " + name + ";\n";
   }
   return sql + "COMMIT;\n";
@@ -453,7 +453,7 @@ std::string mapped_columns(const SourceConfig& source) {
   return joined(columns, ", ");
 }
 
-// The role's policies have names of their own, so that several roles may have some on one table.
+// Policy names contain the role's name, so that several roles may have policies on one table.
 std::string policy(const SourceConfig& source, std::string_view role, std::string_view command,
                    std::string_view terms) {
   std::string name = std::string(role) + "_" + (command == "SELECT" ? "select" : "update");
@@ -531,7 +531,7 @@ std::string revoke_bypass_sql(std::string_view role) {
 }
 
 bool is_notified_id(std::string_view id) {
-  // Escapes only add to it.
+  // JSON escapes only add length.
   return id.size() <= kIdBytesMax && json_length(id) <= kIdBytesMax;
 }
 

@@ -1,15 +1,15 @@
-// The DDL that tells us of changes, and the role that may read them.
+// The DDL of the triggers that report changes, and of the role that reads the tables.
 //
-// Printed by `latchkey sql`, run by the operator, never by us.
+// `latchkey sql` prints it, and the operator runs it; the daemon never does.
 //
-// Statement-level triggers with transition tables: a statement that changes a million rows calls
-// the function once, and ids travel many to a notification. An UPDATE counts only if one of the
-// mapped columns changed, so that writing last_used_at notifies nobody. Notifications carry ids,
-// nothing else: everybody on the database can read them.
+// The triggers are statement-level, with transition tables: a statement that changes a million rows
+// calls the function once, and one notification carries many ids. An UPDATE counts only if it
+// changed a mapped column, so that writing last_used_at sends no notification. Notifications carry
+// only ids, because every role of the database can read them.
 //
-// The scripts run as an administrator and the function as whoever writes the table. So both pin
-// search_path, name the schema of all that they use, and trust nothing that stood there before: a
-// schema, function or role of our name may be somebody else's.
+// An administrator runs the scripts, and the writers of the table run the function. So both pin
+// search_path, name the schema of every object that they use, and do not trust existing objects: a
+// schema, function or role of our name may belong to another role.
 #pragma once
 
 #include <string>
@@ -20,14 +20,14 @@
 
 namespace latchkey {
 
-// The channel that all triggers notify on. Payload, JSON: {"t": table, "ids": ["1", ...]};
-// {"t": table, "all": true} after TRUNCATE; {"t": table, "reload": true} where rows changed that
-// cannot be named: too many of them, ids too long, a mapped column that is gone.
+// All triggers notify on this channel. Payload, JSON: {"t": table, "ids": ["1", ...]}; {"t": table,
+// "all": true} after TRUNCATE; {"t": table, "reload": true} if changed rows cannot be named: too
+// many rows, ids that are too long, a mapped column that was dropped.
 constexpr const char* kChangeChannel = "latchkey";
 
-// A trigger and the function behind it, as far as what they do depends on it. The catalogue's
-// answer is compared with what install_sql() makes, field by field: whatever differs is not ours,
-// or of another mapping or version.
+// The properties of a trigger and its function that decide what they do. The catalogue's values are
+// compared with those of install_sql(), field by field: a difference means another mapping, another
+// version or a foreign trigger.
 struct TriggerDefinition {
   std::string shape;                  // of the trigger: kTriggerShapeSql
   std::string function;               // schema.name
@@ -37,7 +37,7 @@ struct TriggerDefinition {
 
   bool operator==(const TriggerDefinition&) const = default;
 };
-// Expressions over pg_trigger t, pg_proc p and pg_language pl. Event, level and time; transition
+// Expressions over pg_trigger t, pg_proc p and pg_language pl: event, level and time; transition
 // tables; no condition, no arguments, not deferrable, no list of columns.
 constexpr const char* kTriggerShapeSql =
     "pg_catalog.concat_ws(' ', t.tgtype, coalesce(t.tgoldtable, '-'), coalesce(t.tgnewtable, '-'),"
@@ -52,29 +52,28 @@ constexpr const char* kTriggerFunctionSql =
 [[nodiscard]] TriggerDefinition trigger_definition(const SourceConfig& source,
                                                    std::string_view name);
 
-// All three print scripts for psql, each one transaction that begins by pinning search_path.
+// Each function returns a psql script: one transaction that begins by pinning search_path.
 [[nodiscard]] std::string install_sql(const SourceConfig& source);
 [[nodiscard]] std::string uninstall_sql(const SourceConfig& source);
 [[nodiscard]] std::string grant_sql(const SourceConfig& source, std::string_view role);
-// Takes BYPASSRLS, which earlier versions gave, from the role. For after the grants of all sources
-// that it reads: policies have its place then.
+// Removes BYPASSRLS, which earlier versions granted, from the role. Run it after the grants of all
+// sources that the role reads: their policies replace it.
 [[nodiscard]] std::string revoke_bypass_sql(std::string_view role);
 
-// One notification on kChangeChannel, understood.
+// One notification on kChangeChannel, parsed.
 struct ChangeNotice {
   std::string table;
   bool truncated = false;
-  bool reload = false;  // rows changed that it could not name
+  bool reload = false;  // the trigger could not name the changed rows
   std::vector<std::string> ids;
 
-  // Nothing if the payload is not what a trigger of ours sends. It may still name ids that no
-  // trigger would (see is_notified_id()).
+  // Returns nullopt if the payload has none of our triggers' forms. It may still contain ids that
+  // no trigger sends (see is_notified_id()).
   [[nodiscard]] static std::optional<ChangeNotice> parse(std::string_view payload);
 };
 
-// Could a trigger name this id? A longer one does not fit into a payload, and is told of by
-// "reload".
-// (In a database that is not UTF-8 its length there counts, which is not known here.)
+// True if a trigger can send this id. A longer id does not fit into a payload; "reload" reports it.
+// (In a database that is not UTF-8 the length in its encoding counts, which is not known here.)
 [[nodiscard]] bool is_notified_id(std::string_view id);
 
 }  // namespace latchkey
