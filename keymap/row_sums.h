@@ -3,6 +3,7 @@
 // Each row has a 64-bit hash of its relevant columns (loader/audit.h defines them). The hash's
 // lowest bits select a bucket, so a difference between two summaries also shows where to look. Sums
 // wrap around.
+#pragma once
 
 #include <cstddef>
 #include <cstdint>

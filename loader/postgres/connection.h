@@ -4,106 +4,29 @@
 // thread.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "config/conninfo.h"
+#include "loader/postgres/copy_reader.h"
+#include "loader/postgres/errors.h"
+#include "loader/postgres/hosts.h"
+#include "loader/postgres/rows.h"
 
 struct pg_conn;
-struct pg_result;
 
 namespace latchkey {
-
-// One printable line: PostgreSQL's message if it can contain no data of a row (see
-// server_message.h). Never contains the password.
-class PgError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// No connection could be established.
-class PgConnectError : public PgError {
- public:
-  using PgError::PgError;
-};
-
-// The server understood and refused a query.
-class PgQueryError : public PgError {
- public:
-  explicit PgQueryError(const std::string& text, std::string sqlstate = "")
-      : PgError(text), sqlstate_(std::move(sqlstate)) {}
-  // PostgreSQL manual, "PostgreSQL Error Codes"; empty if unknown.
-  [[nodiscard]] const std::string& sqlstate() const { return sqlstate_; }
-
- private:
-  std::string sqlstate_;
-};
 
 struct PgNotification {
   std::string channel;
   std::string payload;
 };
-
-// Rows of one finished query; views live as long as the result. If a broken or hostile server
-// leaves out a field, access throws a named error and never reads outside the result.
-class PgRows {
- public:
-  // `what` names the query in errors; it must live as long as the rows.
-  PgRows(pg_result* result, std::string_view what);
-  [[nodiscard]] int rows() const;
-  // Throws PgError unless each row has exactly this number of fields.
-  void expect_columns(std::size_t columns) const;
-  // True if the server declares the fields to be of these types (pg_type.dat). Throws PgError if
-  // their number differs, or they are not binary.
-  [[nodiscard]] bool are_of_types(std::span<const std::uint32_t> types) const;
-  // nullopt: NULL. Throws PgError if there is no such field.
-  [[nodiscard]] std::optional<std::string_view> field(int row, int column) const;
-  // Throws PgError if there is no such field, or if it is NULL.
-  [[nodiscard]] std::string_view value(int row, int column) const;
-
- private:
-  [[noreturn]] void fail(const std::string& how) const;
-
-  std::shared_ptr<pg_result> result_;
-  std::string_view what_;
-};
-
-struct PgTarget {
-  std::string conninfo;  // keyword=value or URI; missing settings get our defaults
-  // Reads the password. Called at each attempt to connect, so that a new password needs no restart.
-  // Null: no password. Its exceptions fail the attempt.
-  std::function<std::string()> password = {};
-};
-
-// One server of a conninfo; an empty field means libpq's default.
-struct PgHost {
-  std::string host;      // a name, an address, or the folder of a Unix socket
-  std::string hostaddr;  // empty: resolved from the name, or a Unix socket
-  std::string port;
-
-  // For messages, such as "db2.example:5433", "db2.example (10.0.0.2):5433".
-  [[nodiscard]] std::string display() const;
-};
-// Returns at least one host. libpq would try them one after another itself, but without a time
-// limit: its connect_timeout does not apply to non-blocking connections (libpq, "PQconnectPoll").
-[[nodiscard]] std::vector<PgHost> hosts_of(const std::string& conninfo);
-// Returns one entry for each address of a host name, in the resolver's order; the host itself if
-// there is nothing to resolve. libpq would try all addresses within one attempt, and a silent
-// address would use up the time of all. Each entry keeps the name, because certificates are checked
-// against it. May block as long as the resolver does. Throws PgConnectError.
-[[nodiscard]] std::vector<PgHost> addresses_of(const PgHost& host);
-// The conninfo's `connect_timeout`, or our default; at least 2 seconds, as in libpq.
-[[nodiscard]] std::int64_t connect_timeout_ns(const std::string& conninfo);
-
-[[nodiscard]] ConninfoFacts read_conninfo(const std::string& conninfo);
 
 class PgConnection {
  public:
@@ -186,25 +109,6 @@ class PgConnection {
   bool heard_ = false;
   std::optional<PgQueryError> refusal_;  // of the current query
   Handlers handlers_;
-};
-
-// Splits the CopyData messages of COPY ... (FORMAT binary) into tuples (PostgreSQL manual, COPY,
-// "Binary Format").
-class CopyReader {
- public:
-  using Fields = std::vector<std::optional<std::string_view>>;
-  explicit CopyReader(std::size_t fields) : fields_(fields) {}
-
-  // Calls `tuple` for each tuple in the message; throws PgError if the message is malformed.
-  void read(std::string_view message, const std::function<void(const Fields&)>& tuple);
-  // True if the trailer has arrived. Without it tuples may be missing.
-  [[nodiscard]] bool ended() const { return ended_; }
-
- private:
-  std::size_t fields_;
-  Fields tuple_;
-  bool header_read_ = false;
-  bool ended_ = false;
 };
 
 }  // namespace latchkey

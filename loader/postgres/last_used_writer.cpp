@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "loader/postgres/ids.h"
 #include "loader/postgres/session_setup.h"
 
 namespace latchkey {

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "base/clock.h"
+#include "loader/postgres/ids.h"
 #include "loader/postgres/nonce.h"
 #include "loader/postgres/queries.h"
 #include "loader/postgres/queue_trouble.h"

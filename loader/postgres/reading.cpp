@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "loader/postgres/answers.h"
 #include "loader/postgres/identity_alarm.h"
+#include "loader/postgres/ids.h"
 #include "loader/postgres/problems.h"
 #include "loader/postgres/queries.h"
 #include "loader/postgres/queue_trouble.h"

@@ -18,12 +18,9 @@
 
 #include "config/source.h"
 
-namespace latchkey {
+#include "loader/postgres/change_notice.h"
 
-// All triggers notify on this channel. Payload, JSON: {"t": table, "ids": ["1", ...]}; {"t": table,
-// "all": true} after TRUNCATE; {"t": table, "reload": true} if changed rows cannot be named: too
-// many rows, ids that are too long, a mapped column that was dropped.
-constexpr const char* kChangeChannel = "latchkey";
+namespace latchkey {
 
 // The properties of a trigger and its function that decide what they do. The catalogue's values are
 // compared with those of install_sql(), field by field: a difference means another mapping, another
@@ -59,21 +56,5 @@ constexpr const char* kTriggerFunctionSql =
 // Removes BYPASSRLS, which earlier versions granted, from the role. Run it after the grants of all
 // sources that the role reads: their policies replace it.
 [[nodiscard]] std::string revoke_bypass_sql(std::string_view role);
-
-// One notification on kChangeChannel, parsed.
-struct ChangeNotice {
-  std::string table;
-  bool truncated = false;
-  bool reload = false;  // the trigger could not name the changed rows
-  std::vector<std::string> ids;
-
-  // Returns nullopt if the payload has none of our triggers' forms. It may still contain ids that
-  // no trigger sends (see is_notified_id()).
-  [[nodiscard]] static std::optional<ChangeNotice> parse(std::string_view payload);
-};
-
-// True if a trigger can send this id. A longer id does not fit into a payload; "reload" reports it.
-// (In a database that is not UTF-8 the length in its encoding counts, which is not known here.)
-[[nodiscard]] bool is_notified_id(std::string_view id);
 
 }  // namespace latchkey
