@@ -8,7 +8,7 @@
 namespace latchkey {
 namespace {
 
-// The whole text as a number, or nothing.
+// The whole text as a number; otherwise nullopt.
 template <typename T>
 std::optional<T> number_of(std::string_view text, int base) {
   T number = 0;

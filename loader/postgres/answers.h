@@ -1,5 +1,4 @@
-// What the server answers to questions about itself, read strictly: an answer that is not as it
-// should be ends the connection.
+// Strict parsers of the server's answers about itself: a malformed answer ends the connection.
 #pragma once
 
 #include <string>
@@ -13,12 +12,12 @@ namespace latchkey {
 
 // All throw PgError.
 [[nodiscard]] double number_or_fail(std::string_view text);
-// NULL, which stands for a position that the role may not see: 0.
+// Returns 0 for NULL, which means that the role may not see the position.
 [[nodiscard]] Lsn read_lsn(const PgRows& rows, int column);
 [[nodiscard]] ServerIdentity read_identity(const PgRows& rows);
 [[nodiscard]] SideRights read_side_rights(const PgRows& rows);
 
-// Calls `read`; what it cannot read is an error of the answer to `question`.
+// Calls `read` and turns its CatalogueError into an error of the answer to `question`.
 template <typename Read>
 void read_answer(const char* question, const Read& read) {
   try {

@@ -36,7 +36,7 @@ bool AuditLane::advance(std::int64_t now_ns) {
   if (nonce_back_ && connection_.idle()) {
     nonce_back_ = false;
     nonce_.clear();
-    deadline_ns_ = kNoDeadline;  // what it waits for from here on has deadlines of its own
+    deadline_ns_ = kNoDeadline;  // the remaining waits have their own deadlines
     return true;
   }
   if (now_ns > deadline_ns_) throw PgError("the database gave no answer in time");
@@ -85,10 +85,10 @@ void AuditLane::ask(std::int64_t now_ns) {
                     .what = "the digests of rows"});
 }
 
-// A notification sent now comes in behind those of all that the digest has seen, and tells that
-// this connection and the listening one reach the same server. (That the listening one hears at all
-// is for heartbeats to prove; where it does not, an audit finds differences that are none, and no
-// answer is better for it.)
+// A notification sent now arrives after those of all changes that the digest covers, and proves
+// that this connection and the listening one reach the same server. (Heartbeats prove that the
+// listening connection receives notifications at all. If it does not, an audit finds differences
+// that do not exist, which does no harm to any answer.)
 void AuditLane::notify() {
   nonce_ = random_hex(16);
   deadline_ns_ += kStepDeadline;

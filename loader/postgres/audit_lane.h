@@ -1,5 +1,5 @@
-// The shell of one audit: a connection of its own, for as long as it takes. Whatever becomes of it,
-// the loader's two other connections go on.
+// The I/O of one audit, on a separate connection that lives as long as the audit. Its failure does
+// not affect the loader's two other connections.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,11 @@ namespace latchkey {
 class AuditLane {
  public:
   struct Terms {
-    std::size_t source = 0;  // the loader's number of it
+    std::size_t source = 0;  // its index in the loader
     SourceConfig config;
     TableFacts facts;
-    std::string channel;           // that the listening connection hears
-    std::int64_t patience_ns = 0;  // for the digest of the whole table
+    std::string channel;           // the listening connection's own channel
+    std::int64_t patience_ns = 0;  // time limit for the digest of the whole table
   };
 
   // Begins to connect. Throws PgError.
@@ -35,20 +35,20 @@ class AuditLane {
   [[nodiscard]] Audit& audit() { return audit_; }
   [[nodiscard]] const PgConnection& connection() const { return connection_; }
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
-  // When the audit began, and the look under way.
+  // The begin of the audit, and of its current look.
   [[nodiscard]] std::int64_t begun_ns() const { return begun_ns_; }
   [[nodiscard]] std::int64_t since_ns() const { return since_ns_; }
 
-  // A second look, over the same connection.
+  // Starts the second look, over the same connection.
   void look_closer(std::int64_t now_ns);
-  // Is this the notification that was sent behind the digest?
+  // True if this is the notification that was sent after the digest.
   [[nodiscard]] bool awaits(std::string_view payload) const {
     return !nonce_.empty() && payload == nonce_;
   }
-  // A notification on the channel, in its turn.
+  // Takes a notification on the channel, in the order of arrival.
   void heard(std::string_view payload);
-  // Does what can be done without waiting. True once: the digest is here, and so is everything that
-  // was notified of what it has seen. Throws PgError.
+  // Does all work that needs no waiting. Returns true once: when the digest has arrived and so have
+  // all notifications of the changes that it covers. Throws PgError.
   [[nodiscard]] bool advance(std::int64_t now_ns);
 
  private:

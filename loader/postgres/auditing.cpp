@@ -14,8 +14,7 @@
 namespace latchkey {
 namespace {
 
-// A digest of a whole table comes in one piece, after as long as it takes; it is given this long at
-// least.
+// The minimum time limit for the digest of a whole table, which arrives in one piece.
 constexpr std::int64_t kPatience = 60 * kSecond;
 
 }  // namespace
@@ -28,7 +27,7 @@ void Auditing::audit(std::size_t index) {
   }
 }
 
-// A database has at most three connections: the third one audits, writes last uses or sends
+// A database gets at most three connections: the third one audits, writes last uses or sends
 // heartbeats.
 void Auditing::begin(std::int64_t now_ns, bool third_free) {
   if (!wanted_ || database_.last_used.busy() || !third_free) return;
@@ -96,7 +95,7 @@ void Auditing::differs(FollowedSource& source, std::size_t index) {
   database_.refresh.reload(index, LoadReason::kAuditFound);
 }
 
-// A load decides instead.
+// A load replaces the undecided audit.
 void Auditing::undecided(FollowedSource& source, std::size_t index) {
   if (source.undecided.add()) {
     spdlog::error(

@@ -1,5 +1,5 @@
-// Audits (refresh.h, 7), one at a time: has the database compute a digest of a source's table,
-// compares it with the map, and says what that means. The connection is AuditLane's.
+// Audits (refresh.h, 7), one at a time: lets the database compute the digest of a source's table,
+// compares it with the map, and reports the result. AuditLane owns the connection.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +15,21 @@ namespace latchkey {
 
 class Auditing {
  public:
-  // Both outlive it.
+  // Both arguments must outlive this.
   Auditing(FollowedDatabase& database, Listening& listening)
       : database_(database), listening_(listening) {}
   ~Auditing() { end(); }
   Auditing(const Auditing&) = delete;
   Auditing& operator=(const Auditing&) = delete;
 
-  // The policy wants an audit of this source, or a second look of the one under way.
+  // The policy requests an audit of this source, or the second look of the current audit.
   void audit(std::size_t index);
-  // Everything that the digest has seen is in force, or was never notified.
+  // Every change that the digest covers is in force, or was never notified.
   void compare(std::size_t index);
-  // Does what can be done without waiting. `third_free`: the third connection of the database is
-  // not needed for heartbeats.
+  // Does all work that needs no waiting. `third_free`: heartbeats do not need the database's third
+  // connection.
   void turn(std::int64_t now_ns, bool third_free);
-  // Gives up the audit under way.
+  // Aborts the current audit.
   void fail(const std::string& why);
 
   [[nodiscard]] bool under_way() const { return lane_.has_value(); }
@@ -39,7 +39,7 @@ class Auditing {
   void heard(std::string_view payload) {
     if (lane_) lane_->heard(payload);
   }
-  // Null: there is no connection.
+  // Null if there is no connection.
   [[nodiscard]] const PgConnection* third() const { return lane_ ? &lane_->connection() : nullptr; }
   [[nodiscard]] std::int64_t deadline_ns() const;
 
@@ -53,7 +53,7 @@ class Auditing {
   FollowedDatabase& database_;
   Listening& listening_;
   std::optional<AuditLane> lane_;
-  std::optional<std::size_t> wanted_;  // as soon as the connection is free
+  std::optional<std::size_t> wanted_;  // the source to audit as soon as the connection is free
 };
 
 }  // namespace latchkey

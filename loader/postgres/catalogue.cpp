@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 using namespace catalogue;
 
-// A scalar subquery: the type beneath a domain, and beneath that.
+// A scalar subquery: the base type of a domain, resolved recursively.
 std::string base_type(const std::string& type) {
   return "(WITH RECURSIVE base(oid, typtype, typbasetype) AS (SELECT d.oid, d.typtype,"
          " d.typbasetype FROM pg_catalog.pg_type d" +
@@ -30,7 +30,7 @@ std::string base_type(const std::string& type) {
 constexpr const char* kTypesOfNames =
     "'{24,2202,2203,2204,2205,2206,3734,3769,4089,4096,4191,1033}'::pg_catalog.oid[]";
 
-// JSON: name -> {type, output}, see Output. b is the column's type, e that of its elements.
+// JSON: name -> {type, output}, see Output. b is the column's type, e its elements' type.
 std::string columns() {
   return "(SELECT pg_catalog.json_object_agg(a.attname, pg_catalog.json_build_object("
          "'type', CASE WHEN e.oid IS NULL THEN pg_catalog.format_type(b.oid, NULL)"
@@ -52,7 +52,7 @@ std::string columns() {
          in_catalog(" WHERE a.attrelid {=} c.oid AND a.attnum {>} 0 AND NOT a.attisdropped)");
 }
 
-// A JSON array of the names of the table's columns of which `condition` is true.
+// A JSON array of the names of the table's columns for which `condition` is true.
 std::string columns_where(const std::string& condition) {
   return in_catalog(
              "(SELECT coalesce(pg_catalog.json_agg(a.attname), '[]')"
@@ -70,7 +70,7 @@ std::string time_zone_sql(const SourceConfig& source) {
 
 std::string inspect_sql(const SourceConfig& source, const std::vector<const SourceConfig*>& read,
                         bool subscriptions, bool as_stored) {
-  // SET LOCAL ends with this transaction: how tables are read is PostgreSQL's to plan.
+  // SET LOCAL ends with this transaction: PostgreSQL plans the reading of tables freely.
   return plan_by_index("SET LOCAL") + "SELECT " + (as_stored ? "pg_catalog.convert_to(" : "") +
          in_catalog(
              "coalesce((SELECT pg_catalog.json_build_object("
@@ -128,7 +128,7 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<const Sour
          in_catalog(
              " SELECT pg_catalog.string_agg(DISTINCT q.relowner::pg_catalog.text, ' ')"
              " FROM part JOIN pg_catalog.pg_class q ON q.oid {=} part.oid),"
-             // A partitioned table's own figure is there only after ANALYZE; its parts know.
+             // A partitioned table has its own figure only after ANALYZE; its parts have theirs.
              // (pg_partition_tree() would wait for a lock on the table.)
              "'rows_estimated', (WITH RECURSIVE ") +
          parts() +
@@ -152,7 +152,7 @@ std::string inspect_sql(const SourceConfig& source, const std::vector<const Sour
 
 namespace {
 
-// A value of the catalogue's type "char", as JSON has it: one of `known`.
+// A value of the catalogue's type "char" in JSON; it must be one of `known`.
 char letter(const json& value, std::string_view known) {
   const auto& text = value.get_ref<const std::string&>();
   if (text.size() != 1 || known.find(text[0]) == known.npos) {
@@ -219,7 +219,7 @@ TableFacts read_facts(const json& from) {
 TableFacts TableFacts::from_json(std::string_view text) {
   try {
     return read_facts(json::parse(text));
-  } catch (const json::exception&) {  // whose text would quote what it stumbled over
+  } catch (const json::exception&) {  // its text would quote the answer
     throw CatalogueError("is not the JSON it should be");
   }
 }

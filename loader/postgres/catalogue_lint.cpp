@@ -16,7 +16,7 @@ std::vector<LintFinding> catalogue_findings(const SourceConfig& source, const Ta
   const std::string section = "[[source]] \"" + source.name + "\"";
   const std::string& key = *source.column(Role::kKey);
 
-  // No index takes a whole JWT: PostgreSQL's entries end at 2704 bytes.
+  // No index can hold a whole JWT: PostgreSQL's index entries are limited to 2704 bytes.
   if (source.scheme != Scheme::kJwt && std::ranges::find(facts.unique, key) == facts.unique.end()) {
     add(Lint::kKeyNotUnique,
         "nothing keeps two rows of " + table + " from holding the same key: column \"" + key +

@@ -1,5 +1,5 @@
-// What there is to say of a table that can be loaded, from its catalogue. Pure. (problems.h says
-// why a table cannot be loaded at all, lint.h what there is to say of its rows.)
+// Findings about a table that can be loaded, from its catalogue. Pure. (problems.h has the reasons
+// why a table cannot be loaded, lint.h the findings about its rows.)
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace latchkey {
 
-// In the order of their numbers.
+// Sorted by number.
 [[nodiscard]] std::vector<LintFinding> catalogue_findings(const SourceConfig& source,
                                                           const TableFacts& facts);
 

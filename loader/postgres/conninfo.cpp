@@ -21,8 +21,8 @@ ConninfoFacts Conninfo::facts() const {
     facts.problem = problem_.empty() ? "libpq cannot read it" : problem_;
     return facts;
   }
-  // libpq looks at the port only when it connects, and then shows what stands there: in a URI with
-  // an unescaped password that is a part of it.
+  // libpq reads the port only when it connects, and then prints it: in a URI with an unescaped
+  // password the port contains a part of the password.
   const auto port = option("port");
   if (port && port->find_first_not_of("0123456789,") != port->npos) {
     facts.problem = "its port is no number. (A password does not belong into a URI.)";

@@ -1,4 +1,4 @@
-// How libpq understands a conninfo (PostgreSQL manual, "Connection Strings").
+// Parses a conninfo with libpq (PostgreSQL manual, "Connection Strings").
 #pragma once
 
 #include <libpq-fe.h>
@@ -12,8 +12,9 @@
 
 namespace latchkey {
 
-// What is called of libpq. `latchkey` reads configurations but asks no database: it is not linked
-// with libpq, which brings LDAP and Kerberos along, and loads it only where a conninfo is read.
+// The functions of libpq that are needed. `latchkey` reads configurations but connects to no
+// database: it is not linked with libpq, which depends on LDAP and Kerberos, and loads libpq only
+// to read a conninfo.
 struct LibpqConninfo {
   decltype(&PQconninfoParse) parse;
   decltype(&PQconninfoFree) free;
@@ -25,7 +26,7 @@ class Conninfo {
   Conninfo(const std::string& text, const LibpqConninfo& libpq);
 
   [[nodiscard]] ConninfoFacts facts() const;
-  // Nothing: it does not say.
+  // nullopt if the conninfo does not set it.
   [[nodiscard]] std::optional<std::string> option(std::string_view keyword) const;
 
  private:

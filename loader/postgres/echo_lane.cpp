@@ -21,7 +21,7 @@ void EchoLane::advance(std::int64_t now_ns) {
   if (now_ns > deadline_ns_) throw PgError("the database gave no answer in time");
 }
 
-// How long that may take is the heartbeat's own affair.
+// No deadline here: the heartbeat has its own.
 void EchoLane::send(const std::string& channel, const std::string& nonce,
                     std::function<void(const PgQueryError&)> refused) {
   connection_.send(notify_sql(), {channel, nonce},

@@ -1,7 +1,8 @@
-// A connection that sends a heartbeat's notification while the reading one is busy with a table.
+// A connection that sends a heartbeat's notification while the reading connection is busy with a
+// table.
 //
-// It is the third of a database, so it takes turns with audits and the writing of last uses, and is
-// there only as long as a long reading is.
+// It is the third connection of a database, shares that place with audits and the writing of last
+// uses, and lives only as long as a long load.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +20,11 @@ class EchoLane {
 
   [[nodiscard]] const PgConnection& connection() const { return connection_; }
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
-  // send() may be called.
+  // True if send() may be called.
   [[nodiscard]] bool ready() const { return prepared_ && connection_.idle(); }
-  // Does what can be done without waiting. Throws PgError; then it is of no more use.
+  // Does all work that needs no waiting. Throws PgError; the lane is then unusable.
   void advance(std::int64_t now_ns);
-  // Notifies; `refused` if the server would not.
+  // Notifies; calls `refused` if the server refuses.
   void send(const std::string& channel, const std::string& nonce,
             std::function<void(const PgQueryError&)> refused);
 

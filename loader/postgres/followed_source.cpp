@@ -13,7 +13,8 @@
 namespace latchkey {
 namespace {
 
-// More than any table of keys has: an estimate beyond it is an error, and must not cost more.
+// Limit for the estimate of rows, above the size of any table of keys: a wrong estimate must not
+// cost more.
 constexpr double kRowsExpectedMax = 1e9;
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
@@ -22,8 +23,8 @@ std::string numbered(const LintFinding& finding) {
   return std::string(finding.number()) + ": " + finding.text;
 }
 
-// Logs findings that are new since `before`, or gone; not the same lines with every load. Whoever
-// writes rows or owns the table can have them come and go.
+// Logs findings that are new since `before`, or gone; does not repeat them with every load. The
+// rate is limited, because writers of rows and the table's owner can make findings come and go.
 void log_findings(const std::string& source, LogLimits& limits,
                   const std::vector<LintFinding>& before, const std::vector<LintFinding>& now,
                   std::int64_t now_ns) {
@@ -89,7 +90,7 @@ void FollowedSource::begin_load(std::int64_t now_ns, std::int64_t now_us) {
   copy_.emplace(pipeline_->fields());
   lint_.emplace(settings_.config, now_us);
   load_since_ns_ = now_ns;
-  told_ns_ = asked_ns_ = 0;  // they measure rows that are read by id
+  told_ns_ = asked_ns_ = 0;  // they measure only rows read by id
   status.loading = true;
   status.load_rows = 0;
   status.rows_expected = facts.rows_estimated;
@@ -107,7 +108,7 @@ void FollowedSource::take(std::span<const std::string_view> copy_messages) {
     if (record) {
       has_own_id ? table_->stage(*record, row.known) : table_->stage(*record);
     }
-    // An audit does not find such a row among the records.
+    // Such a row has no record for an audit to find.
     if (!has_own_id && row.has_key) unusable.load(row.id, row.hash);
   });
 }
@@ -132,7 +133,7 @@ void FollowedSource::report_load(std::int64_t now_ns, const SideRights& rights) 
 
   std::vector<LintFinding> found = lint_->findings(writer_.rows(), writer_.ambiguous_digests());
   std::ranges::move(catalogue_findings(settings_.config, facts), std::back_inserter(found));
-  // The findings of the last walk through other sources stand until the next one is through.
+  // The findings of the last comparison of sources stay until the next one ends.
   std::ranges::copy_if(status.findings, std::back_inserter(found),
                        [](const LintFinding& f) { return f.lint == Lint::kKeyInSeveralSources; });
   if (auto missing = missing_rights(rights)) found.push_back(std::move(*missing));
@@ -140,7 +141,7 @@ void FollowedSource::report_load(std::int64_t now_ns, const SideRights& rights) 
   if (!settings_.alike.empty()) overlap_.emplace(writer_, settings_.alike);
 }
 
-// Others can have a table read again and again: by a notification, or by a change of the table.
+// Others can cause loads again and again: by a notification, or by a change of the table.
 void FollowedSource::log_load(std::int64_t now_ns) {
   const std::string loaded = std::string("loaded: ") + load_reason_name(load_reason);
   if (const auto more = log_limits.tell(loaded, now_ns)) {
@@ -182,7 +183,7 @@ OddityCounts FollowedSource::apply(const PgRows& rows, const std::vector<std::st
   pipeline_->run([&](const RowPipeline::Row& row) {
     row.meaning.odd.count_in(oddities);
     const auto& record = row.meaning.facts;
-    // (No notification names an id that is too long for an answer: is_notified_id().)
+    // (No notification contains an id that is too long to be served: is_notified_id().)
     if (record && !record->id_is_made_up) {
       changes.stage(*record, row.known);
       found.emplace(row.id);
@@ -190,7 +191,7 @@ OddityCounts FollowedSource::apply(const PgRows& rows, const std::vector<std::st
       unusable.set(row.id, row.hash);
     }
   });
-  // There is no such row, or none that a key could match.
+  // These rows do not exist, or no key can match them.
   for (const std::string& id : ids) {
     if (!found.contains(id)) changes.gone(id);
   }
@@ -211,7 +212,7 @@ void FollowedSource::answered(std::int64_t now_ns) {
   if (asked_ns_ != 0) status.change_delays.add(now_ns - std::exchange(asked_ns_, 0));
 }
 
-// One odd row, told of again and again, must not fill the log.
+// Repeated notifications of one odd row must not fill the log.
 void FollowedSource::log_oddities(const OddityCounts& counts, std::int64_t now_ns) {
   for (std::size_t i = 0; i < kOddities; ++i) {
     if (counts[i] == 0) continue;

@@ -1,5 +1,5 @@
-// One source as its loader follows it: the writer of its keys, the table as it was looked up last,
-// the load under way, and what is told of all this. No connection: lanes bring rows and ask it.
+// One source of a loader: the writer of its keys, the facts of its table at the last look-up, the
+// current load, and the status of all this. It has no connection: lanes bring rows and query it.
 #pragma once
 
 #include <cstddef>
@@ -29,12 +29,12 @@
 
 namespace latchkey {
 
-// A source, and the facts about it that only the loader needs.
+// A source, and the settings that only the loader needs.
 struct LoaderSource {
   SourceConfig config;
   KeySet* keys = nullptr;
   std::unordered_set<std::string> pepper_versions;
-  // Other sources, of any database, that digest keys in the same way.
+  // Other sources, of any database, with the same key digests.
   std::vector<const KeySet*> alike;
 };
 
@@ -54,41 +54,41 @@ class FollowedSource {
   // Every change that committed before `proven_ns` is in force.
   void prove(std::int64_t proven_ns, std::int64_t now_ns, std::int64_t bound_ns);
   void forget_freshness() { settings_.keys->freshness.forget(); }
-  // The whole table was read, or compared, by a reading that began at `begun_ns`.
+  // The whole table was read or compared; the reading began at `begun_ns`.
   void seen(std::int64_t begun_ns, std::int64_t now_ns);
 
   // ---- a load
 
-  // `facts` are those of the table as it will be read.
+  // Requires `facts` of the table that will be read.
   void make_pipeline();
   void begin_load(std::int64_t now_ns, std::int64_t now_us);
   void take(std::span<const std::string_view> copy_messages);
-  // Brings it into force. Throws PgError if the COPY broke off before its end: rows that have not
-  // come are not gone.
+  // Puts the load into force. Throws PgError if the COPY ended early: missing rows are not deleted
+  // rows.
   void finish_load(const std::string& step);
-  // Says what it has brought.
+  // Reports the result of the load in the log and the status.
   void report_load(std::int64_t now_ns, const SideRights& rights);
   void abandon_load();
   [[nodiscard]] std::int64_t load_since_ns() const { return load_since_ns_; }
 
   // ---- rows read by id
 
-  // Rows that were asked for by `ids`. If their types are not those that were looked up, nothing is
-  // applied, and the source is overtaken. Returns what is odd about them.
+  // Applies the rows of the re-read of `ids`. If their types differ from the looked-up ones, it
+  // applies nothing and sets `overtaken`. Returns the oddities of the rows.
   OddityCounts apply(const PgRows& rows, const std::vector<std::string>& ids, std::int64_t now_ns);
-  // A change was notified, for `change_delays`; its rows are being asked for; they are in force.
+  // Events for `change_delays`: a change was notified; its rows were requested; they are in force.
   void told(std::int64_t now_ns);
   void asked();
   void answered(std::int64_t now_ns);
 
   // ---- findings
 
-  // Logs problems that are new or gone. `until_then` says what they mean until they are mended.
+  // Logs problems that are new or gone. `until_then` describes their effect until they are fixed.
   void report_problems(std::vector<LintFinding> found, std::string_view until_then,
                        std::int64_t now_ns);
-  // True once after a load: rows are to be compared with those of other sources that digest keys
-  // alike, a part at a time until compare_sources() is false. All of it takes a second for ten
-  // million rows.
+  // True once after a load: its rows must be compared with those of other sources with the same key
+  // digests, a part at a time until compare_sources() returns false. The comparison takes a second
+  // for ten million rows.
   [[nodiscard]] bool comparison_begins();
   [[nodiscard]] bool compare_sources(Quiescence& quiescence, std::int64_t now_ns);
 
@@ -99,15 +99,15 @@ class FollowedSource {
   SourceStatus status;
   LogLimits log_limits;
   UndecidedAudits undecided;
-  Audit* audit = nullptr;  // of this source, while one is under way
-  // The state of the table for whose sake it was read again last.
+  Audit* audit = nullptr;  // the current audit of this source
+  // The version of the table that caused the last reload.
   std::optional<std::string> version_reloaded;
-  LoadReason load_reason = LoadReason::kConnected;  // of the load under way, or the last one
-  bool overtaken = false;                           // the table's types are not those looked up
-  int refused_in_a_row = 0;  // readings, because the table had changed; since the last load
-  std::optional<std::size_t> last_used;  // its number at the LastUsedWriter, if it is written back
-  std::string prepared;           // the question for changed rows that the session keeps planned
-  std::size_t prepared_rows = 0;  // the table's rows then
+  LoadReason load_reason = LoadReason::kConnected;  // of the current or the last load
+  bool overtaken = false;                           // the table's types differ from those looked up
+  int refused_in_a_row = 0;  // queries refused since the last load because the table had changed
+  std::optional<std::size_t> last_used;  // its number in LastUsedWriter, if last_used_at is mapped
+  std::string prepared;                  // the re-read query that the session has prepared
+  std::size_t prepared_rows = 0;         // rows of the table at that time
 
  private:
   void set_findings(std::vector<LintFinding> found, std::int64_t now_ns);
@@ -117,15 +117,15 @@ class FollowedSource {
   LoaderSource settings_;
   KeySetWriter writer_;
   std::optional<RowPipeline> pipeline_;
-  // Of the load under way.
+  // State of the current load.
   std::optional<ChangeSet> table_;
-  ChangeReport report_;  // of the last one
+  ChangeReport report_;  // of the last load
   std::optional<CopyReader> copy_;
   std::optional<LoadLint> lint_;
   std::int64_t load_since_ns_ = 0;
   std::optional<OverlapWalk> overlap_;
-  std::int64_t told_ns_ = 0;   // of the first change whose row is not being read yet; 0: none
-  std::int64_t asked_ns_ = 0;  // of the first change whose row is being read; 0: none
+  std::int64_t told_ns_ = 0;   // the first change with a row not yet requested; 0: none
+  std::int64_t asked_ns_ = 0;  // the first change with a requested row; 0: none
 };
 
 }  // namespace latchkey

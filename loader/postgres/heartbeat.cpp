@@ -15,8 +15,8 @@
 namespace latchkey {
 namespace {
 
-// The reading connection is waited for this part of `bound` before another one is opened; half of
-// `bound` where an audit would have to make way. And how often that is looked at.
+// The nonce waits for the reading connection for bound / kEchoPatience before another connection is
+// opened; bound / 2 if an audit would have to be aborted. kEchoLook: interval of these checks.
 constexpr std::int64_t kEchoPatience = 8;
 constexpr std::int64_t kEchoLook = 20'000'000;
 
@@ -49,12 +49,12 @@ void Heartbeat::take(const PgRows& rows) {
   database_.board.update([usage](LoaderStatus& status) { status.queue_usage = usage; });
 }
 
-// A table whose triggers or files are not as they were when it was looked up may have changed
-// without a notification. The proof of this barrier then waits until the table has been read again.
+// A table with other triggers or files than at its look-up may have changed without a notification.
+// The proof of this barrier then waits until the table has been loaded again.
 //
-// That load looks the table up before it reads it. So rows are never older than the version that is
-// kept with them: a change in between costs another load. And as long as a load is wanted or under
-// way, nothing is proven, though the version kept may be the new one already.
+// That load looks the table up before it reads it. So rows are never older than the version kept
+// with them: a change in between costs another load. While a load is requested or runs, nothing is
+// proven, although the kept version may already be the new one.
 void Heartbeat::take_versions(std::string_view text) {
   const std::vector<std::string> versions = versions_from_json(text, database_.sources.size());
   for (std::size_t i = 0; i < versions.size(); ++i) {
@@ -85,7 +85,7 @@ void Heartbeat::turn_echo(std::int64_t now_ns) {
   try {
     turn_lane(now_ns);
   } catch (const PgError& error) {
-    // No worse than without it: the reading connection will be free at some time.
+    // The nonce still waits for the reading connection, which becomes free at some time.
     spdlog::debug("database \"{}\": no connection for heartbeats: {}", database_.config.name,
                   error.what());
     lane_.reset();
@@ -131,7 +131,7 @@ void Heartbeat::echo_by_lane(std::int64_t now_ns) {
   lane_->send(listening_.channel(), nonce_, [this](const PgQueryError& error) { refused(error); });
 }
 
-// The connections are well, so they are kept: new ones would have to pass the full queue.
+// The connections work, so they are kept: new ones would have to pass the full queue.
 void Heartbeat::refused(const PgQueryError& error) {
   nonce_.clear();
   by_lane_ = false;

@@ -1,7 +1,6 @@
 // A barrier (refresh.h, 4 and 9): the listening connection asks for the state of the tables; then,
-// when it has nothing else to do, another connection sends a nonce that the listening one must
-// hear. The reading connection sends it, or, while that is busy for long, one that is opened for
-// it.
+// while it is idle, another connection sends a nonce that the listening one must receive. The
+// reading connection sends it, or, if that is busy for long, an extra connection.
 #pragma once
 
 #include <cstdint>
@@ -20,26 +19,26 @@ namespace latchkey {
 
 class Heartbeat {
  public:
-  // All outlive it.
+  // All arguments must outlive this.
   Heartbeat(FollowedDatabase& database, Listening& listening, Reading& reading, Auditing& auditing)
       : database_(database), listening_(listening), reading_(reading), auditing_(auditing) {}
 
-  // Begins the policy's barrier of this number.
+  // Begins the policy's barrier `number`.
   void begin(std::uint64_t number);
   [[nodiscard]] bool awaits(std::string_view payload) const {
     return !nonce_.empty() && payload == nonce_;
   }
-  // A notification on our channel, in its turn among the changes.
+  // Takes a notification on our channel, in its order among the changes.
   void heard(std::string_view payload) { nonce_back_ = nonce_back_ || awaits(payload); }
-  // Tells the policy of a nonce that has come back.
+  // Reports a returned nonce to the policy.
   void turn_nonce();
-  // Sends a nonce that waits, as soon as a connection is free.
+  // Sends a waiting nonce as soon as a connection is free.
   void turn_echo(std::int64_t now_ns);
 
-  // The connection that is there for the nonce; null: there is none. It is the third of a database,
-  // and takes turns with audits and the writing of last uses.
+  // The extra connection for the nonce; null if there is none. It is the third connection of a
+  // database, and shares that place with audits and the writing of last uses.
   [[nodiscard]] const PgConnection* third() const { return lane_ ? &lane_->connection() : nullptr; }
-  // When turn_echo() may have something to do by itself.
+  // The time at which turn_echo() may have work without an event.
   [[nodiscard]] std::int64_t wake_ns(std::int64_t now_ns) const;
 
  private:
@@ -56,11 +55,11 @@ class Heartbeat {
   Auditing& auditing_;
   std::uint64_t number_ = 0;
   std::int64_t sent_ns_ = 0;
-  std::string nonce_;  // empty: none is under way
+  std::string nonce_;  // empty: none was sent
   bool nonce_back_ = false;
-  std::int64_t wanted_ns_ = 0;  // since when a nonce waits to be sent; 0: none does
+  std::int64_t wanted_ns_ = 0;  // when the waiting nonce began to wait; 0: none waits
   std::optional<EchoLane> lane_;
-  bool by_lane_ = false;  // the nonce under way
+  bool by_lane_ = false;  // the extra connection sent the nonce
   std::int64_t no_lane_before_ns_ = 0;
 };
 

@@ -13,7 +13,7 @@
 namespace latchkey {
 namespace {
 
-// A hostile server must not make it grow.
+// Bounds the memory that a hostile server can use.
 constexpr std::size_t kTimelinesMax = 64;
 
 constexpr const char* kNull = "NULL::pg_catalog.text";
@@ -47,8 +47,8 @@ std::string show_lsn(Lsn lsn) {
   return text.data();
 }
 
-// PostgreSQL checks a right before it runs anything, even where a CASE would never come to it. So
-// rights are asked for first, and the questions made to fit.
+// PostgreSQL checks EXECUTE rights before it runs anything, even in a CASE branch that is never
+// evaluated. So rights are queried first, and the queries are built to fit.
 std::string side_rights_sql() {
   return "SELECT " + may_execute("pg_control_system()") + ", " +
          may_execute("pg_is_in_recovery()") + " AND " +
@@ -99,7 +99,7 @@ std::string identity_sql(const SideRights& rights) {
          std::string(rights.system ? "(SELECT s.system_identifier::pg_catalog.text"
                                      " FROM pg_catalog.pg_control_system() s)"
                                    : kNull) +
-         // The timeline of what is written now; pg_control_checkpoint() tells that of the last
+         // The timeline of the current WAL; pg_control_checkpoint() reports that of the last
          // checkpoint, which may be older than the promotion.
          (rights.position
               ? std::string(", CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.substr("
@@ -118,8 +118,8 @@ std::string identity_sql(const SideRights& rights) {
 std::string heartbeat_sql(const std::vector<const SourceConfig*>& sources,
                           const SideRights& rights) {
   return "SELECT " + versions_sql(sources) +
-         // In this order: what has been flushed when the first is asked for is so when the second
-         // is.
+         // In this order: all WAL flushed when the first column is read is still flushed for the
+         // second.
          (rights.position ? std::string(", pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text,"
                                         " pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text")
                           : std::string(", ") + kNull + ", " + kNull) +
@@ -162,11 +162,11 @@ IdentityChange ServerHistory::met(const ServerIdentity& now) {
   const bool other = change == IdentityChange::kOtherSystem;
   if (other) furthest_.clear();
   if (change == IdentityChange::kOlderTimeline || change == IdentityChange::kOlderPosition) {
-    // Later timelines that were seen grew out of what is undone.
+    // Later timelines branched off from the undone history.
     furthest_.erase(furthest_.lower_bound(now.timeline), furthest_.end());
   }
   const std::optional<ServerIdentity> before = std::exchange(last_, now);
-  if (before && !other) {  // what the role may not ask any more is not forgotten
+  if (before && !other) {  // keep values that the role may no longer ask for
     if (now.system.empty()) last_->system = before->system;
     if (now.timeline == 0) last_->timeline = before->timeline;
     if (now.started.empty()) last_->started = before->started;

@@ -1,7 +1,7 @@
-// Which server answers? After a failover or a restore, another one may stand behind the same name.
+// Detects which server answers: after a failover or a restore, another one may have the same name.
 //
-// Pure. All of it is side information: where the role may not ask, less is noticed, and a finding
-// says so; keys are followed all the same.
+// Pure. All of this is additional information: without the right to ask for it, less is detected
+// and a finding says so; keys are followed all the same.
 #pragma once
 
 #include <cstdint>
@@ -15,78 +15,79 @@
 
 namespace latchkey {
 
-// A position in the write-ahead log, pg_lsn. Zero: not known.
+// A position in the write-ahead log, pg_lsn. Zero: unknown.
 using Lsn = std::uint64_t;
 [[nodiscard]] std::optional<Lsn> parse_lsn(const std::string& text);  // "16/B374D848"
 [[nodiscard]] std::string show_lsn(Lsn lsn);
 
-// What the role may ask the server beside what the promise needs. By default everybody may.
+// Rights of the role beyond those that the freshness bound needs. By default every role has them.
 struct SideRights {
   bool system = false;         // the system identifier
   bool position = false;       // timeline and WAL positions
-  bool start = false;          // when it was started, its last checkpoint
-  bool queue = false;          // how full the notification queue is
+  bool start = false;          // its start time, its last checkpoint
+  bool queue = false;          // the usage of the notification queue
   bool subscriptions = false;  // which tables logical replication writes to
 };
 constexpr int kSideRights = 5;
-// One row, a boolean for each, in this order.
+// Returns one row: a boolean for each right, in this order.
 [[nodiscard]] std::string side_rights_sql();
-// What the role may not ask, and what follows; nothing if it may ask everything.
+// The missing rights and their consequences; nullopt if the role has all.
 [[nodiscard]] std::optional<LintFinding> missing_rights(const SideRights& rights);
 
 struct WalPosition {
   Lsn inserted = 0;  // the end of the last record
-  Lsn flushed = 0;   // on disk up to here, be it the middle of a record
+  Lsn flushed = 0;   // on disk up to here, possibly inside a record
 };
 
 struct ServerIdentity {
-  std::string system;          // chosen by initdb; empty: not known
-  std::uint32_t timeline = 0;  // grows with each promotion; zero: not known
+  std::string system;          // set by initdb; empty: unknown
+  std::uint32_t timeline = 0;  // grows with each promotion; zero: unknown
   WalPosition position;
-  std::string started;  // when; empty: not known
-  Lsn checkpoint = 0;   // the last one
+  std::string started;  // start time; empty: unknown
+  Lsn checkpoint = 0;   // the last checkpoint
 };
-// One row, six columns of text or NULL: the members above. The identifier is shared by all copies
-// of a cluster; timelines: PostgreSQL manual, "Timelines".
+// Returns one row, six columns of text or NULL: the members above. All copies of a cluster share
+// the system identifier; timelines: PostgreSQL manual, "Timelines".
 [[nodiscard]] std::string identity_sql(const SideRights& rights);
 
-// What each heartbeat asks, without parameters. One row, four columns of text: versions_sql(), and
-// or NULL: position inserted, position flushed, how full the notification queue is (0 to 1).
+// The query of each heartbeat, without parameters. Returns one row, four columns of text:
+// versions_sql(), and, or NULL: position inserted, position flushed, usage of the notification
+// queue (0 to 1).
 [[nodiscard]] std::string heartbeat_sql(const std::vector<const SourceConfig*>& sources,
                                         const SideRights& rights);
 
-// Is the backend with process id $1 at work, and how full is the notification queue? One row, two
-// columns of text: "true" or "false" (true also if there is no such backend: a pooler has made the
-// number up); 0 to 1, or NULL.
+// Asks whether the backend with PID $1 is at work, and for the usage of the notification queue.
+// Returns one row, two columns of text: "true" or "false" ("true" also if there is no such backend:
+// a pooler has invented the PID); 0 to 1, or NULL.
 [[nodiscard]] std::string listen_progress_sql(const SideRights& rights);
 
 enum class IdentityChange {
   kNone,
   kPromotion,      // a later timeline of the same cluster: an ordinary failover
-  kOlderTimeline,  // an earlier one: restored from a backup, or an old primary is back
-  kOlderPosition,  // the same one, at a position that it had passed: a snapshot was restored
-  kOtherSystem,    // another cluster altogether
+  kOlderTimeline,  // an earlier timeline: restored from a backup, or an old primary is back
+  kOlderPosition,  // the same timeline, at a position that it had passed: a restored snapshot
+  kOtherSystem,    // another cluster
 };
 
-// Remembers how far each timeline had come.
+// Remembers the furthest position of each timeline.
 //
-// A server that crashes loses what it had not flushed, and that is no alarm. What had been flushed
-// may be a part of a record, which recovery drops. So only the end of a record counts, once all up
-// to there has been flushed.
+// A server that crashes loses WAL that it had not flushed; that is no alarm. The flushed WAL may
+// end inside a record, which recovery drops. So only the end of a record counts, once all WAL up to
+// it has been flushed.
 //
-// A restored server may have written more than was lost before we see it. But where it was started
-// anew, its last checkpoint is that which ended its last life or its recovery: this one lies behind
-// everything that had been flushed before.
+// A restored server may have written more WAL than was lost before the daemon meets it. But if it
+// was restarted, its last checkpoint is the one that ended its last run or its recovery: on an
+// unrestored server this checkpoint lies after all WAL that had been flushed before.
 class ServerHistory {
  public:
-  // A connection was made, to this server; from now on it counts. What is known of one of them
-  // alone says nothing.
+  // A connection to this server was made; the history now refers to it. A value that only one of
+  // the two servers reports is not compared.
   IdentityChange met(const ServerIdentity& now);
-  // Of the server met last.
+  // Records a position of the server met last.
   void reached(const WalPosition& position);
 
   [[nodiscard]] const std::optional<ServerIdentity>& last() const { return last_; }
-  // The furthest durable position on this timeline; zero: none is known.
+  // The furthest durable position on this timeline; zero: none known.
   [[nodiscard]] Lsn furthest(std::uint32_t timeline) const;
 
  private:
@@ -94,7 +95,7 @@ class ServerHistory {
 
   std::optional<ServerIdentity> last_;
   std::map<std::uint32_t, Lsn> furthest_;
-  Lsn unflushed_ = 0;  // the end of a record that counts once it has been flushed
+  Lsn unflushed_ = 0;  // the end of a record that counts once it is flushed
 };
 
 }  // namespace latchkey

@@ -10,7 +10,7 @@
 namespace latchkey {
 namespace {
 
-// How the server that was found differs from the one before.
+// Describes how the server differs from the one before.
 std::string difference(IdentityChange change, const ServerIdentity& before,
                        const ServerIdentity& found, Lsn furthest) {
   if (change == IdentityChange::kOtherSystem) {

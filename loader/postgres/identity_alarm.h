@@ -1,5 +1,5 @@
-// What follows from meeting a server: a promotion is logged, another history of the keys is an
-// alarm.
+// Reacts to a newly met server: logs a promotion, and raises an alarm if the history of the keys
+// differs.
 #pragma once
 
 #include "loader/postgres/connection.h"
@@ -7,9 +7,8 @@
 
 namespace latchkey {
 
-// `rows` answer identity_sql(). Where the server's history is not the one followed so far, nothing
-// that is known of keys holds: there is no answer, not even a stale one, until every table is
-// loaded anew.
+// `rows` answer identity_sql(). If the server's history is not the one followed so far, all known
+// keys are invalid: no answer is given, not even a stale one, until every table is loaded anew.
 void take_identity(FollowedDatabase& database, const PgRows& rows);
 
 }  // namespace latchkey

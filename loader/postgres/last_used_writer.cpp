@@ -18,13 +18,13 @@
 namespace latchkey {
 namespace {
 
-constexpr std::size_t kPendingMax = 1'000'000;  // rows of one source: some 100 MB
+constexpr std::size_t kPendingMax = 1'000'000;  // rows of one source: about 100 MB
 constexpr std::int64_t kFinishDeadline = 3'000'000'000;
-// With longer pauses between rounds, the connection is given back to the server meanwhile.
+// With longer pauses between rounds, the connection is closed meanwhile.
 constexpr std::int64_t kKeepConnection = 30'000'000'000;
 
-// A table that somebody has locked is tried again in the next round. Nobody needs to wait for a
-// disk, still less for a standby, on account of these times: a crash of the server may lose some.
+// The next round retries a locked table. No commit needs to wait for a disk or a standby for the
+// sake of these times: a crash of the server may lose some.
 constexpr const char* kWriterSettings =
     "SET synchronous_commit = off;"
     "SET lock_timeout = '500ms';"
@@ -91,8 +91,8 @@ void LastUsedWriter::turn(std::int64_t now_ns, const PgConnection* alive) {
   }
 }
 
-// From the workers' rings. A row that is gone by now, or that is one of several with the same key,
-// is nobody's to write.
+// Takes uses from the workers' rings. Rows that are gone by now, or that share their key with other
+// rows, are not written.
 void LastUsedWriter::collect() {
   for (const auto& source : sources_) {
     std::array<Digest, KeyMap::kBatchMax> digests;
@@ -117,7 +117,7 @@ void LastUsedWriter::collect() {
 
 // ---- rounds
 
-// This round is for all that waits now.
+// The round covers all rows that wait now.
 void LastUsedWriter::take_all_pending() {
   for (const auto& source : sources_) {
     source->left = source->writable() ? source->pending.size() : 0;
@@ -143,7 +143,7 @@ void LastUsedWriter::disconnect() {
   connection_.reset();
   prepared_ = false;
   if (!in_round_) return;
-  // Behind those that were locked: these were tried later.
+  // These go behind the locked rows: they were tried later.
   sources_[at_]->pending.give_back(std::exchange(batch_, {}));
   end_round();
 }
@@ -160,7 +160,7 @@ void LastUsedWriter::advance(std::int64_t now_ns, const PgConnection* alive) {
   } else if (in_round_ && alive != nullptr) {
     connect(now_ns, *alive);
   } else if (in_round_) {
-    end_round();  // the database cannot be reached now; the loader tries
+    end_round();  // the database is unreachable; the loader reconnects
   }
   if (connection_ == nullptr) return;
   if (prepared_ && connection_->idle() && in_round_ && !write_batch(now_ns)) round_done();
@@ -170,14 +170,14 @@ void LastUsedWriter::advance(std::int64_t now_ns, const PgConnection* alive) {
   }
 }
 
-// To the server that the loader listens to, and without asking for its address again: to resolve a
-// name can take seconds, during which nobody would listen.
+// Connects to the server that the loader listens to, without resolving its name again: that can
+// take seconds, during which the loader's thread could not listen.
 void LastUsedWriter::connect(std::int64_t now_ns, const PgConnection& alive) {
   deadline_ns_ = now_ns + kStepDeadline;
   connection_ = std::make_unique<PgConnection>(target_, alive.server());
 }
 
-// False: all that this round was for is written.
+// Returns false if all rows of this round are written.
 bool LastUsedWriter::write_batch(std::int64_t now_ns) {
   for (std::size_t tried = 0; tried < sources_.size() && sources_[at_]->left == 0; ++tried) {
     at_ = (at_ + 1) % sources_.size();
@@ -186,7 +186,7 @@ bool LastUsedWriter::write_batch(std::int64_t now_ns) {
   batch_ = source.pending.take(std::min(source.left, rounds_.batch()));
   source.left -= batch_.size();
   if (batch_.empty()) {
-    source.left = 0;  // rows were dropped meanwhile
+    source.left = 0;  // the rows were dropped meanwhile
     return std::ranges::any_of(sources_, [](const auto& s) { return s->left > 0; }) &&
            write_batch(now_ns);
   }
@@ -219,8 +219,8 @@ void LastUsedWriter::send_batch(const std::vector<std::string>& before, std::siz
                      .what = "the writing of last_used_at"});
 }
 
-// Rows come back that were older than the use: those that could be written, and those that somebody
-// else has locked.
+// The result has the rows that were older than the use: the written ones, and those locked by other
+// sessions.
 void LastUsedWriter::batch_done(const PgRows& rows) {
   Source& source = *sources_[at_];
   std::unordered_set<std::string_view> locked;
@@ -239,8 +239,8 @@ void LastUsedWriter::batch_done(const PgRows& rows) {
   rounds_.written();
 }
 
-// All sources' turns came, and nothing failed. (A row that cannot be written ends each round: it is
-// complained of once, not each time that others have been written.)
+// All sources had their turn, and nothing failed. (A row that cannot be written ends each round:
+// the error is logged once, not each time that other rows have been written.)
 void LastUsedWriter::round_done() {
   end_round();
   if (!last_error_.empty()) {
@@ -254,12 +254,12 @@ void LastUsedWriter::failed(std::int64_t now_ns, const std::string& why, std::si
   ++source.failures;
   rounds_.failed(now_ns, refused);
   if (refused > 0) {
-    // To the end of the queue: others may be written while one of these cannot.
+    // To the end of the queue: other rows may be written while one of these fails.
     for (const UsedRow& row : batch_) source.pending.add(row.id, row.real_us);
     batch_.clear();
   }
   disconnect();
-  // Another source first, the next time: what is wrong may be wrong with this one alone.
+  // The next round starts with another source: the cause may concern this one alone.
   at_ = (at_ + 1) % sources_.size();
   if (why != last_error_) {
     spdlog::warn(

@@ -1,9 +1,8 @@
-// Writes the times of the last use to the tables of one database, on a connection of its own.
+// Writes the times of the last use to the tables of one database, on a separate connection.
 //
-// It belongs to the loader's thread, and can neither hold it up nor hurt what it is there for: its
-// connection never blocks, its failures stay its own, and it never waits for a row that somebody
-// else has locked. The loader calls turn() whenever it is awake, and wakes for next_ns() and
-// socket().
+// It runs on the loader's thread without delaying or disturbing the loader: its connection never
+// blocks, its failures stay its own, and it never waits for a row that another session has locked.
+// The loader calls turn() whenever it is awake, and wakes for next_ns() and socket().
 #pragma once
 
 #include <cstdint>
@@ -25,29 +24,31 @@ class LastUsedWriter {
  public:
   LastUsedWriter(std::string database, PgTarget target, std::int64_t flush_ns, std::uint64_t seed);
 
-  // One of the sources whose table wants to know; returns its number. All arguments outlive this;
+  // Adds a source with a last_used_at column; returns its number. All arguments must outlive this;
   // `facts` may change between turns.
   std::size_t add(const SourceConfig& source, const TableFacts& facts, const KeySetWriter& keys,
                   UseLog& uses);
 
-  // Its column counts something else than seconds: nothing is written, so that none is spoilt.
+  // Stops writing to a source if its column has another unit than seconds, to keep its values
+  // intact.
   void hold(std::size_t source, bool unit_is_wrong) {
     sources_.at(source)->unit_is_wrong = unit_is_wrong;
   }
 
-  // Does what can be done without waiting. `alive` is a connection to the database that works, null
-  // where there is none: its server is the one that is written to. Throws nothing of libpq's.
+  // Does all work that needs no waiting. `alive`: a working connection to the database, or null;
+  // the writer connects to its server. Throws no libpq error.
   void turn(std::int64_t now_ns, const PgConnection* alive);
-  // Writes what waits, for a few seconds at most, and logs what it could not write. Blocks.
+  // Writes the waiting times, for a few seconds at most, and logs the unwritten ones. Blocks.
   void finish(const PgConnection* alive);
 
-  // Is the connection in use? If not, disconnect() gives it up at no cost; it comes back by itself.
+  // True if the connection is in use. Otherwise disconnect() costs nothing: the next round
+  // reconnects.
   [[nodiscard]] bool busy() const;
-  // What was under way waits again.
+  // The rows of the current batch wait again.
   void disconnect();
 
   [[nodiscard]] std::int64_t next_ns() const;
-  // For poll(); -1: there is no connection.
+  // For poll(); -1 if there is no connection.
   [[nodiscard]] int socket() const { return connection_ ? connection_->socket() : -1; }
   [[nodiscard]] short events() const {
     return connection_ ? connection_->events() : static_cast<short>(0);
@@ -62,13 +63,13 @@ class LastUsedWriter {
     const KeySetWriter& keys;
     UseLog& uses;
     PendingUses pending;
-    std::size_t left = 0;  // of the round under way
-    UsedRows locked;       // by somebody else; they wait until the round is over
+    std::size_t left = 0;  // rows left in the current round
+    UsedRows locked;       // by other sessions; they wait until the round ends
     std::uint64_t written = 0;
     std::uint64_t failures = 0;
     bool unit_is_wrong = false;
 
-    // An UPDATE runs the table's triggers as our role: not where strangers own them.
+    // False if strangers own the table's triggers: an UPDATE would run them as our role.
     [[nodiscard]] bool writable() const { return facts.foreign_code.empty() && !unit_is_wrong; }
   };
 
@@ -94,12 +95,12 @@ class LastUsedWriter {
 
   std::unique_ptr<PgConnection> connection_;
   SessionOwner session_owner_;
-  bool prepared_ = false;         // the session's settings are made
-  std::int64_t deadline_ns_ = 0;  // of the step under way
+  bool prepared_ = false;         // the session's settings are applied
+  std::int64_t deadline_ns_ = 0;  // of the current step
   bool in_round_ = false;
-  std::size_t at_ = 0;      // the source that is written now
-  UsedRows batch_;          // under way
-  std::string last_error_;  // said in the log; empty: it works
+  std::size_t at_ = 0;      // the source being written
+  UsedRows batch_;          // being written
+  std::string last_error_;  // as logged; empty: no error
 };
 
 }  // namespace latchkey

@@ -18,12 +18,12 @@ namespace latchkey {
 namespace {
 
 constexpr std::int64_t kMeetingDeadline = 5 * kSecond;
-// Notifications are taken for this long before other tasks have their turn: floods of them must not
-// keep the loader's thread.
+// Time limit for taking notifications before other tasks have their turn: floods of notifications
+// must not occupy the loader's thread.
 constexpr std::int64_t kTakeFor = 10'000'000;
-// A load that streams is looked at this often, and not whenever some kilobytes have come: waking us
-// costs the server more than sending a row does. The rows that wait meanwhile fit the socket's
-// buffer.
+// A streaming load is polled at this interval, not after every few kilobytes: waking this process
+// costs the server more than sending a row does. The rows that arrive meanwhile fit into the
+// socket's buffer.
 constexpr std::int64_t kStreamPause = 200'000;
 
 Handshake::Times times(const DatabaseConfig& config) {
@@ -46,8 +46,8 @@ void Link::turn() {
   if (reading_.advance(boot_ns())) handshake_.read_connected();
   auditing_.turn(boot_ns(), heartbeat_.third() == nullptr);
 
-  // The listening connection comes last, so that a heartbeat that came while a load kept this
-  // thread busy is not called late.
+  // The listening connection comes last, so that a heartbeat that arrived while a load kept this
+  // thread busy does not count as late.
   if (listening_.advance()) handshake_.listen_connected();
   listening_.drain([this](std::string_view payload) { return awaits(payload); });
   take_notices();
@@ -80,7 +80,7 @@ void Link::step_handshake(std::int64_t now_ns) {
   }
 }
 
-// A LISTEN that takes long has to pass notifications that another session has not read.
+// A slow LISTEN has to pass notifications that another session has not read.
 void Link::take_progress(bool works, double usage) {
   const std::int64_t now_ns = boot_ns();
   if (!handshake_.progress(works, usage, now_ns)) return;
@@ -141,7 +141,7 @@ void Link::take_change(const NoticeQueue::Change& change) {
   }
   for (const std::size_t i : database_.sources_of[change.table]) {
     if (notice->truncated && database_.sources[i]->facts.files_tell) {
-      database_.refresh.doubted();  // the next barrier tells
+      database_.refresh.doubted();  // the next barrier decides
     } else if (notice->truncated) {
       database_.refresh.notified_all(i);
     } else if (notice->reload) {
@@ -152,9 +152,8 @@ void Link::take_change(const NoticeQueue::Change& change) {
   }
 }
 
-// Ids that no trigger would have sent are counted. Either they are forged, or ids are of another
-// type now: then the next look at the tables shows it, and has the table read anew. So nothing is
-// lost.
+// Counts ids that no trigger would have sent. Either they are forged, or ids now have another type:
+// then the next comparison of the tables detects it and causes a load. So no change is lost.
 void Link::take_ids(std::size_t index, const std::vector<std::string>& named) {
   FollowedSource& source = *database_.sources[index];
   const SourceConfig& config = source.config();
@@ -176,7 +175,7 @@ void Link::take_ids(std::size_t index, const std::vector<std::string>& named) {
   database_.refresh.notified(index, std::move(ids));
 }
 
-// More rows have changed, or other ones, than were named.
+// More rows have changed than were named, or other ones.
 void Link::take_too_many(std::size_t index) {
   if (Audit* audit = database_.sources[index]->audit) audit->told_of_many();
   database_.refresh.notified_many(index);

@@ -1,5 +1,5 @@
-// Both connections to one server, for as long as both live: the handshake between them, then the
-// tasks that the policy gives. Whatever fails here ends the link; the loader makes a new one.
+// Both connections to one server, for as long as both live: first the handshake between them, then
+// the policy's tasks. Any failure ends the link; the loader makes a new one.
 #pragma once
 
 #include <poll.h>
@@ -25,8 +25,8 @@ class Link {
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
-  // Does all that can be done without waiting. Throws PgError, and std::runtime_error for answers
-  // that make no sense.
+  // Does all work that needs no waiting. Throws PgError, and std::runtime_error for nonsensical
+  // answers.
   void turn();
 
   // Tasks of the policy.
@@ -36,12 +36,12 @@ class Link {
 
   [[nodiscard]] const PgConnection& listening() const { return listening_.connection(); }
   [[nodiscard]] bool shaking_hands() const { return !handshake_.over(); }
-  // Is the third connection of the database in use here?
+  // True if the link uses the database's third connection.
   [[nodiscard]] bool has_third() const {
     return auditing_.third() != nullptr || heartbeat_.third() != nullptr;
   }
 
-  // What to wait for: sockets, and how long at most.
+  // The sockets to wait for, and the latest time to wake.
   struct Waits {
     std::array<pollfd, 3> sockets{};
     std::size_t count = 0;
@@ -67,7 +67,7 @@ class Link {
   Handshake handshake_;
   Auditing auditing_;
   Heartbeat heartbeat_;
-  std::string meeting_;  // the handshake's nonce; empty: none is under way
+  std::string meeting_;  // the handshake's nonce; empty: none was sent
 };
 
 }  // namespace latchkey

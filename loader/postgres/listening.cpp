@@ -13,12 +13,12 @@
 namespace latchkey {
 namespace {
 
-// Anybody can notify of bytes that cannot be converted. Converting them for us, PostgreSQL would
-// fail and end the connection (PostgreSQL manual, "Character Set Support").
+// Any session can notify with bytes that cannot be converted. PostgreSQL would fail to convert them
+// for us, and end the connection (PostgreSQL manual, "Character Set Support").
 constexpr const char* kBytesAsTheyAre = "SET client_encoding = 'SQL_ASCII';";
 constexpr const char* kHeartbeat = "latchkey_heartbeat";  // the prepared statement
-// The socket is emptied for this long before anything else has its turn: floods of notifications
-// must not keep the loader's thread from its other work.
+// Time limit for emptying the socket before other work has its turn: floods of notifications must
+// not occupy the loader's thread.
 constexpr std::int64_t kDrainFor = 10'000'000;
 
 }  // namespace
@@ -40,12 +40,12 @@ void Listening::listen(std::function<void()> done) {
                    {.copy_data = {}, .rows = {}, .done = std::move(done)});
 }
 
-// Planning the question costs PostgreSQL ten times as much as the answer, and by itself it would
-// plan the first five answers anew: half a second and more each on a busy machine with many
-// sources, just after a reconnect.
+// Planning the query costs PostgreSQL ten times as much as the answer, and by default it plans the
+// first five executions anew: half a second or more each on a busy machine with many sources, just
+// after a reconnect.
 void Listening::prepare_heartbeat(std::function<void()> done) {
   if (connection_.server_encoding() == "UTF8") return prepare(std::move(done));
-  // The question names tables, in UTF-8.
+  // The query names tables, in UTF-8.
   connection_.send("SET client_encoding = 'UTF8'",
                    {.copy_data = {}, .rows = {}, .done = [this, done = std::move(done)] {
                       prepare([this, done] {
@@ -77,7 +77,7 @@ void Listening::drain(const std::function<bool(std::string_view)>& awaited) {
       heard = true;
       hear(*notification, awaited);
     }
-    // What has been read is parsed before more is read: libpq doubles a buffer that it finds full.
+    // Parse the received data before reading more: libpq doubles a full buffer.
     if (!heard || boot_ns() >= until_ns) break;
     connection_.advance();
   }
@@ -94,7 +94,7 @@ void Listening::hear(const PgNotification& notification,
   const bool readable = is_ascii(payload) || connection_.server_encoding() == "UTF8";
   const NoticeQueue::Pushed pushed =
       readable ? notices_.push_change(payload) : notices_.push_unreadable(payload);
-  // It is not from a trigger of ours, or of a table that is no source.
+  // The payload is not from one of our triggers. A table that is no source is not malformed.
   if (pushed == NoticeQueue::Pushed::kMalformed) count_malformed();
 }
 

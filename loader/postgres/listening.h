@@ -1,5 +1,5 @@
-// The connection that listens: it hears changes and our own nonces, and asks the heartbeat's
-// question. It touches no table of a source, so no code of a table's owner runs in its session.
+// The listening connection: it receives changes and our own nonces, and runs the heartbeat's query.
+// It touches no table of a source, so no code of a table's owner runs in its session.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +19,21 @@ class Listening {
   Listening(FollowedDatabase& database, const PgHost& server);
 
   [[nodiscard]] const PgConnection& connection() const { return connection_; }
-  // On which nonces come: one of this connection's own, so that other daemons' heartbeats are not
-  // delivered to us. Notifications of all channels come in commit order.
+  // The channel for nonces. It is this connection's own, so that other daemons' heartbeats are not
+  // delivered to us. Notifications of all channels arrive in commit order.
   [[nodiscard]] const std::string& channel() const { return channel_; }
   [[nodiscard]] NoticeQueue& notices() { return notices_; }
   [[nodiscard]] const NoticeQueue& notices() const { return notices_; }
 
-  // True once: it has connected. Throws PgError.
+  // Returns true once, when it has connected. Throws PgError.
   [[nodiscard]] bool advance();
   void listen(std::function<void()> done);
-  // Has the heartbeat's question planned, for all of the connection's life.
+  // Prepares the heartbeat's query for the life of the connection.
   void prepare_heartbeat(std::function<void()> done);
-  // Asks it. Nothing else may be under way.
+  // Runs the heartbeat's query. The connection must be idle.
   void ask(std::function<void(const PgRows&)> answer, std::function<void()> done);
-  // Moves notifications from the socket into notices(): PostgreSQL holds its queue for a session
-  // that does not read. On our channel, those that `awaited` knows.
+  // Moves notifications from the socket into notices(): PostgreSQL keeps its queue for a session
+  // that does not read. On our own channel it keeps only payloads that `awaited` accepts.
   void drain(const std::function<bool(std::string_view)>& awaited);
   void count_malformed();
 

@@ -23,9 +23,9 @@ namespace latchkey {
 namespace {
 
 constexpr int kNiceness = 10;
-// However little happens, the watchdog sees that this thread runs.
+// Longest wait, so that the watchdog sees the thread run.
 constexpr std::int64_t kTickEvery = kSecond;
-// A worker that is stuck is reported at once, and then this often.
+// A stuck worker is reported at once, and then at this interval.
 constexpr std::int64_t kStallLogEvery = 60 * kSecond;
 
 std::uint64_t random_seed() {
@@ -67,7 +67,7 @@ void Loader::start() {
     run();
     ended_ = true;
   });
-  // For `top -H` and debuggers; the kernel takes 15 characters.
+  // For `top -H` and debuggers; the kernel limits the name to 15 characters.
   pthread_setname_np(thread_.native_handle(), ("load " + database()).substr(0, 15).c_str());
 }
 
@@ -94,7 +94,7 @@ void Loader::post(std::function<void()> task) {
 // Neither blocks nor allocates: workers call it.
 void Loader::wake() const {
   const std::uint64_t one = 1;
-  // Only a counter at its limit can refuse, and then the thread is awake anyway.
+  // The write fails only if the counter is at its limit, and then the thread is awake anyway.
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof one);
 }
 
@@ -128,8 +128,8 @@ void Loader::set_pepper_versions(const std::string& name,
 // ---- the thread
 
 void Loader::run() {
-  // Answers go first: where processors are scarce, a load must not make callers wait. (On Linux a
-  // nice value belongs to the thread, setpriority(2); its cost is a load that takes longer.)
+  // Answers have priority: on scarce processors a load must not make callers wait. (On Linux a nice
+  // value belongs to the thread, setpriority(2); the cost is a slower load.)
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNiceness);
   while (!stopping_) {
     ticked_ns_ = awake_ns();
@@ -151,7 +151,7 @@ void Loader::run_posted() {
   for (const auto& task : tasks) task();
 }
 
-// Does all that can be done now, then waits once.
+// Does all work that is possible now, then waits once.
 void Loader::act() {
   try {
     const std::int64_t until_ns = carry_out_all();
@@ -164,7 +164,7 @@ void Loader::act() {
          " and accepts this role (`latchkey sql grant` prints what makes it), and that it is not a"
          " standby.");
   } catch (const PgQueryError& error) {
-    // A catalogue that is refused now will be refused in a second, too.
+    // A refused catalogue query will be refused again in a second.
     fail(error.what(), "", /*final=*/link_ && link_->shaking_hands());
   } catch (const PgError& error) {
     fail(error.what());
@@ -173,12 +173,12 @@ void Loader::act() {
          ". A load takes about 150 bytes a key, and as much again for those that have changed. Give"
          " latchkeyd more (systemd: MemoryMax=), or the host.");
   } catch (const std::exception& error) {
-    // A row or a catalogue that makes no sense. Keep what is known, try again later.
+    // The row or catalogue is malformed. Keep the known keys and retry later.
     fail(std::string("unexpected answer of the database: ") + error.what());
   }
 }
 
-// Returns until when there is nothing to do.
+// Returns the time until which there is nothing to do.
 std::int64_t Loader::carry_out_all() {
   for (;;) {
     const Refresh::Action action = followed_.refresh.next(boot_ns());
@@ -229,7 +229,7 @@ void Loader::wait(std::int64_t until_ns) {
 
 // ---- memory that waits for readers
 
-// Frees records that no worker can hold any more, and reports the workers that keep them.
+// Frees records that no worker can hold any more, and reports the workers that block freeing.
 void Loader::collect() {
   std::optional<std::uint64_t> oldest;
   std::size_t waiting = 0;
@@ -243,7 +243,7 @@ void Loader::collect() {
   report_stall(stall, waiting, oldest && !followed_.quiescence.holders_of(*oldest).empty());
 }
 
-// `any`: there is a worker that holds records back.
+// `any`: a worker holds records back.
 void Loader::report_stall(const std::optional<StallWatch::Stall>& stall, std::size_t waiting,
                           bool any) {
   followed_.board.update([&](LoaderStatus& status) {
@@ -282,13 +282,14 @@ void Loader::connect() {
   link_ = std::make_unique<Link>(followed_, server, boot_ns());
 }
 
-// The next address of the host, then the next host. False: all have been tried since the first.
+// Advances to the next address of the host, then to the next host. Returns false if this pass has
+// tried all of them.
 bool Loader::try_next_server() {
   if (address_ + 1 < addresses_.size()) {
     ++address_;
     return true;
   }
-  addresses_.clear();  // resolved again: a failover may be a change in the DNS
+  addresses_.clear();  // resolve again: a failover may be a change in the DNS
   address_ = 0;
   host_ = (host_ + 1) % hosts_.size();
   return host_ != 0;
@@ -328,7 +329,7 @@ void Loader::prove(const Refresh::Prove& prove) {
     syncs_.erase(found);
     done();
   }
-  // Sources are proven one by one.
+  // Each source is proven separately.
   if (followed_.refresh.state() != Refresh::State::kLive || !followed_.board.set_ready()) return;
   followed_.publish_status(now_ns);
   followed_.board.notify();

@@ -1,7 +1,7 @@
 // One database, one thread: keeps the key sets of its sources in step with their tables.
 //
-// The thread is a shell. It asks Refresh what to do, has the lanes of a Link do it, and waits once.
-// It is the only writer of its key sets.
+// The thread makes no decisions: it asks Refresh for the next action, lets the lanes of a Link
+// execute it, and waits once per turn. It is the only writer of its key sets.
 #pragma once
 
 #include <atomic>
@@ -27,46 +27,46 @@ namespace latchkey {
 
 class Loader {
  public:
-  // `keys` of the sources and `quiescence` outlive the loader.
+  // `keys` of the sources and `quiescence` must outlive the loader.
   Loader(DatabaseConfig database, std::vector<LoaderSource> sources, Quiescence& quiescence);
-  // Stops the thread. No reader may be left.
+  // Stops the thread. Requires that no reader is left.
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
   void start();
-  // Asks the thread to end, and does not wait.
+  // Requests the end of the thread and does not wait.
   void request_stop();
-  // Its thread has ended, or was never started. Until then it may hang in a file system or a
-  // resolver, which nothing can interrupt.
+  // True if the thread has ended, or was never started. Until then it may hang in a file system or
+  // a resolver, which cannot be interrupted.
   [[nodiscard]] bool ended() const { return ended_; }
-  // Asks and waits.
+  // Requests the end of the thread and waits for it.
   void stop();
 
   using Unready = latchkey::Unready;
-  // Waits for the first complete and proven load of all sources. Returns early on troubles that
-  // only an operator can mend, and (with `first_attempt_only`) once every server has been tried in
+  // Waits for the first complete and proven load of all sources. Returns early on problems that
+  // only an operator can fix, and (with `first_attempt_only`) once every server has been tried in
   // vain.
   [[nodiscard]] std::optional<Unready> wait_ready(std::chrono::milliseconds timeout,
                                                   bool first_attempt_only) {
     return followed_.board.wait_ready(timeout, first_attempt_only);
   }
-  // Waits until the findings of the loads so far are complete; false if they are not in time.
+  // Waits until the findings of the loads so far are complete; returns false on a timeout.
   [[nodiscard]] bool wait_linted(std::chrono::milliseconds timeout) {
     return followed_.board.wait_linted(timeout);
   }
 
-  // Calls `done` on the loader's thread once everything that had committed when sync() was called
-  // is in force. Never, if the loader stops first: the caller keeps its own deadline.
+  // Calls `done` on the loader's thread once every change that had committed when sync() was called
+  // is in force. Never calls it if the loader stops first: the caller has its own deadline.
   [[nodiscard]] std::uint64_t sync(std::function<void()> done);
   void abandon_sync(std::uint64_t id);
 
-  // New pepper versions are at hand.
+  // Sets the pepper versions that are available.
   void set_pepper_versions(const std::string& source, std::unordered_set<std::string> versions);
 
   [[nodiscard]] LoaderStatus status() const { return followed_.board.status(); }
-  // When its thread last turned its loop (awake_ns()). It does so at least every second, unless one
-  // step takes long: the end of a load of millions of changes, a host name that does not resolve.
+  // The time of the thread's last loop turn (awake_ns()). A turn takes at most a second, unless one
+  // step is slow: the end of a load of millions of changes, a host name that does not resolve.
   [[nodiscard]] std::int64_t ticked_ns() const { return ticked_ns_; }
   [[nodiscard]] const std::string& database() const { return followed_.config.name; }
 
@@ -88,19 +88,20 @@ class Loader {
   void prove(const Refresh::Prove& prove);
   void fail(const std::string& why, const std::string& advice = "", bool final = false);
   void disconnect();
-  // A connection that works, or null.
+  // A working connection, or null.
   [[nodiscard]] const PgConnection* alive() const;
   [[nodiscard]] bool third_in_use() const { return link_ && link_->has_third(); }
 
   FollowedDatabase followed_;
   std::unique_ptr<Link> link_;
   std::vector<PgHost> hosts_;
-  std::size_t host_ = 0;  // that is connected, or tried
-  // Of that host; none: it has to be resolved. Each has an attempt, and a deadline, of its own.
+  std::size_t host_ = 0;  // the connected or tried one
+  // The host's addresses; empty: it must be resolved. Each address gets its own attempt and
+  // deadline.
   std::vector<PgHost> addresses_;
   std::size_t address_ = 0;
   StallWatch stall_watch_;
-  std::int64_t stall_logged_ns_ = 0;  // how long the stall had lasted when it was last logged
+  std::int64_t stall_logged_ns_ = 0;  // duration of the stall when it was last logged
   std::map<std::uint64_t, std::function<void()>> syncs_;
 
   // Shared with other threads.

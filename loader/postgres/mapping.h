@@ -1,4 +1,4 @@
-// A column of a source as the catalogue describes it: its type, and what follows from that.
+// A mapped column as the catalogue describes it: its type, and the properties that follow from it.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace latchkey {
 
-// Empty: the role is not mapped, or its column not there.
+// Empty if the role is not mapped, or if its column does not exist.
 [[nodiscard]] const std::string& type_of(const SourceConfig& source, const TableFacts& facts,
                                          Role role);
 [[nodiscard]] bool is_integer_type(std::string_view type);
@@ -19,10 +19,10 @@ constexpr const char* kNumericArray = "pg_catalog.numeric[]";
 constexpr const char* kByteaArray = "pg_catalog.bytea[]";
 constexpr const char* kCharacterArray = "pg_catalog.bpchar[]";
 constexpr const char* kTextArray = "pg_catalog.text[]";
-// The type of array in which ids are asked for: one of these. With all but the last one, and with
-// that for columns of text, the index on the column answers.
+// The array type in which the re-read passes ids: one of the above. With all but the last one, and
+// with that one for columns of text, PostgreSQL can use the index on the column.
 [[nodiscard]] std::string id_array_type(const SourceConfig& source, const TableFacts& facts);
-// Ids may hold any character, in whatever encoding the database has.
+// True if ids may hold any character of the database's encoding.
 [[nodiscard]] bool ids_are_text(const SourceConfig& source, const TableFacts& facts);
 [[nodiscard]] bool scopes_are_json(const SourceConfig& source, const TableFacts& facts);
 

@@ -1,4 +1,4 @@
-// Unguessable text: nonces and channels that nobody else can forge.
+// Unguessable text: nonces and channels that other sessions cannot forge.
 #pragma once
 
 #include <cstddef>

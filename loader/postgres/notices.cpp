@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-// A node of the deque, and what malloc adds.
+// A node of the deque, and malloc's overhead.
 constexpr std::size_t kOverhead = 96;
 
 std::string as_json(const std::string& name) {
@@ -43,8 +43,8 @@ NoticeQueue::NoticeQueue(const std::vector<std::string>& tables, std::size_t byt
   for (const std::string& name : tables) tables_.push_back({as_json(name)});
 }
 
-// A name may be spelled with more escapes than we use. A trigger never does, so such a payload may
-// cost more; but no longer a name is unescaped than one of ours can be.
+// A name may contain more escapes than ours do. Triggers never send these, so their payloads may
+// cost more; but names longer than one of ours can be are not unescaped.
 std::optional<std::size_t> NoticeQueue::table_of(std::string_view tag) const {
   constexpr std::size_t kEscapedMax = 6 * 2 * 64;  // schema and table, \u0000 for each byte
   std::string unescaped;
@@ -62,7 +62,7 @@ NoticeQueue::Pushed NoticeQueue::push_change(std::string_view payload) {
   if (!tag) return Pushed::kMalformed;
   const auto index = table_of(*tag);
   if (!index) return Pushed::kOtherTable;
-  if (tables_[*index].too_many) return Pushed::kTaken;  // which is told of after this one came
+  if (tables_[*index].too_many) return Pushed::kTaken;  // the coming TooMany includes it
   tables_[*index].bytes += cost(payload);
   bytes_ += cost(payload);
   queue_.emplace_back(Change{*index, std::string(payload)});
@@ -92,7 +92,7 @@ NoticeQueue::Pushed NoticeQueue::push_unreadable(std::string_view payload) {
 }
 
 void NoticeQueue::collapse(std::size_t table) {
-  if (tables_[table].too_many) return;  // and so has nothing in the queue, which may be long
+  if (tables_[table].too_many) return;  // then it has no notices in the queue, which may be long
   std::erase_if(queue_, [table](const auto& notice) {
     const auto* change = std::get_if<Change>(&notice);
     return change != nullptr && change->table == table;

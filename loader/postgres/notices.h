@@ -1,14 +1,15 @@
 // Notifications between the socket and the policy: the socket is emptied first, payloads are parsed
 // later.
 //
-// PostgreSQL holds a session that does not read, and with it the notification queue of all. So the
-// queue takes payloads as fast as they come and does little with each: it looks at the table's
-// name, drops what is about no table of ours, and keeps the rest as it is. It holds kBytesMax; past
-// that the table with the most of it loses its notices, and TooMany tells instead that something
-// has changed there. What is about other tables stays.
+// A session that does not read keeps PostgreSQL's notification queue, which all sessions share. So
+// this queue takes payloads as fast as they arrive and does little with each: it reads the table's
+// name, drops notices for tables that are no source, and stores the rest unparsed. It holds
+// kBytesMax; above that, the table with the most bytes loses its notices, and TooMany reports
+// instead that something has changed there. Notices for other tables stay.
 //
-// Order: what was pushed is popped in the same order, but for TooMany, which may come earlier than
-// what it stands for. So when a nonce is popped, everything that came before it has been told.
+// Order: notices are popped in the order in which they were pushed, except TooMany, which may come
+// earlier than the notices that it replaces. So when a nonce is popped, everything that arrived
+// before it has been reported.
 //
 // Pure.
 #pragma once
@@ -25,11 +26,11 @@ namespace latchkey {
 
 class NoticeQueue {
  public:
-  // As much as the ids take that are read one by one at most (RefreshSettings::pending_ids_max):
-  // more would end as a reload all the same, and keep the nonce behind it waiting.
+  // The size of the ids that are re-read one by one at most (RefreshSettings::pending_ids_max):
+  // more notices would end as a reload anyway, and delay the nonce behind them.
   static constexpr std::size_t kBytesMax = 4 << 20;
 
-  // What triggers notified of a table; by its number among `tables`.
+  // A trigger's notification; `table` is an index into `tables`.
   struct Change {
     std::size_t table;
     std::string payload;
@@ -37,21 +38,21 @@ class NoticeQueue {
   struct TooMany {
     std::size_t table;
   };
-  // On the heartbeat's channel.
+  // A notification on the heartbeat's channel.
   struct Own {
     std::string payload;
   };
   using Notice = std::variant<Change, TooMany, Own>;
   enum class Pushed { kTaken, kOtherTable, kMalformed };
 
-  // `tables`: each once, as triggers name them.
+  // `tables`: without duplicates, spelled as triggers spell them.
   explicit NoticeQueue(const std::vector<std::string>& tables, std::size_t bytes_max = kBytesMax);
 
   Pushed push_change(std::string_view payload);
-  // Likewise, where the payload is in an encoding that is not ours and holds more than ASCII: what
-  // it names cannot be told, only (perhaps) of which table. As if there had been too many ids.
+  // The same for a payload that is not in our encoding and not ASCII: its ids cannot be read, only
+  // (perhaps) its table. It counts as too many ids.
   Pushed push_unreadable(std::string_view payload);
-  // The caller drops what nobody waits for; the heartbeat's channel is hard to guess, no more.
+  // The caller drops payloads that are not awaited: the heartbeat's channel is only hard to guess.
   void push_own(std::string_view payload);
   [[nodiscard]] std::optional<Notice> pop();
 
@@ -74,8 +75,8 @@ class NoticeQueue {
   std::size_t bytes_ = 0;
 };
 
-// The name of the table in a payload such as a trigger sends, still as JSON: what stands between
-// the quotation marks. Nothing if the payload does not begin like one.
+// The table's name in a trigger's payload, still as JSON: the text between the quotation marks.
+// nullopt if the payload does not begin like a trigger's.
 [[nodiscard]] std::optional<std::string_view> notice_tag(std::string_view payload);
 
 }  // namespace latchkey

@@ -14,14 +14,14 @@
 namespace latchkey {
 namespace {
 
-// Texts name what stands in the catalogue, which the table's owner makes as long as he likes: all
-// findings of all sources have to fit into a status.
+// Texts contain names from the catalogue, which the table's owner can make arbitrarily long: all
+// findings of all sources must fit into a status.
 constexpr std::size_t kFindingBytesMax = 2'000;
 constexpr std::size_t kColumnsNamed = 30;
 
 std::string shortened(std::string text, std::size_t bytes_max) {
   if (text.size() <= bytes_max) return text;
-  // Not in the middle of a character (UTF-8).
+  // Do not cut inside a character (UTF-8).
   while (bytes_max > 0 && (static_cast<unsigned char>(text[bytes_max]) & 0xC0) == 0x80) --bytes_max;
   return text.substr(0, bytes_max) + " ...";
 }
@@ -66,7 +66,7 @@ void add_column_problems(const SourceConfig& source, const TableFacts& facts,
   }
 }
 
-// The words of a name: is_active, isActive -> is, active.
+// Splits a name into words: is_active, isActive -> is, active.
 std::set<std::string> words_of(std::string_view name) {
   std::set<std::string> words;
   std::string word;
@@ -88,7 +88,7 @@ bool names_one_of(std::string_view column, std::initializer_list<const char*> na
   return std::ranges::any_of(names, [&](const char* name) { return words.contains(name); });
 }
 
-// true means the opposite of what it would be taken for: whoever may not in would be let in.
+// True if the flag's name contradicts its role: keys that must be refused would be accepted.
 bool is_opposite_flag(Role role, const std::string& column, const std::string& type) {
   if (type != "boolean" || names_one_of(column, {"not", "no", "non", "un"})) return false;
   const bool says_good = names_one_of(column, {"active", "enabled", "valid", "allowed", "live"});
@@ -124,8 +124,8 @@ bool is_text_type(const TableFacts& facts, const std::string& column, std::strin
          facts.output(column) == Output::kExtension;  // citext
 }
 
-// Text, or what is presented as it is shown. Anything else (a flag, a date, a number) is a column
-// that was named by mistake, with values that can be guessed.
+// True for text, or a type that is presented in its text form. Any other column (a flag, a date, a
+// number) was named by mistake, and has values that can be guessed.
 bool may_hold_keys(const SourceConfig& source, const TableFacts& facts) {
   const std::string& type = type_of(source, facts, Role::kKey);
   if (is_text_type(facts, *source.column(Role::kKey), type)) return true;
@@ -226,7 +226,7 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
     const std::string& column = *source.column(role);
     const bool number = type == "integer" || type == "bigint";
     if (number && !facts.not_null.contains(column) && !facts.with_default.contains(column)) {
-      continue;  // a moment, or NULL
+      continue;  // a time, or NULL
     }
     add(found, Lint::kTimeType, column,
         "column \"" + column + "\" of " + table + " is of type " + type +
@@ -296,7 +296,7 @@ void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
   }
 }
 
-// `mapped`: all columns are there. Triggers are made for a mapping, which has to be set right
+// `mapped`: all columns exist. Triggers are made for a mapping, so the mapping must be corrected
 // first.
 void add_trigger_problems(const SourceConfig& source, const TableFacts& facts, bool mapped,
                           std::vector<LintFinding>& found) {

@@ -1,4 +1,5 @@
-// What keeps a source from being served: the catalogue's facts against what the source maps.
+// The reasons why a source cannot be served: compares the catalogue's facts with the source's
+// mapping.
 #pragma once
 
 #include <vector>
@@ -9,7 +10,7 @@
 
 namespace latchkey {
 
-// Each a paragraph that says what to do; empty if nothing. All are errors.
+// Each finding is a paragraph with its remedy; empty if there is none. All are errors.
 [[nodiscard]] std::vector<LintFinding> problems(const SourceConfig& source,
                                                 const TableFacts& facts);
 

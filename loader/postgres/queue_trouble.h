@@ -1,4 +1,4 @@
-// PostgreSQL's notification queue, where it is in the way: texts for the operator.
+// Texts for the operator about a full notification queue of PostgreSQL.
 #pragma once
 
 #include <spdlog/fmt/fmt.h>
@@ -7,15 +7,15 @@
 
 namespace latchkey {
 
-constexpr const char* kQueueFull = "54000";  // program_limit_exceeded, when we notify
+constexpr const char* kQueueFull = "54000";  // program_limit_exceeded, on NOTIFY
 constexpr const char* kQueueIsFull =
     "PostgreSQL's notification queue is full, so nothing that notifies can commit: no change of"
     " keys, nor our heartbeat.";
-// A queue that is fuller than this is a trouble.
+// Usage above which the queue is reported as a trouble.
 constexpr double kQueueUsageWarning = 0.5;
 
-// What to do about a full queue. Our role may not see other roles' sessions, so it cannot say which
-// one it is.
+// The remedy for a full queue. Our role may not see other roles' sessions, so the text cannot name
+// the session.
 constexpr const char* kWhoHoldsTheQueue =
     " A session that has executed LISTEN and stays in one transaction keeps PostgreSQL from"
     " emptying it. As a superuser, SELECT pid, usename, application_name, xact_start FROM"

@@ -20,19 +20,19 @@ namespace latchkey {
 namespace {
 
 constexpr std::int64_t kLoadSilence = 30 * kSecond;
-// A reading is taken for overtaken by an ALTER TABLE this many times in a row. After that it is
-// refused as any other: code that the table runs, or a broken value, may raise the same SQLSTATE
-// for ever, and the operator has to learn of it.
+// A query counts as overtaken by an ALTER TABLE at most kRaces - 1 times in a row. The next refusal
+// is handled as any other: code that the table runs, or a broken value, may raise the same SQLSTATE
+// for ever, and the operator must learn of it.
 constexpr int kRaces = 3;
-// feature_not_supported: a plan that is kept would answer with other types than before.
+// feature_not_supported: the result types of a cached plan have changed.
 constexpr std::string_view kPlanOutdated = "0A000";
-constexpr std::size_t kGrown = 1000;    // rows that make no difference to a plan
-constexpr const char* kOutdated = "?";  // in place of a question that has been prepared
+constexpr std::size_t kGrown = 1000;    // a growth up to this many rows does not affect a plan
+constexpr const char* kOutdated = "?";  // replaces the text of an outdated prepared query
 
-// The prepared question for changed rows of one source.
+// The name of the prepared re-read query of one source.
 std::string reread_name(std::size_t index) { return "latchkey_reread_" + std::to_string(index); }
 
-// The catalogue's answer, from bytea as text (PostgreSQL manual, "bytea Hex Format").
+// The text of a catalogue answer sent as bytea (PostgreSQL manual, "bytea Hex Format").
 std::string catalogue_text(std::string_view hex, std::string_view encoding) {
   const auto bytes = hex.starts_with("\\x") ? decode_hex(hex.substr(2)) : std::nullopt;
   if (!bytes) throw PgError("the look-up of the table cannot be read");
@@ -60,7 +60,7 @@ bool Reading::advance(std::int64_t now_ns) {
   } catch (const PgQueryError& error) {
     throw PgQueryError(step_ + ": " + error.what());
   }
-  // Rows that come slowly come.
+  // Slow rows extend the deadline as long as they arrive.
   if (connection_.take_heard() && database_.board.ready() && deadline_ns_ != kNoDeadline) {
     deadline_ns_ = std::max(deadline_ns_, now_ns + kStepDeadline);
   }
@@ -73,7 +73,8 @@ void Reading::identify(std::function<void()> done) {
   session_owner_.begin();
   forget_prepared();
   step_ = "asking the server who it is";
-  // Once it serves, each load looks its own table up, and one table's trouble is no other's.
+  // Once the daemon serves, each load looks up its own table, so that a problem of one table
+  // affects no other.
   const auto identified = [this, done = std::move(done)] {
     database_.board.ready() ? done() : inspect(0, done);
   };
@@ -97,7 +98,7 @@ void Reading::identify(std::function<void()> done) {
                     }});
 }
 
-// Looks every source up in the catalogue, one after the other.
+// Looks up every source in the catalogue, one after another.
 void Reading::inspect(std::size_t index, std::function<void()> done) {
   if (index == database_.sources.size()) {
     check_problems();
@@ -113,7 +114,7 @@ void Reading::inspect(std::size_t index, std::function<void()> done) {
   connection_.send(time_zone_sql(config), {.copy_data = {}, .rows = {}, .done = look_up});
 }
 
-// Ends the start if a table cannot be served.
+// Aborts the start if a table cannot be served.
 void Reading::check_problems() const {
   std::vector<LintFinding> found;
   for (const auto& source : database_.sources) {
@@ -138,7 +139,7 @@ void Reading::ask_progress(int backend_pid, std::function<void(bool, double)> an
                           answer(rows.value(0, 0) == "true", usage ? number_or_fail(*usage) : 1.0);
                         },
                     .done = {},
-                    // Then LISTEN has the time of any other step.
+                    // Without an answer LISTEN has the time limit of any other step.
                     .refused = [](const PgQueryError&) {},
                     .what = "the question how far LISTEN is"});
 }
@@ -162,7 +163,7 @@ void Reading::meet(const std::string& channel, const std::string& nonce,
 
 // ---- the catalogue
 
-// Reads what the catalogue says of the table now, then `done`.
+// Reads the table's present catalogue entries, then calls `done`.
 void Reading::look_up_table(std::size_t index, std::function<void()> done) {
   FollowedSource& source = *database_.sources[index];
   step_ = "looking up the table of source \"" + source.name() + "\"";
@@ -177,7 +178,7 @@ void Reading::look_up_table(std::size_t index, std::function<void()> done) {
                           if (as_stored) text = catalogue_text(text, encoding);
                           read_answer("the look-up of the table",
                                       [&] { source.facts = TableFacts::from_json(text); });
-                          source.version_reloaded.reset();  // it may come back, and be news again
+                          source.version_reloaded.reset();  // its return must cause a load
                         },
                     .done = std::move(done),
                     .refused = refusal_handler(index),
@@ -186,8 +187,8 @@ void Reading::look_up_table(std::size_t index, std::function<void()> done) {
 
 // ---- loads
 
-// Each load looks its table up first: a trigger that was dropped while the daemon ran is found
-// then.
+// Each load looks up its table first, and so detects a trigger that was dropped while the daemon
+// ran.
 void Reading::load(std::size_t index, LoadReason reason) {
   if (echoing_) {
     after_echo_ = [this, index, reason] { load(index, reason); };
@@ -202,7 +203,7 @@ void Reading::looked_up(std::size_t index) {
   FollowedSource& source = *database_.sources[index];
   std::vector<LintFinding> found = problems(source.config(), source.facts);
   if (!found.empty() && !database_.board.ready()) throw PgError(numbered(found.front()));
-  // Without its triggers a table can still be read: then the map is as old as the reading.
+  // Without its triggers a table can still be read: then the map is as old as the last load.
   if (!std::ranges::all_of(found, [](const LintFinding& f) { return is_about_triggers(f.lint); })) {
     suspend(index, std::move(found));
     return;
@@ -253,7 +254,7 @@ void Reading::load_done(std::size_t index) {
   database_.refresh.work_refused(now_ns);
 }
 
-// Of a table whose column does not count seconds, last uses are not written.
+// Last uses are not written to a table if its column does not count seconds.
 void Reading::hold_uses(const FollowedSource& source, bool unit_is_wrong) {
   if (source.last_used) database_.last_used.hold(*source.last_used, unit_is_wrong);
 }
@@ -273,9 +274,9 @@ void Reading::reread(std::size_t index, std::vector<std::string> ids) {
   serve_owner(source, [this, index, ids = std::move(ids)] { read_rows(index, ids); });
 }
 
-// Planning the question takes PostgreSQL longer than all else about one changed row, so the session
-// keeps the plan for as long as the question stays the same. It does not once the table has
-// doubled: a plan that was made for an empty table reads all of it, until an ANALYZE.
+// Planning the re-read takes PostgreSQL longer than all other work for one changed row, so the
+// session keeps the plan while the query stays the same. The plan is renewed once the table has
+// doubled: a plan made for an empty table reads all of it, until an ANALYZE.
 void Reading::read_rows(std::size_t index, const std::vector<std::string>& ids) {
   FollowedSource& source = *database_.sources[index];
   const std::string sql = reread_sql(source.config(), source.facts);
@@ -284,7 +285,7 @@ void Reading::read_rows(std::size_t index, const std::vector<std::string>& ids) 
   const auto prepare = [this, index, sql, ids] { prepare_rows(index, sql, ids); };
   if (source.prepared.empty()) return prepare();
   source.prepared.clear();
-  // The table's owner may have had it taken away meanwhile; then there is nothing to forget.
+  // The table's owner may have deallocated it meanwhile; the refusal does not matter then.
   connection_.send("DEALLOCATE " + reread_name(index),
                    {.copy_data = {},
                     .rows = {},
@@ -340,14 +341,14 @@ void Reading::rows_read(FollowedSource& source, std::size_t index) {
 
 // ---- the session
 
-// Makes the session new if it has read another owner's table, then `done`.
+// Resets the session if it has read another owner's table, then calls `done`.
 void Reading::serve_owner(const FollowedSource& source, const std::function<void()>& done) {
   const auto before = session_owner_.before(source.name(), source.facts);
   if (std::ranges::find(before, kDiscardAll) != before.end()) forget_prepared();
   send_each(before, 0, done);
 }
 
-// The session is new, so it has prepared nothing.
+// The session is new, so it has no prepared statements.
 void Reading::forget_prepared() {
   for (const auto& source : database_.sources) source->prepared.clear();
 }
@@ -364,10 +365,10 @@ void Reading::send_each(const std::vector<std::string>& statements, std::size_t 
                     }});
 }
 
-// ---- when it cannot be read
+// ---- refusals
 
-// The table cannot be followed as it is. Other sources go on; the answers of this one age, and the
-// policy tries again soon.
+// Suspends a source that cannot be followed. Other sources go on; the answers of this one age, and
+// the policy retries it soon.
 void Reading::suspend(std::size_t index, std::vector<LintFinding> why) {
   FollowedSource& source = *database_.sources[index];
   source.abandon_load();
@@ -390,7 +391,7 @@ Reading::Refused Reading::refusal_handler(std::size_t index) {
       overtaken(index);
       return;
     }
-    // At the start, the operator has to learn of it.
+    // At the start, the operator must learn of it.
     if (!database_.board.ready()) throw error;
     suspend(index, {{Lint::kQueryRefused, 0, "", step_ + ": " + error.what()}});
   };

@@ -1,6 +1,5 @@
-// The connection that reads: who the server is, what the catalogue says, whole tables, changed
-// rows, one question after the other (refresh.h, 2). It also sends nonces while it has nothing else
-// to do.
+// The reading connection: it reads the server's identity, the catalogue, whole tables and changed
+// rows, one query after another (refresh.h, 2). It also sends nonces while it is idle.
 #pragma once
 
 #include <cstdint>
@@ -22,29 +21,30 @@ class Reading {
 
   [[nodiscard]] const PgConnection& connection() const { return connection_; }
   [[nodiscard]] bool idle() const { return connection_.idle(); }
-  // Of a load or the reading of rows; the handshake has its own.
+  // Deadline of a load or a re-read; the handshake has its own.
   [[nodiscard]] std::int64_t deadline_ns() const { return deadline_ns_; }
-  // What it is doing, for messages.
+  // The current activity, for messages.
   [[nodiscard]] const std::string& step() const { return step_; }
 
-  // Does all that can be done without waiting. True once: it has connected. Throws PgError.
+  // Does all work that needs no waiting. Returns true once, when it has connected. Throws PgError.
   [[nodiscard]] bool advance(std::int64_t now_ns);
 
   // ---- steps of the handshake (handshake.h)
 
-  // Asks the server who it is, and at the start looks up every table; then `done`. Throws PgError
-  // if a table cannot be served.
+  // Reads the server's identity, and at the start looks up every table; then calls `done`. Throws
+  // PgError if a table cannot be served.
   void identify(std::function<void()> done);
-  // How far LISTEN of the backend is. `answer` gets: is it at work, how full is the queue (0 to 1).
+  // Asks for the progress of the backend's LISTEN. `answer` gets: whether it is at work, the usage
+  // of the notification queue (0 to 1).
   void ask_progress(int backend_pid, std::function<void(bool, double)> answer);
-  // Sends the nonce of the meeting. `queue_full`: a full notification queue refused it.
+  // Sends the meeting's nonce. Calls `queue_full` if a full notification queue refuses it.
   void meet(const std::string& channel, const std::string& nonce, std::function<void()> queue_full);
 
-  // ---- tasks of the policy (refresh.h), which is told of their ends
+  // ---- tasks of the policy (refresh.h); their ends are reported to it
 
   void load(std::size_t index, LoadReason reason);
   void reread(std::size_t index, std::vector<std::string> ids);
-  // Sends a heartbeat's nonce. A task that becomes due meanwhile begins after it.
+  // Sends a heartbeat's nonce. A task that is due meanwhile begins afterwards.
   void echo(const std::string& channel, const std::string& nonce,
             std::function<void(const PgQueryError&)> refused);
 

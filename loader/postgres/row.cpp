@@ -21,7 +21,7 @@ using nlohmann::json;
 // 2000-01-01 00:00 UTC, PostgreSQL's epoch.
 constexpr std::int64_t kPostgresEpochUs = 946'684'800'000'000;
 
-// Leaves `us` alone where there is no time; false if there is something else.
+// Leaves `us` unchanged if the field is null; returns false if it holds no time.
 bool read_time(const std::optional<std::string_view>& field, std::int64_t& us) {
   if (!field) return true;
   if (field->size() != sizeof(std::int64_t)) return false;
@@ -51,22 +51,22 @@ bool is_usable_scope(std::string_view scope) {
 
 constexpr std::string_view kBetweenScopes = " ,\t\r\n";
 
-// Words out of JSON would be other scopes than it holds: "may not use admin" grants no "admin".
-// What nobody sees may stand before it: a byte order mark, other white space.
+// Splitting JSON into words would yield scopes that it does not hold: "may not use admin" grants no
+// "admin". Invisible characters may precede JSON: a byte order mark, other white space.
 bool looks_like_json(std::string_view text) {
   const auto first =
       std::ranges::find_if(text, [](char c) { return c > ' ' && c <= '~' && c != ','; });
   return first != text.end() && std::string_view("[{\"").find(*first) != std::string_view::npos;
 }
 
-// Is it one word of a list, and not a piece of another notation (JSON that begins with something
-// else, an array of PostgreSQL's, XML, YAML, quoted text)? Its words would be other scopes.
+// True for one word of a list; false for a piece of another notation (JSON that begins with another
+// character, an array of PostgreSQL's, XML, YAML, quoted text), whose words would be other scopes.
 bool looks_like_word(std::string_view word) {
   constexpr std::string_view kOfOtherNotations = "\"'`\\[]{}()<>";
   return word.find_first_of(kOfOtherNotations) == word.npos && word != "-";
 }
 
-// A scope column's text as single scopes; nothing if it is no list.
+// Splits the text of a scope column into scopes; nullopt if it is no list.
 std::optional<std::vector<std::string>> split_scopes(std::string_view text, bool is_json) {
   std::vector<std::string> names;
   if (is_json || looks_like_json(text)) {
@@ -113,7 +113,7 @@ const char* name_of(RowField field) {
   return "a field";
 }
 
-// Whoever sends this sends no rows: the connection is of no more use.
+// The peer does not send valid rows: the connection is unusable.
 [[noreturn]] void broken(RowField field, const char* how) {
   throw std::runtime_error("a row's `" + std::string(name_of(field)) + "` is " + how);
 }
@@ -149,7 +149,7 @@ void RowDecoder::convert(RowField field, std::string_view stored, Texts& texts, 
   auto text = converter_.to_utf8(stored);
   if (!text) {
     view[kFieldUnreadable] = "x";
-    if (field == kFieldKey) view[field] = "";  // there is one
+    if (field == kFieldKey) view[field] = "";  // the row has a key
     if (field != kFieldId) return;
     text = converter_.id(stored);
   }
@@ -158,7 +158,7 @@ void RowDecoder::convert(RowField field, std::string_view stored, Texts& texts, 
 
 void RowDecoder::decode(WireRow row, Texts& texts, RowView& view) {
   texts.converted.clear();
-  texts.converted.reserve(fields_.size());  // the view leads into it
+  texts.converted.reserve(fields_.size());  // the view refers to it
   view.fill(std::nullopt);
   if (row.size() != fields_.size()) {
     throw std::runtime_error("a row has " + std::to_string(row.size()) + " fields instead of " +
@@ -199,7 +199,7 @@ RowReader::RowReader(const SourceConfig& source, const TableFacts& facts, ScopeS
       scopes_(scopes),
       pepper_versions_(std::move(pepper_versions)),
       scopes_are_json_(latchkey::scopes_are_json(source, facts)) {
-  // Whoever read with these before may have read another type of column.
+  // An earlier reader of these may have read a column of another type.
   scopes_.forget_texts();
 }
 
@@ -223,7 +223,7 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
   if (row[kFieldUnreadable] || (!hashed && *row[kFieldKey] == kKeyNotAscii)) {
     odd.add(Oddity::kUnreadableText);
     const std::optional<Digest> refused = read_digest(*row[kFieldKey]);
-    if (refused) meaning.facts = refusal(*refused, row);  // else the key cannot be read
+    if (refused) meaning.facts = refusal(*refused, row);  // otherwise the key is unreadable
     return;
   }
   if (key_is_text && row[kFieldKey]->empty()) {
@@ -237,7 +237,7 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
   }
   if (source_.scheme == Scheme::kHmac && source_.column(Role::kKeyVersion) != nullptr &&
       !pepper_versions_.contains(std::string(row[kFieldKeyVersion].value_or("")))) {
-    odd.add(Oddity::kUnknownPepper);  // kept all the same: the file may come back
+    odd.add(Oddity::kUnknownPepper);  // the row is kept: the file may come back
   }
 
   RecordFacts& facts = meaning.facts.emplace();
@@ -273,7 +273,7 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
   }
   if (!facts.claims_fit(source_.name.size())) {
     odd.add(Oddity::kClaimsTooLong);
-    // Without an identity it may be refused, never accepted.
+    // Without an identity the key may be refused, never accepted.
     if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
     facts.subject.reset();
     facts.tenant.reset();
@@ -282,8 +282,8 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
   }
 }
 
-// A row that says no more than that its key is refused. It must not be left out: another row, which
-// holds the same key, would let it in.
+// A record that only refuses its key. Leaving the row out would be wrong: another row with the same
+// key would make the key valid.
 RecordFacts RowReader::refusal(const Digest& digest, const RowView& row) {
   RecordFacts facts;
   facts.digest = digest;
@@ -292,7 +292,8 @@ RecordFacts RowReader::refusal(const Digest& digest, const RowView& row) {
   if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
   facts.key_id = *row[kFieldId];
   if (facts.claims_fit(source_.name.size())) return facts;
-  // Nothing can name such a row but the whole table. Of several that hold the key one is enough.
+  // No notification can name this row, only a reload finds it. One of several rows with the key is
+  // enough.
   made_up_id_ = "(id too long) " + hex_of(digest);
   facts.key_id = made_up_id_;
   facts.id_is_made_up = true;
@@ -326,7 +327,7 @@ RowState RowReader::read_state(const RowView& row, Oddities& odd) const {
 }
 
 const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts, Oddities& odd) {
-  if (text.size() > static_cast<std::size_t>(kScopesBytesMax)) {  // and so cut by the server
+  if (text.size() > static_cast<std::size_t>(kScopesBytesMax)) {  // the server has cut it
     odd.add(Oddity::kClaimsTooLong);
     if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
     return nullptr;
@@ -342,7 +343,7 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
       std::erase_if(*names, [](const std::string& name) { return !is_usable_scope(name); });
   const ScopeSet* set = scopes_.intern(*names);
   if (unusable > 0) {
-    odd.add(Oddity::kUnusableScope);  // of the next row that spells it so as well
+    odd.add(Oddity::kUnusableScope);  // not remembered: the next row with this text is counted, too
   } else {
     scopes_.remember(text, set);
   }
@@ -354,7 +355,7 @@ const ScopeSet* RowReader::read_scopes(std::string_view text, RecordFacts& facts
 std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us) {
   if (postgres_us == std::numeric_limits<std::int64_t>::max()) return kNeverExpires;
   if (postgres_us == std::numeric_limits<std::int64_t>::min()) return kAlwaysValid;
-  // Times near the far end of int64 lie beyond any date that PostgreSQL accepts (294276 AD).
+  // Times near the end of int64 are beyond any date that PostgreSQL accepts (294276 AD).
   if (postgres_us > std::numeric_limits<std::int64_t>::max() - kPostgresEpochUs) {
     return kNeverExpires;
   }

@@ -1,7 +1,7 @@
-// One selected row -> one record, or the reason why there is none.
+// Turns one selected row into one record, or into the reason why there is none.
 //
-// Rows come from a database that others write to: nothing in them is trusted. A row that cannot be
-// understood never yields an active record, and never stops the rows after it.
+// Others write to the database that rows come from: no value is trusted. A malformed row never
+// yields an active record, and never stops the rows after it.
 #pragma once
 
 #include <array>
@@ -22,27 +22,29 @@
 
 namespace latchkey {
 
-// A row field by field; null fields, and those that its table does not have, are nothing.
+// The fields of a row; null fields, and fields that the table lacks, are nullopt.
 using RowView = std::array<std::optional<std::string_view>, kRowFields>;
 
-// A row as it came over the wire -> a RowView: all is text but keys and times.
+// A row in its wire form; RowDecoder makes a RowView of it, with all fields but keys and times as
+// text.
 using WireRow = std::span<const std::optional<std::string_view>>;
 
 class RowDecoder {
  public:
-  // `encoding`: the database's, of fields that are read as they are stored.
+  // `encoding`: the database's, for fields that are read as they are stored.
   RowDecoder(std::vector<WireField> fields, std::string_view encoding)
       : fields_(std::move(fields)), converter_(encoding) {}
   [[nodiscard]] const std::vector<WireField>& fields() const { return fields_; }
 
-  // Where the integers of one row are spelt out, and text is converted; the view leads into it.
+  // Storage for the integers of one row in text form, and for converted text; the view refers to
+  // it.
   struct Texts {
     std::array<std::array<char, 24>, 3> integers;
     std::vector<std::string> converted;
   };
-  // Whatever `view` held is gone. Throws std::runtime_error, which names the field, if there are
-  // not fields().size() of them, or an integer, a time or a jsonb is none. An id that cannot be
-  // converted is TextConverter::id(), any other text nothing.
+  // Overwrites `view`. Throws std::runtime_error, which names the field, if the row does not have
+  // fields().size() fields, or if an integer, a time or a jsonb is malformed. An id that cannot be
+  // converted becomes TextConverter::id(), any other such text nullopt.
   void decode(WireRow row, Texts& texts, RowView& view);
 
  private:
@@ -54,11 +56,11 @@ class RowDecoder {
 
 class RowReader {
  public:
-  // `pepper_versions` are those at hand, as rows name them; only asked for Scheme::kHmac.
+  // `pepper_versions`: the available ones, spelled as in rows; used only for Scheme::kHmac.
   RowReader(const SourceConfig& source, const TableFacts& facts, ScopeSets& scopes,
             std::unordered_set<std::string> pepper_versions);
 
-  // Views lead into the row, or into this until its next call.
+  // Views refer to the row, or to this until its next call.
   [[nodiscard]] RowMeaning read(const RowView& row);
 
  private:
@@ -75,8 +77,8 @@ class RowReader {
   std::string made_up_id_;
 };
 
-// Binary timestamptz (PostgreSQL, "microseconds since 2000") -> microseconds since 1970. Infinities
-// become the ends of the range, which mean "never" wherever a record holds a time.
+// Converts a binary timestamptz (PostgreSQL, "microseconds since 2000") to microseconds since 1970.
+// Infinities become the ends of the range, which mean "never" in every time of a record.
 [[nodiscard]] std::int64_t unix_us_from_timestamptz(std::int64_t postgres_us);
 
 }  // namespace latchkey

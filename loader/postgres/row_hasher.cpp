@@ -16,7 +16,8 @@ char* put_be32(char* at, std::uint32_t value) {
 
 }  // namespace
 
-// record_send(): the number of fields, then for each its type, its length (-1: null) and its bytes.
+// record_send(): the number of fields, then for each field its type, its length (-1: null) and
+// bytes.
 void RowHasher::operator()(const std::vector<WireField>& fields, std::span<const WireRow> rows,
                            std::span<std::uint64_t> hashes) {
   const std::size_t overhead = sizeof(std::uint32_t) * (1 + 2 * fields.size());

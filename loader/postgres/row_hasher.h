@@ -1,4 +1,4 @@
-// The hash by which an audit tells whether a row is still the one that was read.
+// The hash by which an audit decides whether a row is unchanged since it was read.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 
 namespace latchkey {
 
-// The hash of one row: the first eight bytes of the SHA-256 of what record_send() makes of it. So
-// it covers all that a load reads, in the bytes in which it is read, and both sides compute it.
+// The hash of one row: the first eight bytes of the SHA-256 of its record_send() form. So it covers
+// all fields that a load reads, in the bytes in which they are read, and both sides can compute it.
 class RowHasher {
  public:
-  // hashes[i] of rows[i]; as many, all of the same fields.
+  // Computes hashes[i] of rows[i]; both have the same size, and all rows the same fields.
   void operator()(const std::vector<WireField>& fields, std::span<const WireRow> rows,
                   std::span<std::uint64_t> hashes);
 

@@ -47,7 +47,8 @@ RowPipeline::Row RowPipeline::read(std::size_t index) {
           .known = known_[index],
           .id = key_ids_[index],
           .has_key = view[kFieldId] && view[kFieldKey]};
-  // A record whose id is made up is not the row: audits find the row among the unusable ones.
+  // A record with a made-up id does not represent the row: audits find the row among the unusable
+  // ones.
   auto& facts = row.meaning.facts;
   if (facts && !facts->id_is_made_up) facts->row_hash = row.hash;
   return row;

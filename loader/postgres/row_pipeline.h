@@ -1,6 +1,5 @@
-// From rows as they came over the wire to what they mean: the one path for loads and for rows read
-// by id. Many rows at a time, so that their hashes are computed in pairs and their look-ups wait
-// for memory together.
+// Turns rows in wire form into RowMeaning, for both loads and re-reads. It processes many rows at a
+// time, so that their hashes are computed in pairs and their look-ups wait for memory together.
 #pragma once
 
 #include <cstddef>
@@ -23,27 +22,27 @@ namespace latchkey {
 
 class RowPipeline {
  public:
-  // `source` and `writer` outlive it; `facts` are those of the table as its rows will be read.
+  // `source` and `writer` must outlive this; `facts` describe the table as its rows will be read.
   RowPipeline(const SourceConfig& source, const TableFacts& facts, KeySetWriter& writer,
               std::unordered_set<std::string> pepper_versions);
 
   [[nodiscard]] std::size_t fields() const { return decoder_.fields().size(); }
-  // Their types (pg_type.dat), in order.
+  // The fields' types (pg_type.dat), in order.
   [[nodiscard]] std::vector<std::uint32_t> types() const;
 
   struct Row {
     RowMeaning meaning;             // with its hash
     std::uint64_t hash = 0;         // see RowHasher
-    const Record* known = nullptr;  // that the map holds for its id
+    const Record* known = nullptr;  // the map's record for its id
     std::string_view id;            // empty: NULL
     bool has_key = false;
   };
 
-  // One more row. Its views need to live until run().
+  // Adds a row. Its views must live until run().
   void add(const CopyReader::Fields& fields);
   [[nodiscard]] std::size_t rows() const { return count_; }
-  // Calls each(Row&) for every row added, in order, and forgets them. Throws std::runtime_error if
-  // a row cannot be taken apart (see RowDecoder).
+  // Calls each(Row&) for every added row, in order, and drops them. Throws std::runtime_error for a
+  // row that cannot be decoded (see RowDecoder).
   template <typename Each>
   void run(const Each& each) {
     prepare();
@@ -67,7 +66,7 @@ class RowPipeline {
   RowReader reader_;
   KeySetWriter& writer_;
   RowHasher hasher_;
-  std::vector<Waiting> batch_;  // the first count_ of them
+  std::vector<Waiting> batch_;  // the first count_ entries
   std::size_t count_ = 0;
   std::vector<WireRow> wire_;
   std::vector<std::string_view> key_ids_;

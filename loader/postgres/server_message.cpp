@@ -8,10 +8,10 @@
 namespace latchkey {
 namespace {
 
-// Classes of SQLSTATE whose messages are fixed words, or name only what is in the catalogue
-// (PostgreSQL manual, "PostgreSQL Error Codes"): connection, transaction state, integrity,
-// rollback, resources, state of objects, intervention, system. Others quote values: "invalid input
-// syntax for type integer: ...", "relation ... does not exist".
+// Classes of SQLSTATE with messages of fixed words, or that name only catalogue objects (PostgreSQL
+// manual, "PostgreSQL Error Codes"): connection, transaction state, integrity, rollback, resources,
+// state of objects, intervention, system. Other classes quote values: "invalid input syntax for
+// type integer: ...", "relation ... does not exist".
 constexpr std::array<std::string_view, 8> kFixedWords = {"08", "23", "25", "40",
                                                          "53", "55", "57", "58"};
 
@@ -19,9 +19,8 @@ bool of_class(std::string_view sqlstate, std::string_view code) {
   return sqlstate.size() == 5 && sqlstate.starts_with(code);
 }
 
-// A context says that a function was running, which may have raised anything under any SQLSTATE.
-// But a statement that is cancelled (a time-out, a lock) has a context, too, and says why in fixed
-// words.
+// A context shows that a function was running, which may have raised any text under any SQLSTATE.
+// But the cancellation of a statement (a time-out, a lock) also has a context, and fixed words.
 bool is_the_servers_own(const ServerMessage& message) {
   return message.context.empty() || message.function == "ProcessInterrupts";
 }
@@ -42,14 +41,14 @@ std::string told(const ServerMessage& message) {
                            " not repeated here; its own log has them";
   text += " (SQLSTATE ";
   text += message.sqlstate.empty() ? "unknown" : message.sqlstate;
-  // RAISE ... USING CONSTRAINT takes any text.
+  // RAISE ... USING CONSTRAINT accepts any text.
   const bool constrained = of_class(message.sqlstate, "23") && is_the_servers_own(message);
   if (constrained && !message.constraint.empty())
     text.append(", constraint ").append(message.constraint);
   return printable(text + ")");
 }
 
-// libpq ends messages with a newline and may put several indented lines into one.
+// libpq ends messages with a newline, and one message may have several indented lines.
 std::string one_line(const char* message) {
   std::string line;
   for (const char* c = message; *c != '\0'; ++c) {

@@ -5,7 +5,7 @@
 namespace latchkey {
 
 std::string session_settings(bool by_policy) {
-  // The transaction of these statements has begun with the defaults of the role.
+  // The transaction of these statements has begun with the role's defaults.
   return std::string(
              "SET transaction_isolation = 'read committed';"
              "SET transaction_deferrable = off;"
@@ -19,16 +19,16 @@ std::string session_settings(bool by_policy) {
          "SET extra_float_digits = 1;"
          "SET quote_all_identifiers = off;"
          "SET lc_monetary = 'C';"
-         // PostgreSQL takes our questions to the catalogue for so costly that it would compile
-         // them, which takes it a thousand times as long as to answer them.
+         // PostgreSQL estimates our catalogue queries as so expensive that it would JIT-compile
+         // them, which takes a thousand times as long as answering them.
          "SET jit = off;"
-         // Questions that are prepared are planned once: to plan them takes longer than to answer.
+         // Prepared queries are planned once: planning takes longer than answering.
          "SET plan_cache_mode = force_generic_plan;"
          "SET lock_timeout = '2s';"
          "SET statement_timeout = 0;"
          "SET idle_in_transaction_session_timeout = 0;"
          // A role or database may have other defaults. Serializable transactions can be refused,
-         // deferrable ones wait for all others, and last_used_at is written where it is mapped.
+         // deferrable ones wait for all others, and last_used_at is written if it is mapped.
          "SET default_transaction_isolation = 'read committed';"
          "SET default_transaction_read_only = off;"
          "SET default_transaction_deferrable = off;" +
@@ -42,7 +42,7 @@ std::string notify_sql() {
 }
 
 std::vector<std::string> SessionOwner::before(const std::string& source, const TableFacts& facts) {
-  // Where a table and its parts have several owners, it shares a session with no other table.
+  // If a table and its parts have several owners, it shares a session with no other table.
   const bool one = facts.owners.find(' ') == std::string::npos;
   const std::string owner = one ? facts.owners : facts.owners + " of " + source;
   std::vector<std::string> statements;

@@ -1,4 +1,4 @@
-// What every connection of ours begins with.
+// The settings with which each of our connections begins.
 #pragma once
 
 #include <cstdint>
@@ -12,38 +12,38 @@ namespace latchkey {
 
 constexpr std::int64_t kSecond = 1'000'000'000;  // in ns
 constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
-// Each step of a conversation has this long; a load, for each of its parts.
+// Time limit for each step of a conversation, and for each part of a load.
 constexpr std::int64_t kStepDeadline = 10 * kSecond;
 
-// Pins whatever decides what our statements mean and how values are spelled. No search path to be
-// led astray by; errors instead of hidden rows, unless the rows are seen `by_policy`; a lock that
-// somebody holds on one table must not keep the changes of others waiting for long.
+// Pins all settings that affect the meaning of our statements and the text form of values: a safe
+// search path; errors instead of hidden rows, unless the rows are seen `by_policy`; a lock
+// time-out, so that a lock on one table delays the changes of others only briefly.
 [[nodiscard]] std::string session_settings(bool by_policy);
 
-// Notifies: on channel $1, of $2. Transactions that notify commit one after the other (PostgreSQL
-// manual, NOTIFY): a huge one of somebody else's holds a lock for seconds. That is no reason to
-// give the connection up: what waits for the notification has deadlines of its own.
+// Sends payload $2 on channel $1. Transactions that notify commit one after another (PostgreSQL
+// manual, NOTIFY): a huge one of another session holds a lock for seconds. The connection is kept
+// meanwhile: the waits for the notification have their own deadlines.
 [[nodiscard]] std::string notify_sql();
 
-// A session is as new, but for its settings, which have to be made again.
+// Resets a session completely; its settings must be applied again.
 constexpr const char* kDiscardAll = "DISCARD ALL";
 
-// Which table's owner a session has served last.
+// The table owner that a session has served last.
 //
-// PostgreSQL can run code of a table's owner for whoever reads the table (see
-// TableFacts::foreign_code), and such code may leave settings, prepared statements or temporary
-// objects behind in the session. So a session serves one owner at a time: before it touches a table
-// of another, it is made new. No owner can influence how another's table is read.
+// PostgreSQL can run code of a table's owner in the session that reads the table (see
+// TableFacts::foreign_code), and this code may leave settings, prepared statements or temporary
+// objects behind. So a session serves one owner at a time, and is reset before it touches a table
+// of another owner. No owner can influence how another owner's table is read.
 class SessionOwner {
  public:
-  // A new session, for which session_settings(false) have been sent.
+  // Starts a new session, for which session_settings(false) have been sent.
   void begin() { *this = {}; }
-  // What has to be sent, one message after the other, before the session touches this table;
-  // usually nothing.
+  // The statements to send, one message after another, before the session touches this table;
+  // usually none.
   [[nodiscard]] std::vector<std::string> before(const std::string& source, const TableFacts& facts);
 
  private:
-  std::string owner_;  // empty: of nothing yet
+  std::string owner_;  // empty: no table so far
   bool by_policy_ = false;
 };
 

@@ -86,8 +86,8 @@ void StatusBoard::failed(const std::string& why, const std::string& advice, bool
     const std::lock_guard lock(mutex_);
     ++status_.failures;
     if (!others) ++status_.rounds_failed;
-    // Logged once for each new trouble, not at each attempt. The same trouble may come back as
-    // often as others cause it.
+    // Logs each new trouble once, not at each attempt. The same trouble may come back as often as
+    // others cause it.
     if (status_.last_error != why || status_.state == Refresh::State::kLive) {
       if (status_.last_error != why) failure_limit_ = {};
       if (const auto more = failure_limit_.tell(now_ns)) {

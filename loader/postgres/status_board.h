@@ -1,4 +1,4 @@
-// What the loader's thread tells other threads: status, readiness, troubles. Its one lock.
+// The loader thread's state for other threads: status, readiness, troubles. It has the only lock.
 #pragma once
 
 #include <chrono>
@@ -16,7 +16,7 @@
 
 namespace latchkey {
 
-// Why a loader cannot get ready, one paragraph each. `final` if trying again cannot help.
+// The reasons why a loader cannot get ready, one paragraph each. `final`: retrying cannot help.
 struct Unready {
   std::vector<LintFinding> why;
   bool final = false;
@@ -38,7 +38,7 @@ class StatusBoard {
 
   // All sources have been loaded and proven once.
   [[nodiscard]] bool ready() const { return ready_; }
-  // True: it was not so before.
+  // Returns true if it was not ready before.
   bool set_ready();
   void set_unready(Unready why);
   // Calls change(LoaderStatus&) under the lock.
@@ -48,11 +48,11 @@ class StatusBoard {
     change(status_);
   }
   void set_state(Refresh::State state, std::int64_t now_ns);
-  // A trouble that there is now, for as long as no other text takes its place; empty: none.
-  // `queue_in_the_way`: see LoaderStatus.
+  // Sets the present trouble until another text replaces it; empty: none. `queue_in_the_way`: see
+  // LoaderStatus.
   void set_trouble(const std::string& trouble, bool queue_in_the_way, std::int64_t now_ns);
-  // An attempt, or a connection, failed. `advice` is for the operator who starts the daemon, not
-  // for the log of a running one. `others`: not all servers have been tried.
+  // An attempt, or a connection, failed. `advice` is for the operator who starts the daemon; the
+  // log of a running daemon omits it. `others`: not all servers have been tried.
   void failed(const std::string& why, const std::string& advice, bool final, bool others,
               std::int64_t now_ns);
   void notify() { changed_.notify_all(); }

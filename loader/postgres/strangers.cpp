@@ -6,7 +6,8 @@
 namespace latchkey::catalogue {
 namespace {
 
-// One is enough to be refused; more are for people to read. A signature may take kilobytes.
+// One function is enough for a refusal; the others inform the operator. A signature may take
+// kilobytes.
 constexpr int kStrangersMax = 10;
 constexpr int kNameCharacters = 200;
 
@@ -14,8 +15,8 @@ std::string catalogue_oid(std::string_view name) {
   return "'pg_catalog." + std::string(name) + "'::pg_catalog.regclass::pg_catalog.oid";
 }
 
-// Of each part of the table, (catalogue, object) of what holds an expression: `oid` of rows o of
-// catalogue `from` that `condition` finds. As pg_depend has it, an index belongs to pg_class.
+// (catalogue, object) of the objects with an expression, for each part of the table: `oid` of rows
+// o of catalogue `from` that satisfy `condition`. As in pg_depend, an index belongs to pg_class.
 std::string expressions(std::string_view catalogue, std::string_view oid, std::string_view from,
                         std::string_view condition) {
   return " UNION ALL SELECT " + catalogue_oid(catalogue) + ", o.oid FROM part" +
@@ -24,8 +25,8 @@ std::string expressions(std::string_view catalogue, std::string_view oid, std::s
               "o");
 }
 
-// (catalogue, object) of whatever holds an expression that PostgreSQL evaluates, or may simplify
-// while it plans, when somebody reads the table: to simplify is to call what is marked IMMUTABLE.
+// (catalogue, object) of the objects with an expression that PostgreSQL evaluates on a read of the
+// table, or may simplify while it plans: simplification calls IMMUTABLE functions.
 std::string expressions_read() {
   return "SELECT " + catalogue_oid("pg_class") + " AS classid, part.oid AS oid FROM part" +
          expressions("pg_class", "indexrelid", "pg_index",
@@ -37,7 +38,7 @@ std::string expressions_read() {
          expressions("pg_statistic_ext", "oid", "pg_statistic_ext", "o.stxrelid {=} part.oid");
 }
 
-// And what an UPDATE runs besides: triggers, generated columns, rules.
+// The additional objects that an UPDATE runs: triggers, generated columns, rules.
 std::string expressions_written() {
   return expressions("pg_trigger", "oid", "pg_trigger",
                      "w.writes AND o.tgrelid {=} part.oid AND NOT o.tgisinternal") +
@@ -45,7 +46,7 @@ std::string expressions_written() {
          expressions("pg_rewrite", "oid", "pg_rewrite", "w.writes AND o.ev_class {=} part.oid");
 }
 
-// (PostgreSQL's own objects are no one's: what has a lower identifier needs no look.)
+// (Objects with a lower OID are PostgreSQL's own and need no check.)
 std::string of_users(std::string_view oid) {
   return std::string(oid) + in_catalog(" {>=} ") + kFirstUserOid;
 }
@@ -68,8 +69,8 @@ std::string is_stranger(const std::string& role, const std::vector<const SourceC
          " WHERE NOT pg_catalog.pg_has_role(" + role + ", o.relowner, 'MEMBER'))))";
 }
 
-// What the expressions name, and the types of columns: statistics of any column, mapped or not, may
-// be compared while a query is planned.
+// The objects that the expressions refer to, and the types of columns: planning a query may compare
+// statistics of any column, mapped or not.
 std::string named() {
   return "named(classid, oid) AS (SELECT d.classid, d.oid FROM used" +
          each(
@@ -85,7 +86,7 @@ std::string named() {
          " WHERE " + of_users("a.oid") + ")";
 }
 
-// What the check of a domain names.
+// The objects that the check of a domain refers to.
 std::string named_by_check(std::string_view oid, std::string_view condition) {
   return "SELECT d.refclassid AS classid, d.refobjid AS oid FROM pg_catalog.pg_constraint k"
          " JOIN pg_catalog.pg_depend d ON d.objid {=} k.oid WHERE k.contypid {=} " +
@@ -93,7 +94,7 @@ std::string named_by_check(std::string_view oid, std::string_view condition) {
          std::string(condition);
 }
 
-// The types named, with those that they are made of and those that the checks of domains name. A
+// The types of named(), their component types, and the types that checks of domains refer to. A
 // multirange depends on its range.
 std::string kinds() {
   const std::string type = catalogue_oid("pg_type");
@@ -122,16 +123,16 @@ std::string function(std::string_view oid) {
               "f");
 }
 
-// What the expressions name, and what the checks of the domains among them do.
+// The objects that the expressions refer to, and those in the checks of their domains.
 std::string behind() {
   return "behind(classid, oid) AS (SELECT named.classid, named.oid FROM named UNION SELECT"
          " d.classid, d.oid FROM kind" +
          each(named_by_check("kind.oid", ""), "d") + " WHERE " + of_users("d.oid") + ")";
 }
 
-// The functions named, those behind operators (with the operators' owners), those by which ranges
-// are made and compared, and (of what an UPDATE runs) casts: functions that take any type look for
-// one (to_json()).
+// The functions of behind(), the functions of operators (with the operators' owners), those that
+// make and compare ranges, and (for an UPDATE) casts: functions that take any type look for a cast
+// (to_json()).
 std::string code() {
   return "code(oid, owner) AS (SELECT f.oid, f.owner FROM behind" + function("behind.oid") +
          in_catalog(" WHERE behind.classid {=} ") + catalogue_oid("pg_proc") +
@@ -160,8 +161,8 @@ std::string strangers(const std::vector<const SourceConfig*>& read) {
       "SELECT pg_catalog.concat(code.oid::pg_catalog.regprocedure, ' of role ',"
       " pg_catalog.pg_get_userbyid(code.owner)) AS what FROM code WHERE " +
       of_users("code.oid") + " AND " + is_stranger("code.owner", read);
-  // An UPDATE runs too much to tell: triggers, rules, cascades to other tables, checks that hold
-  // SQL as text. So nothing is written to a stranger's table.
+  // An UPDATE runs too much code to list: triggers, rules, cascades to other tables, checks that
+  // hold SQL as text. So nothing is written to a stranger's table.
   const std::string updates =
       "SELECT pg_catalog.concat('whatever an UPDATE of ', q.oid::pg_catalog.regclass,"
       " ' runs for role ', pg_catalog.pg_get_userbyid(q.owner)) FROM part" +

@@ -14,14 +14,14 @@
 namespace latchkey {
 namespace {
 
-// A byte of these encodings becomes three of UTF-8 at most. (EUC_JIS_2004 has characters of two
-// bytes that are two code points.)
+// A byte of these encodings becomes at most three bytes of UTF-8. (EUC_JIS_2004 has characters of
+// two bytes that are two code points.)
 constexpr std::size_t kGrowth = 4;
 constexpr std::size_t kAscii = 0x80;
 
 // PostgreSQL manual, "Character Set Support", and iconv -l. MULE_INTERNAL has no counterpart. All
-// of one byte convert just as PostgreSQL converts them; of the others all but three characters, and
-// those that users define, which PostgreSQL does not convert.
+// single-byte encodings convert as in PostgreSQL; so do the others, except for three characters and
+// for user-defined ones, which PostgreSQL does not convert.
 constexpr std::array<std::pair<std::string_view, const char*>, 32> kNames{{
     {"EUC_CN", "EUC-CN"},         {"EUC_JP", "EUC-JP-MS"},      {"EUC_JIS_2004", "EUC-JISX0213"},
     {"EUC_KR", "EUC-KR"},         {"EUC_TW", "EUC-TW"},         {"ISO_8859_5", "ISO-8859-5"},
@@ -36,7 +36,7 @@ constexpr std::array<std::pair<std::string_view, const char*>, 32> kNames{{
     {"WIN1257", "CP1257"},        {"WIN1258", "CP1258"},
 }};
 
-// All others are of one byte a character.
+// All others are single-byte encodings.
 bool has_several_bytes(std::string_view encoding) { return encoding.starts_with("EUC_"); }
 
 const iconv_t kNone = reinterpret_cast<iconv_t>(-1);  // NOLINT: iconv_open(3) says so
@@ -47,7 +47,7 @@ const char* name_of(std::string_view encoding) {
   return found == kNames.end() ? nullptr : found->second;
 }
 
-// How much of `text` is UTF-8, of which so many bytes are known to be.
+// The length of the UTF-8 prefix of `text`; its first `known` bytes are known to be UTF-8.
 std::size_t utf8_prefix(std::string_view text, std::size_t known) {
   for (;;) {
     std::uint32_t code = 0;
@@ -60,17 +60,17 @@ std::size_t utf8_prefix(std::string_view text, std::size_t known) {
 
 bool is_ascii_byte(char c) { return static_cast<unsigned char>(c) < kAscii; }
 
-// How many bytes of `text` were converted, and appends to what.
+// Appends to `converted` and returns the number of converted bytes of `text`.
 std::size_t run(iconv_t handle, std::string_view text, std::string& converted) {
   const std::size_t before = converted.size();
   converted.resize(before + text.size() * kGrowth);
-  iconv(handle, nullptr, nullptr, nullptr, nullptr);  // to its first state
+  iconv(handle, nullptr, nullptr, nullptr, nullptr);  // reset to the initial state
   char* from = const_cast<char*>(text.data());        // NOLINT: it only reads (iconv(3))
   std::size_t from_left = text.size();
   char* to = converted.data() + before;
   std::size_t to_left = converted.size() - before;
   if (iconv(handle, &from, &from_left, &to, &to_left) != static_cast<std::size_t>(-1)) {
-    // Some encodings hold back a character that the next one may be combined with.
+    // Some encodings hold back a character that may combine with the next one.
     iconv(handle, nullptr, nullptr, &to, &to_left);
   }
   converted.resize(static_cast<std::size_t>(to - converted.data()));
@@ -105,7 +105,7 @@ TextConverter::TextConverter(std::string_view encoding)
 std::size_t TextConverter::convert(std::string_view text, std::string& converted) {
   const auto ascii =
       static_cast<std::size_t>(std::ranges::find_if_not(text, is_ascii_byte) - text.begin());
-  if (is_utf8_) {  // glibc's converter would let pass what lies beyond Unicode
+  if (is_utf8_) {  // glibc's converter would accept code points beyond Unicode
     const std::size_t good = utf8_prefix(text, ascii);
     converted.assign(text.substr(0, good));
     return good;

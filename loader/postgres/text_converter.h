@@ -1,9 +1,8 @@
-// Text of a database that is not encoded as UTF-8 -> UTF-8, value by value.
+// Converts text of a database that is not encoded as UTF-8 to UTF-8, value by value.
 //
-// PostgreSQL converts for its clients, and refuses the whole statement for the sake of one value
-// that cannot be converted (PostgreSQL manual, "Character Set Support"): whoever writes one row
-// would stop its table. So such text is read as it is stored, and converted here by the tables of
-// iconv(3).
+// PostgreSQL converts for its clients, and fails the whole statement if a single value cannot be
+// converted (PostgreSQL manual, "Character Set Support"): a writer of one row could block its whole
+// table. So this text is read as it is stored, and converted here with the tables of iconv(3).
 #pragma once
 
 #include <memory>
@@ -16,34 +15,36 @@ namespace latchkey {
 
 class TextConverter {
  public:
-  // `encoding`: as getdatabaseencoding() names it. Of one that is not known, ASCII alone converts.
-  // SQL_ASCII is no encoding: what is UTF-8 there is taken for that, and nothing else.
+  // `encoding`: as getdatabaseencoding() names it. In an unknown encoding only ASCII converts.
+  // SQL_ASCII is no encoding: only valid UTF-8 converts there.
   explicit TextConverter(std::string_view encoding);
 
-  // Nothing if `text` is none in that encoding, or has no counterpart. Without NUL bytes, as text
-  // of PostgreSQL is.
+  // nullopt if `text` is invalid in that encoding, or has no Unicode counterpart. `text` has no NUL
+  // bytes, as text of PostgreSQL has none.
   [[nodiscard]] std::optional<std::string> to_utf8(std::string_view text);
-  // For names and texts that are only shown or compared: '?' for each byte that is not converted.
+  // For names and texts that are only shown or compared: '?' replaces each byte that is not
+  // converted.
   [[nodiscard]] std::string to_utf8_or_marks(std::string_view text);
-  // An id that does not convert is no UTF-8 afterwards: other than any that does.
+  // Makes an id that does not convert invalid UTF-8, and so different from every id that converts.
   [[nodiscard]] std::string id(std::string_view stored);
 
  private:
-  // How many bytes of `text` were converted, and to what.
+  // Returns the number of converted bytes of `text`; the result is in `converted`.
   std::size_t convert(std::string_view text, std::string& converted);
 
   struct Close {
     void operator()(void* handle) const;
   };
   bool is_utf8_;
-  // Where a character is one byte: what each from 0x80 on is; empty: nothing. (iconv would combine
-  // some with those beside them, which PostgreSQL does not.)
+  // For single-byte encodings: the character of each byte from 0x80 on; empty: none. (iconv would
+  // combine some with their neighbours, which PostgreSQL does not.)
   std::vector<std::string> characters_;
-  std::unique_ptr<void, Close> handle_;  // iconv_t; where a character may be several bytes
+  std::unique_ptr<void, Close> handle_;  // iconv_t; for multi-byte encodings
 };
 
 [[nodiscard]] bool is_ascii(std::string_view text);
-// Does text of such a database have to be read as it is stored? (Of LATIN1 all is in Unicode.)
+// True if text of a database with this encoding must be read as it is stored. (All of LATIN1 is in
+// Unicode.)
 [[nodiscard]] bool is_read_as_stored(std::string_view encoding);
 
 }  // namespace latchkey

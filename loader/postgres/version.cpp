@@ -12,7 +12,7 @@ namespace {
 
 using namespace catalogue;
 
-// `what` of each row of `from`, in the order of `by`.
+// Lists the expressions `what` for each row of `from`, ordered by `by`.
 std::string listed(std::string_view what, std::string_view by, std::string_view from) {
   return "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', " + std::string(what) +
          "), ' ' ORDER BY " + std::string(by) + ") FROM " + in_catalog(from);
@@ -34,8 +34,7 @@ std::string columns() {
       " WHERE a.attrelid {=} c.oid AND a.attname {=} ANY (w.mapped))");
 }
 
-// Types that somebody has made, down to what they are made of: elements of arrays, bases of
-// domains.
+// User-defined types, resolved to their components: elements of arrays, bases of domains.
 std::string types() {
   const std::string of_users = in_catalog(" {>=} ") + kFirstUserOid;
   return "(WITH RECURSIVE kind(oid) AS (SELECT a.atttypid FROM pg_catalog.pg_attribute a" +
@@ -70,8 +69,7 @@ std::string parents() {
                 "pg_catalog.pg_inherits i WHERE i.inhrelid {=} c.oid)");
 }
 
-// Which columns name one row each. (Not by which index: that is another one after REINDEX
-// CONCURRENTLY.)
+// The columns that identify one row each. (Not the indexes: REINDEX CONCURRENTLY replaces them.)
 std::string unique() {
   return in_catalog(
       "(SELECT pg_catalog.string_agg(DISTINCT i.indkey[0]::pg_catalog.text, ' ')"
@@ -79,10 +77,10 @@ std::string unique() {
       " AND i.indnkeyatts {=} 1 AND i.indpred IS NULL)");
 }
 
-// A digest: there may be thousands. pg_class is read by the statement's snapshot (unlike
-// pg_relation_filenode(), which asks a cache): so a TRUNCATE is visible in it if and only if it is
-// visible to that statement, and to those that come later on any connection. A part that was
-// detached and attached again has a new row in pg_inherits.
+// A digest, because there may be thousands of parts. The statement's snapshot applies to pg_class
+// (unlike pg_relation_filenode(), which asks a cache): so a TRUNCATE is visible in it if and only
+// if it is visible to that statement, and to later ones on any connection. A part that was detached
+// and attached again has a new row in pg_inherits.
 std::string files() {
   return "(WITH RECURSIVE " + parts() +
          in_catalog(
@@ -100,9 +98,9 @@ std::string files() {
 
 }  // namespace
 
-// Rows are versions: a trigger or function that was changed and changed back is another one, and
-// what happened in between may have gone unnoticed. (xmin survives freezing; statistics are written
-// in place.)
+// The version contains row versions (xmin): a trigger or function that was changed and changed back
+// differs, because changes in between may have gone unnoticed. (xmin survives freezing; statistics
+// are written in place.)
 std::string version_sql() {
   return "pg_catalog.concat_ws(' ', c.oid, c.xmin, n.xmin, c.relkind,"
          " pg_catalog.has_schema_privilege(n.oid, 'USAGE'),"
@@ -114,7 +112,7 @@ std::string version_sql() {
              " FROM pg_catalog.pg_namespace l WHERE l.nspname {=} 'latchkey'), ") +
          triggers() + ", " + columns() + ", " + types() + ", " + policies() + ", " + rules() +
          ", " + parents() + ", " + unique() + ", " + files() + ", " +
-         // A digest: names may hold characters that do not come through the connection.
+         // A digest: names may hold characters that cannot pass the connection.
          "pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(s.functions::pg_catalog.text,"
          " pg_catalog.getdatabaseencoding())), 'hex'))";
 }
@@ -140,7 +138,7 @@ std::vector<std::string> versions_from_json(std::string_view text, std::size_t t
     for (const json& version : list) {
       versions.push_back(version.is_null() ? "" : version.get<std::string>());
     }
-  } catch (const json::exception&) {  // whose text would quote what it stumbled over
+  } catch (const json::exception&) {  // its text would quote the answer
     throw CatalogueError("is not the JSON it should be");
   }
   return versions;

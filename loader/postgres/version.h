@@ -1,5 +1,5 @@
-// The version of a table: text that changes with anything that decides whether changes are
-// delivered, whether we may read, and what the rows mean. Each heartbeat asks for it.
+// The version of a table: text that changes with everything that affects whether changes are
+// delivered, whether we may read, and the meaning of rows. Each heartbeat reads it.
 #pragma once
 
 #include <cstddef>
@@ -11,30 +11,32 @@
 
 namespace latchkey {
 
-// An expression: the version of the table c, where w, n and s (catalogue::strangers()) are at hand,
-// too. It covers
-//   - which relation and schema the name leads to, its kind, owner and our right to its schema;
+// An expression: the version of the table c, in a query that has w, n and s
+// (catalogue::strangers()). It covers
+//   - the relation and schema behind the name, its kind, its owner and our right to its schema;
 //   - its triggers and their functions; the owner of schema latchkey;
-//   - whether row level security applies, its policies, what our role is;
-//   - its rules, the tables that it inherits from, which columns are unique;
+//   - whether row level security applies, its policies, our role's attributes;
+//   - its rules, the tables that it inherits from, its unique columns;
 //   - mapped columns: their catalogue rows (name, type, collation, default of old rows), our right
 //     to read them, the expressions that generate them, the types behind them with their labels;
-//   - its parts, each with its owner, the file that holds its rows, and since when it is a part;
+//   - its parts, each with its owner, the file that holds its rows, and the time since when it is
+//     attached;
 //   - functions of strangers that reading it would run.
-// TRUNCATE gives a table a new file, and fires no trigger of the whole where it names a part. So do
-// VACUUM FULL and CLUSTER, which change nothing; they cost a load.
+// TRUNCATE gives a table a new file, and fires no trigger of the whole table if it names a part.
+// VACUUM FULL and CLUSTER also make a new file, but change no rows; they cost a load.
 [[nodiscard]] std::string version_sql();
 
-// An expression: JSON text, the array of the versions of all tables that one role reads; null where
-// there is no table.
+// An expression: JSON text, the array of the versions of all tables that one role reads; null for a
+// table that does not exist.
 [[nodiscard]] std::string versions_sql(const std::vector<const SourceConfig*>& sources);
-// Its answer for as many tables; empty where there is no table. Throws CatalogueError.
+// Parses the answer for this number of tables; empty for a table that does not exist. Throws
+// CatalogueError.
 [[nodiscard]] std::vector<std::string> versions_from_json(std::string_view json,
                                                           std::size_t tables);
 
-// For the session that heartbeats are asked in. Their question is prepared once, and planned once:
-// by itself PostgreSQL would plan the first five answers anew, which takes longer than to give
-// them.
+// Settings for the session that runs heartbeats. Their query is prepared and planned once: by
+// default PostgreSQL would plan the first five executions anew, which takes longer than the
+// answers.
 [[nodiscard]] std::string heartbeat_settings();
 
 }  // namespace latchkey
