@@ -13,7 +13,7 @@ bool read_number(std::string_view text, T& value) {
   return error == std::errc() && end == text.data() + text.size() && !text.empty();
 }
 
-// A decimal of any length, of which the lowest 64 bits count.
+// A decimal of any length; the result is its lowest 64 bits.
 bool read_sum(std::string_view text, std::uint64_t& sum) {
   const bool negative = text.starts_with('-');
   if (negative) text.remove_prefix(1);
@@ -111,8 +111,8 @@ Audit::Outcome Audit::compare_rows(const KeySetWriter& writer, const UnusableRow
       differs(id);
     }
   }
-  // What we have and the table has not. Only where the numbers say that there is such a row is it
-  // worth walking through all of them.
+  // Rows of the map that the table lacks. The walk through all rows is worthwhile only if the
+  // counts show that there is one.
   const bool more_here = std::ranges::any_of(buckets_, [&](std::uint32_t bucket) {
     return writer.sums()[bucket].rows + unusable.sums()[bucket].rows > found[bucket];
   });

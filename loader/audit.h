@@ -1,11 +1,11 @@
-// The audit: does the table hold what the map holds?
+// The audit: compares the rows of the table with the rows of the map.
 //
-// PostgreSQL hashes every row (digest_sql); we have hashed every row as it was read, over the same
-// bytes. Both are summed up in RowSums and compared, which tells of whatever no trigger told of. On
+// PostgreSQL hashes every row (digest_sql); the daemon hashed every row as it was read, over the
+// same bytes. RowSums of both are compared, which detects every change that no trigger reported. On
 // a table that changes all the time some sums differ because a change came in between; a second
-// look at the rows of those buckets, leaving out those that were told of, decides.
+// look at the rows of those buckets, except the rows that were notified, decides.
 //
-// Pure: what came from the database goes in, what is wrong comes out.
+// Pure: data from the database goes in, differences come out.
 #pragma once
 
 #include <cstdint>
@@ -20,22 +20,22 @@
 
 namespace latchkey {
 
-// Rows that can never match a presented key (a digest of the wrong length, say) stand in no map.
+// Rows that can never match a presented key (e.g. with a digest of the wrong length) are in no map.
 // The table has them all the same.
 class UnusableRows {
  public:
-  // A row as it is now; or it has become usable, or is gone.
+  // set(): the present state of a row. erase(): the row has become usable, or is gone.
   void set(std::string_view id, std::uint64_t hash);
   void erase(std::string_view id);
 
-  // The whole table: replaces what was known when it is complete.
+  // A load of the whole table: replaces the known rows when it is complete.
   void begin_load() { abandon_load(); }
   void load(std::string_view id, std::uint64_t hash) { staged_.emplace(id, hash); }
   void finish_load();
   void abandon_load() { staged_ = {}; }
 
   [[nodiscard]] const RowSums& sums() const { return sums_; }
-  // Zero: not here.
+  // Zero if there is no such row.
   [[nodiscard]] std::uint64_t hash_of(std::string_view id) const;
   [[nodiscard]] const std::unordered_map<std::string, std::uint64_t>& rows() const { return rows_; }
 
@@ -45,41 +45,42 @@ class UnusableRows {
   RowSums sums_;
 };
 
-// One audit of one source, from the digest that was asked for to what is to be said of it.
+// One audit of one source, from the digest to the result.
 class Audit {
  public:
-  static constexpr std::size_t kToldMax = 100'000;       // ids; past this nothing can be told apart
-  static constexpr std::size_t kToldBytesMax = 8 << 20;  // of these; likewise
+  static constexpr std::size_t kToldMax = 100'000;  // ids; above it differences stay unexplained
+  static constexpr std::size_t kToldBytesMax = 8 << 20;  // size of these ids, with the same effect
   static constexpr std::size_t kRowsMax = 200'000;       // rows of the second look
   static constexpr std::size_t kNamedMax = 10;           // ids in a message
 
   enum class Outcome {
-    kAgrees,      // the map is what the table is
-    kDiffers,     // it is not, and nothing told of it
-    kLookCloser,  // it may be that changes came in between: look at the rows of `buckets`
+    kAgrees,      // the map equals the table
+    kDiffers,     // the map differs, and no notification explains it
+    kLookCloser,  // changes may have come in between: look at the rows of `buckets`
     kUnsure,      // too much changed in between
   };
 
-  // What came in while the audit is under way. A row that was told of may be in either state.
+  // Notifications that arrive while the audit runs. A notified row may be in either state.
   void told_of(std::string_view id);
-  // Of more rows than were kept.
+  // More rows were notified than were kept.
   void told_of_many() { told_too_much_ = true; }
-  // The whole table was read anew, or could not be: this audit says nothing.
+  // The whole table was loaded anew, or could not be: the audit has no result.
   void spoil() { spoiled_ = true; }
   [[nodiscard]] bool spoiled() const { return spoiled_; }
 
-  // A line of digest_sql()'s result. False if it is none.
+  // Takes a row of digest_sql()'s result. Returns false if it is malformed.
   [[nodiscard]] bool add_bucket(std::string_view bucket, std::string_view rows,
                                 std::string_view sum);
-  // A row of digest_rows_sql()'s.
+  // Takes a row of digest_rows_sql()'s result.
   void add_row(std::string_view id, std::uint64_t hash) { rows_.emplace(id, hash); }
 
   [[nodiscard]] Outcome compare(const KeySetWriter& writer, const UnusableRows& unusable);
-  // Before the second look.
+  // Prepares the second look.
   void begin_second_look();
   [[nodiscard]] bool is_second_look() const { return second_look_; }
   [[nodiscard]] const std::vector<std::uint32_t>& buckets() const { return buckets_; }
-  // After kDiffers: how many rows at least, and the ids of some, if there was a second look.
+  // After kDiffers: the minimum number of differing rows, and some of their ids if there was a
+  // second look.
   [[nodiscard]] std::size_t differing() const { return differing_; }
   [[nodiscard]] const std::vector<std::string>& named() const { return named_; }
 
@@ -99,14 +100,14 @@ class Audit {
   std::vector<std::string> named_;
 };
 
-// What follows from audits of one source that cannot decide: somebody may see to it that none can,
-// and hide what bypasses the triggers. So a load decides each time (unless one has, and so spoilt
-// the audit), and several in a row are an alarm.
+// Counts audits of one source that cannot decide: an attacker may cause this, and hide changes that
+// bypass the triggers. So a load replaces each of them (unless a load has spoilt the audit), and
+// several in a row raise an alarm.
 class UndecidedAudits {
  public:
   static constexpr std::uint64_t kAlarmAfter = 3;
 
-  // Counts one more. True for the one that makes it an alarm.
+  // Counts one more. Returns true for the one that raises the alarm.
   [[nodiscard]] bool add() { return ++in_a_row_ == kAlarmAfter; }
   void decided() { in_a_row_ = 0; }
   [[nodiscard]] std::uint64_t in_a_row() const { return in_a_row_; }

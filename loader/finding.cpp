@@ -98,7 +98,7 @@ std::vector<LintFinding> news(const std::vector<LintFinding>& before,
   std::vector<LintFinding> list;
   for (const LintFinding& finding : now) {
     const LintFinding* known = same_kind(before, finding);
-    // How many keys have expired changes by the hour; that is no news.
+    // The number of expired keys changes by the hour; that is no news.
     const bool same_size = known != nullptr && finding.severity() == Severity::kNote &&
                            std::bit_width(known->count) == std::bit_width(finding.count);
     if (known == nullptr || (!(*known == finding) && !same_size)) list.push_back(finding);

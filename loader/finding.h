@@ -1,8 +1,9 @@
-// What can be said against a source: every kind of finding, under a number of its own.
+// Findings about a source: each kind has its own number.
 //
-// Numbers are for ever: alerts are silenced by them and runbooks name them. A kind that goes leaves
-// its number unused, a new one takes the next of its hundred. docs/lint.md says of each what causes
-// it, what follows, what to do and how to find the rows; finding_test.cpp holds the two together.
+// Numbers are permanent: alerts are silenced by them and runbooks name them. A removed kind leaves
+// its number unused, a new one takes the next number of its hundred. docs/lint.md describes the
+// cause, the consequence, the remedy and the query for the rows of each; finding_test.cpp checks
+// that both agree.
 //
 //   L0xx  the database as a whole            L3xx  keys that are served, but give cause for concern
 //   L1xx  the table cannot be served         L4xx  how the table is set up
@@ -16,7 +17,7 @@
 
 namespace latchkey {
 
-// Errors keep latchkeyd from starting or a source from accepting anybody; `--check` fails for them.
+// Errors keep latchkeyd from starting or a source from accepting any key; `--check` fails for them.
 // Warnings: some keys are not served as their rows ask, or not as soon. Notes: good to know.
 enum class Severity { kNote, kWarning, kError };
 [[nodiscard]] const char* severity_name(Severity severity);
@@ -79,18 +80,18 @@ struct LintRule {
   Severity severity;
   const char* name;  // one word, for counters and scripts
 };
-// All of them, in the order of their numbers, which is that of the enumeration.
+// All rules, sorted by number, which is the order of the enumeration.
 [[nodiscard]] std::span<const LintRule, kLints> lint_rules();
 [[nodiscard]] const LintRule& rule_of(Lint lint);
-// Does it keep us from hearing of changes, and from nothing else?
+// True if the finding prevents notifications of changes, and nothing else.
 [[nodiscard]] bool is_about_triggers(Lint lint);
 
-// One thing found. The text is for operators and complete by itself; it never holds a key, a digest
-// or any other content of a row but the name of a pepper version.
+// One finding. The text is for operators and complete by itself; it never holds a key, a digest or
+// any other content of a row except the name of a pepper version.
 struct LintFinding {
   Lint lint = Lint::kDatabase;
   std::uint64_t count = 0;  // of rows or keys; 0: it is not about rows
-  std::string about;        // what tells it from others of its kind: a column, another source
+  std::string about;        // distinguishes findings of one kind: a column, another source
   std::string text;
 
   [[nodiscard]] const char* number() const { return rule_of(lint).number; }
@@ -99,12 +100,12 @@ struct LintFinding {
   bool operator==(const LintFinding&) const = default;
 };
 
-// What somebody who was told `before` has to be told of `now`, so that a log does not repeat itself
-// with every load: errors and warnings that are new or say something else, and notes that are new
-// or whose count has about doubled or halved.
+// The findings of `now` to log after `before`, so that a log does not repeat itself with every
+// load: new or changed errors and warnings, and notes that are new or whose count has about doubled
+// or halved.
 [[nodiscard]] std::vector<LintFinding> news(const std::vector<LintFinding>& before,
                                             const std::vector<LintFinding>& now);
-// And what is no longer so.
+// The findings of `before` that are gone.
 [[nodiscard]] std::vector<LintFinding> gone(const std::vector<LintFinding>& before,
                                             const std::vector<LintFinding>& now);
 

@@ -11,7 +11,7 @@ Handshake::Handshake(Times times, std::int64_t now_ns)
 
 void Handshake::inspected() {
   reading_ = Lane::kDone;
-  read_deadline_ns_ = kNever;  // until the meeting, the listening connection's counts
+  read_deadline_ns_ = kNever;  // until the meeting, the listening connection's deadline counts
 }
 
 void Handshake::listening() {

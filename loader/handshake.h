@@ -1,18 +1,16 @@
-// From two connections to one conversation: the steps between connecting and the first barrier, for
-// a database that tells of changes on one connection and is read on another.
+// The handshake of two connections: the steps between connecting and the first barrier, for a
+// database that notifies changes on one connection and is read on another.
 //
-// Pure. Events and the time go in, steps come out; the engine's shell carries each step out and
+// Pure. Events and the time go in, steps come out; the database's code carries each step out and
 // reports the result. So a test can replay a handshake and make it fail at each step.
 //
 // The argument, in the order in which things happen:
 //   1. The reading connection learns which server answers, before it reads anything.
-//   2. The listening connection listens. LISTEN may have to pass a long notification queue; while
-//   it
-//      works, it is given the time.
-//   3. When both are through, the reading connection sends a nonce, and the listening one must hear
-//   it
-//      while it has no query of its own under way. That proves that both reach the same server, and
-//      that whatever stands between keeps the session (a pooler in transaction mode does not).
+//   2. The listening connection listens. LISTEN may have to pass a long notification queue; its
+//      deadline is extended while it works.
+//   3. When both are done, the reading connection sends a nonce, and the listening one must receive
+//      it while no query of its own runs. That proves that both reach the same server, and that
+//      everything between keeps the session (a pooler in transaction mode does not).
 //   4. The listening connection prepares the heartbeat. Then the policy (refresh.h) takes over.
 #pragma once
 
@@ -28,27 +26,27 @@ class Handshake {
   // All in nanoseconds.
   struct Times {
     std::int64_t connect_ns = 5'000'000'000;
-    std::int64_t step_ns = 10'000'000'000;    // for each step but the next one
+    std::int64_t step_ns = 10'000'000'000;    // for each other step
     std::int64_t meeting_ns = 5'000'000'000;  // for the nonce of the meeting
-    // A LISTEN that takes longer than this is looked at, as often.
+    // The progress of a LISTEN that takes longer than this is checked, at this interval.
     std::int64_t look_ns = 1'000'000'000;
-    // LISTEN has to pass what is in the notification queue. A whole queue (8 GB) may take this long
-    // before the connection is given up: a new LISTEN would start at the queue's tail again, which
-    // then could not be freed.
+    // LISTEN has to pass the notifications in the queue. For a whole queue (8 GB) it may take this
+    // long before the connection is given up: a new LISTEN would start at the queue's tail again,
+    // which then could not be freed.
     std::int64_t whole_queue_ns = 3'600'000'000'000;
     std::int64_t meet_again_ns = 1'000'000'000;  // after a full queue has refused the nonce
   };
-  // LISTEN does not wait for a queue that is less full than this.
+  // Below this usage of the queue LISTEN gets no extra time.
   static constexpr double kQueueMin = 0.0005;
 
   enum class Step {
     kWait,         // nothing to do before wake_ns() or an event
-    kIdentify,     // ask who the server is, over the reading connection, then inspected()
+    kIdentify,     // read the server's identity, over the reading connection, then inspected()
     kListen,       // over the listening one, then listening()
     kAskProgress,  // of LISTEN, over the reading one, then progress() if there is an answer
     kMeet,         // send a nonce over the reading one, then met() or meeting_refused()
     kPrepare,      // the heartbeat, over the listening one, then prepared()
-    kReady,        // once: the handshake is over
+    kReady,        // returned once: the handshake is over
   };
 
   Handshake(Times times, std::int64_t now_ns);
@@ -57,21 +55,22 @@ class Handshake {
   void listen_connected() { listening_ = Lane::kConnected; }
   void inspected();
   void listening();
-  // LISTEN is (not) at work, and the notification queue is so full (0 to 1). True: it is given more
-  // time.
+  // `works`: LISTEN is at work; `queue`: usage of the notification queue (0 to 1). Returns true if
+  // LISTEN gets more time.
   bool progress(bool works, double queue, std::int64_t now_ns);
   void met() { meeting_ = Meeting::kHeard; }
-  // By a full notification queue. LISTEN costs most there, so the connections are kept.
+  // A full notification queue refused the nonce. LISTEN costs most there, so the connections are
+  // kept.
   void meeting_refused(std::int64_t now_ns);
   void prepared();
 
-  // `read_idle`: the reading connection has no query under way. Call again until it is kWait.
+  // `read_idle`: no query runs on the reading connection. Call again until it returns kWait.
   [[nodiscard]] Step next(std::int64_t now_ns, bool read_idle);
 
   [[nodiscard]] bool over() const { return over_; }
-  // When next() may have something to do by itself.
+  // The time at which next() may have a step without an event.
   [[nodiscard]] std::int64_t wake_ns() const;
-  // When a connection has failed because no answer came.
+  // The times at which a connection has failed because of a missing answer.
   [[nodiscard]] std::int64_t read_deadline_ns() const { return read_deadline_ns_; }
   [[nodiscard]] std::int64_t listen_deadline_ns() const { return listen_deadline_ns_; }
 
@@ -86,7 +85,7 @@ class Handshake {
   bool prepared_ = false;
   bool over_ = false;
   std::int64_t listen_since_ns_ = 0;
-  std::int64_t look_ns_ = kNever;  // at LISTEN
+  std::int64_t look_ns_ = kNever;  // next check of LISTEN
   std::int64_t no_meeting_before_ns_ = 0;
   std::int64_t read_deadline_ns_;
   std::int64_t listen_deadline_ns_;

@@ -32,8 +32,8 @@ UsedRows PendingUses::take(std::size_t most) {
 }
 
 void PendingUses::give_back(UsedRows rows) {
-  // From the last one on, so that the first one is first again. Where there is no room for all,
-  // these are the oldest.
+  // In reverse, so that the first row is first again. If there is no room for all, these are the
+  // oldest.
   for (auto row = rows.rbegin(); row != rows.rend(); ++row) {
     const bool known = rows_.get<1>().contains(std::string_view(row->id));
     if (known) continue;
@@ -54,8 +54,8 @@ void LastUsedRounds::failed(std::int64_t now_ns, std::size_t refused) {
   if (refused > 0) batch_ = std::max<std::size_t>(1, refused / 2);
   const std::int64_t longest = std::min(kBackoffMaxNs, kBackoffMinNs << std::min(failures_, 6));
   ++failures_;
-  // Half of it and up to all, so that daemons do not come back all at once; never sooner than a
-  // round would have come anyway.
+  // Between half of the delay and all of it, so that daemons do not reconnect at the same time;
+  // never sooner than the regular next round.
   const auto part = static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(longest / 2));
   next_ns_ = std::max(next_ns_, now_ns + longest / 2 + part);
 }

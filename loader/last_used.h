@@ -1,5 +1,5 @@
-// Which rows were used and the table has yet to be told so, and when to tell it. Pure: the time and
-// the uses go in, batches come out; LastUsedWriter carries them to the database.
+// The uses of rows that are not yet written to the table, and the schedule for writing them. Pure:
+// the time and the uses go in, batches come out; LastUsedWriter writes them to the database.
 #pragma once
 
 #include <boost/multi_index/hashed_index.hpp>
@@ -19,7 +19,7 @@
 
 namespace latchkey {
 
-// What an operator may want to know, of one source.
+// Counts of one source for the status.
 struct LastUsedCounts {
   std::uint64_t written = 0;   // rows
   std::size_t pending = 0;     // rows that wait to be written
@@ -28,14 +28,14 @@ struct LastUsedCounts {
   std::uint64_t failures = 0;  // of batches; their rows wait on
 };
 
-// One row may stand in it once.
+// A list in which each row occurs once.
 struct UsedRow {
   std::string id;
   std::int64_t real_us = 0;
 };
 using UsedRows = std::vector<UsedRow>;
 
-// The latest use of each row, in the order of the uses. Bounded: past `limit` rows, those used
+// The latest use of each row, in the order of the uses. Bounded: above `limit` rows, the rows used
 // longest ago are forgotten.
 class PendingUses {
  public:
@@ -44,7 +44,7 @@ class PendingUses {
   void add(std::string_view id, std::int64_t real_us);
   // Removes up to `most` rows, those used longest ago.
   [[nodiscard]] UsedRows take(std::size_t most);
-  // What was taken and could not be written; whatever was added since is newer.
+  // Returns rows that were taken and could not be written; uses added since are newer.
   void give_back(UsedRows rows);
 
   [[nodiscard]] std::size_t size() const { return rows_.size(); }
@@ -66,9 +66,9 @@ class PendingUses {
   std::uint64_t dropped_ = 0;
 };
 
-// Every `flush` a round that writes what waits; after a failure the next one comes later and later.
-// Batches are halved while the database refuses them, so that what one row cannot take does not
-// keep the others from theirs. Times are CLOCK_BOOTTIME.
+// Every `flush` a round writes the waiting rows; after failures the next round is delayed more and
+// more. Batches are halved while the database refuses them, so that one bad row does not block the
+// others. Times are CLOCK_BOOTTIME.
 class LastUsedRounds {
  public:
   LastUsedRounds(std::int64_t flush_ns, std::uint64_t seed) : flush_ns_(flush_ns), random_(seed) {}
@@ -82,7 +82,7 @@ class LastUsedRounds {
   void hurry() { next_ns_ = std::numeric_limits<std::int64_t>::min(); }
   void begun(std::int64_t now_ns) { next_ns_ = now_ns + flush_ns_; }
   void written();
-  // `refused`: how many rows stood in the batch, if the database had understood it; else 0.
+  // `refused`: the number of rows in the batch if the database refused the statement; otherwise 0.
   void failed(std::int64_t now_ns, std::size_t refused);
 
  private:

@@ -5,11 +5,11 @@
 namespace latchkey {
 namespace {
 
-// So many different pepper versions are named, with so many characters of each.
+// Limits for the number of pepper versions named, and for the characters of each.
 constexpr std::size_t kVersionsMax = 8;
 constexpr std::size_t kVersionCharacters = 64;
 
-// A row can say anything: neither the terminal nor the log's reader shall be led astray by it.
+// A row can hold any text: make it harmless for terminals and readers of the log.
 std::string shown(const std::optional<std::string_view>& version) {
   if (!version) return "NULL";
   std::string text(version->substr(0, kVersionCharacters));
@@ -50,7 +50,7 @@ std::string LoadLint::oddity_text(Oddity oddity) const {
                      oddity_name(oddity) + ": " + oddity_sentence(oddity) + ".";
   if (oddity != Oddity::kUnknownPepper) return text;
   const std::string& column = *source_.column(Role::kKeyVersion);
-  // What is different in each row is no version, and may be what must not be shown.
+  // A value that differs in each row is no version, and may be secret.
   if (too_many_versions_ || column == *source_.column(Role::kKey)) {
     return text +
            " There are so many different ones that `key_version` may name the wrong column"

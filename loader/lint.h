@@ -1,5 +1,5 @@
-// What there is to say of a table's rows after they were loaded. Pure. What the catalogue says of
-// the table is the engine's to tell.
+// Findings about the rows of a loaded table. Pure. The database's own code reports findings from
+// the catalogue.
 #pragma once
 
 #include <cstdint>
@@ -20,18 +20,18 @@ namespace latchkey {
 // length; the key stays there.
 constexpr int kShortKeyBytes = 20;
 
-// One load. Re-reads of single rows are not counted: a finding is about a table.
+// The findings of one load. Re-reads of single rows are not counted: a finding is about a table.
 class LoadLint {
  public:
-  // `now_us` since 1970: which keys have expired. `source` outlives it.
+  // `now_us`: time since 1970, decides which keys have expired. `source` must outlive this.
   LoadLint(const SourceConfig& source, std::int64_t now_us) : source_(source), now_us_(now_us) {}
 
   void count(const RowMeaning& row);
 
   [[nodiscard]] const OddityCounts& oddities() const { return oddities_; }
 
-  // In the order of their numbers. `usable_rows` have a record, `shared_keys` stand in several rows
-  // each.
+  // Sorted by number. `usable_rows`: rows with a record; `shared_keys`: keys that are in several
+  // rows each.
   [[nodiscard]] std::vector<LintFinding> findings(std::size_t usable_rows,
                                                   std::size_t shared_keys) const;
 
@@ -46,13 +46,13 @@ class LoadLint {
   std::uint64_t good_ = 0;  // active, and not expired
   std::uint64_t short_keys_ = 0;
   std::uint64_t expired_ = 0;
-  // Pepper versions that are not at hand, as they are shown. Bounded: a column that was taken for
-  // the version by mistake can hold anything.
+  // Unknown pepper versions in printable form. Bounded: a column mapped as the version by mistake
+  // can hold any text.
   std::map<std::string, std::uint64_t> versions_;
   bool too_many_versions_ = false;
 };
 
-// For each other source that holds keys of this one.
+// One finding for each other source that holds keys of this one.
 [[nodiscard]] std::vector<LintFinding> overlap_findings(
     const std::vector<OverlapWalk::Shared>& shared);
 

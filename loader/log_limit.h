@@ -1,6 +1,6 @@
-// At most one line a minute for each kind of event that somebody else can cause at will: by a
-// notification, by a row, by a change of a table. Otherwise they could have the journal drop the
-// lines that matter (journald.conf(5), RateLimitBurst=).
+// At most one line a minute for each kind of event that others can cause at will: by a
+// notification, by a row, by a change of a table. Otherwise they could make the journal drop
+// important lines (journald.conf(5), RateLimitBurst=).
 //
 // Pure.
 #pragma once
@@ -16,8 +16,8 @@ class LogLimit {
  public:
   static constexpr std::int64_t kEvery = 60'000'000'000;  // ns
 
-  // `events` have happened. Nothing: they are not to be told now. Otherwise what to add to the line
-  // that tells of them: how many others were left out before.
+  // `events` have happened. Returns nullopt if they must not be logged now; otherwise a suffix for
+  // their log line: how many earlier events were left out.
   [[nodiscard]] std::optional<std::string> tell(std::int64_t now_ns, std::uint64_t events = 1) {
     if (told_ns_ && now_ns - *told_ns_ < kEvery) {
       left_out_ += events;
@@ -39,7 +39,7 @@ class LogLimit {
   std::uint64_t left_out_ = 0;
 };
 
-// One limit for each kind. Kinds are few, and named in the code.
+// One limit for each kind. Kinds are few, and constant in the code.
 class LogLimits {
  public:
   [[nodiscard]] std::optional<std::string> tell(const std::string& kind, std::int64_t now_ns,

@@ -1,4 +1,4 @@
-// What can be odd about a row of a key table, whatever database it is in.
+// The oddities that a row of a key table can have, in any database.
 #pragma once
 
 #include <array>
@@ -9,11 +9,11 @@
 
 namespace latchkey {
 
-// What is odd about a row. The operator reads these in the log and in `status`.
+// An oddity of a row. The operator reads these in the log and in `status`.
 enum class Oddity {
-  kNoKey,            // the key column is NULL: nothing to present
+  kNoKey,            // the key column is NULL: no key can be presented
   kBadDigest,        // not 32 bytes, or not hex / base64: can never match
-  kUnknownPepper,    // hashed with a pepper version that is not at hand: can never match
+  kUnknownPepper,    // hashed with an unavailable pepper version: can never match
   kUnknownStatus,    // a status in no list: refused as disabled
   kBadScopes,        // scopes that are no list of words: refused as disabled
   kUnusableScope,    // one scope that no request can name (empty, or with a space): left out
@@ -21,19 +21,19 @@ enum class Oddity {
   kUnreadableJwt,    // a token whose claims cannot be read: refused as disabled
   kClaimsTooLong,    // more than LATCHKEY_CLAIMS_BYTES_MAX: refused as disabled
   kMetadataTooLong,  // served without its metadata
-  kUnreadableText,   // no text in the database's encoding, or not in Unicode: refused as disabled
-  kUseTimeUnit,      // last_used_at holds a number that is no count of seconds: nothing is written
+  kUnreadableText,   // invalid in the database's encoding, or not in Unicode: refused as disabled
+  kUseTimeUnit,      // last_used_at holds a number that is no count of seconds: it is not written
 };
 constexpr std::size_t kOddities = 12;
-// Under which number it is reported.
+// The finding that reports the oddity.
 [[nodiscard]] Lint lint_of(Oddity oddity);
 [[nodiscard]] const char* oddity_name(Oddity oddity);
-// What it means for the key's holder and what to do.
+// Its meaning for the key's holder, and the remedy.
 [[nodiscard]] const char* oddity_sentence(Oddity oddity);
 
 using OddityCounts = std::array<std::uint64_t, kOddities>;
 
-// Of one row.
+// The oddities of one row.
 class Oddities {
  public:
   void add(Oddity oddity) { bits_.set(static_cast<std::size_t>(oddity)); }

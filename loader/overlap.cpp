@@ -15,7 +15,7 @@ OverlapWalk::OverlapWalk(const KeySetWriter& rows, const std::vector<const KeySe
 
 bool OverlapWalk::step(Quiescence& quiescence) {
   if (part_ >= rows_.row_parts() || shared_.empty()) return false;
-  // Walks of all loaders take turns, so that together they never need more than one seat.
+  // Walks of all loaders take turns, so that together they never need more than one reader's seat.
   static std::mutex turn;
   const std::lock_guard lock(turn);
   Quiescence::Reader reader(quiescence, "lint");

@@ -1,8 +1,8 @@
-// How many rows of one source hold a key that other sources hold as well.
+// Counts the rows of one source whose key other sources hold as well.
 //
-// A walk over the source's rows, part by part, so that a loader's thread can do other things in
-// between. Of the other sources only the maps are looked at, as any reader may: other threads
-// write them meanwhile.
+// It walks over the source's rows part by part, so that a loader's thread can do other work in
+// between. It reads only the maps of the other sources, as any reader may: other threads write them
+// meanwhile.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,16 @@ class OverlapWalk {
     std::uint64_t rows;
   };
 
-  // `others` are sources that digest keys in the same way; they and `rows` outlive the walk.
+  // `others`: sources with the same key digests; they and `rows` must outlive the walk.
   OverlapWalk(const KeySetWriter& rows, const std::vector<const KeySet*>& others);
 
-  // Looks at some thousand rows more, which takes a quarter of a millisecond for each other. False
-  // when all have been looked at. Only the thread that writes `rows` may call it.
+  // Looks at some thousand more rows, which takes a quarter of a millisecond for each other source.
+  // Returns false when all rows have been looked at. Only the thread that writes `rows` may call
+  // it.
   [[nodiscard]] bool step(Quiescence& quiescence);
 
-  // Of the rows looked at so far, one entry for each of the others. Exact if nothing changed
-  // meanwhile.
+  // The counts for the rows looked at so far, one entry for each other source. Exact if nothing
+  // changed meanwhile.
   [[nodiscard]] const std::vector<Shared>& shared() const { return shared_; }
 
  private:

@@ -1,4 +1,4 @@
-// What one row of a key table says, whatever database it is in.
+// The meaning of one row of a key table, in any database.
 #pragma once
 
 #include <optional>
@@ -10,11 +10,11 @@
 namespace latchkey {
 
 struct RowMeaning {
-  // Nothing: the row can never match a presented key.
+  // nullopt: the row can never match a presented key.
   std::optional<RecordFacts> facts;
   Oddities odd;
   bool short_key = false;  // stored in the clear, and short enough to be guessed
-  // The pepper version that it names; nothing: NULL. For Oddity::kUnknownPepper.
+  // The row's pepper version; nullopt: NULL. For Oddity::kUnknownPepper.
   std::optional<std::string_view> pepper_version;
 };
 
