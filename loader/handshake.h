@@ -42,10 +42,10 @@ class Handshake {
   enum class Step {
     kWait,         // nothing to do before wake_ns() or an event
     kIdentify,     // read the server's identity, over the reading connection, then inspected()
-    kListen,       // over the listening one, then listening()
-    kAskProgress,  // of LISTEN, over the reading one, then progress() if there is an answer
-    kMeet,         // send a nonce over the reading one, then met() or meeting_refused()
-    kPrepare,      // the heartbeat, over the listening one, then prepared()
+    kListen,       // LISTEN over the listening connection, then listening()
+    kAskProgress,  // ask for LISTEN's progress over the reading connection, then progress()
+    kMeet,         // send a nonce over the reading connection, then met() or meeting_refused()
+    kPrepare,      // prepare the heartbeat over the listening connection, then prepared()
     kReady,        // returned once: the handshake is over
   };
 

@@ -23,9 +23,9 @@ namespace latchkey {
 struct LastUsedCounts {
   std::uint64_t written = 0;   // rows
   std::size_t pending = 0;     // rows that wait to be written
-  std::uint64_t deferred = 0;  // uses that waited for the key's next use, because a ring was full
+  std::uint64_t deferred = 0;  // uses delayed to the key's next use, because a ring was full
   std::uint64_t dropped = 0;   // rows forgotten because too many waited
-  std::uint64_t failures = 0;  // of batches; their rows wait on
+  std::uint64_t failures = 0;  // of batches; their rows keep waiting
 };
 
 // A list in which each row occurs once.

@@ -11,7 +11,7 @@ namespace latchkey {
 
 // An oddity of a row. The operator reads these in the log and in `status`.
 enum class Oddity {
-  kNoKey,            // the key column is NULL: no key can be presented
+  kNoKey,            // the key column is NULL or empty: no key can be presented
   kBadDigest,        // not 32 bytes, or not hex / base64: can never match
   kUnknownPepper,    // hashed with an unavailable pepper version: can never match
   kUnknownStatus,    // a status in no list: refused as disabled

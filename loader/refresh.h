@@ -103,7 +103,7 @@ class Refresh {
   };
   struct Connect {};  // both connections, LISTEN included
   struct SendBarrier {
-    std::uint64_t number;  // the nonce must be unguessable; the loader makes it from this
+    std::uint64_t number;  // names the barrier; the loader draws an unguessable nonce for it
   };
   struct Load {
     std::size_t source;

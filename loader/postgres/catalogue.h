@@ -38,19 +38,19 @@ struct TableFacts {
   bool is_table = false;           // ordinary or partitioned
   bool schema_usable = true;       // this role has USAGE
   bool by_policy = false;          // row level security applies to this role
-  bool rows_hidden = false;        // and no policy shows it all rows
-  bool rows_write_hidden = false;  // and no policy lets it update all rows
+  bool rows_hidden = false;        // by_policy, and no policy shows this role all rows
+  bool rows_write_hidden = false;  // by_policy, and no policy lets this role update all rows
   bool superuser = false;          // this role is a superuser
   bool bypasses_rls = false;       // this role is no superuser, but sees rows that policies hide
   bool has_parts = false;          // other tables inherit from it: partitions mostly
   bool is_part = false;            // it inherits from another table
   bool subscribed = false;         // logical replication writes to it
-  // Name -> type, as format_type() spells it. Of a domain: the type beneath it.
+  // Name -> type, as format_type() spells it. For a domain: its base type.
   std::map<std::string, std::string> columns;
-  std::map<std::string, Output> outputs;  // of those that are not Output::kBuiltIn
+  std::map<std::string, Output> outputs;  // only those other than Output::kBuiltIn
   std::set<std::string> unreadable;       // columns that this role may not select
   std::set<std::string> unwritable;       // columns that this role may not update
-  std::set<std::string> unique;           // columns with a unique index of their own
+  std::set<std::string> unique;           // columns with a unique index on this column alone
   std::set<std::string> not_null;
   std::set<std::string> with_default;     // an INSERT that omits them may store a value
   std::set<std::string> virtual_columns;  // computed when read (PostgreSQL 18): unknown to triggers

@@ -108,7 +108,7 @@ void FollowedSource::take(std::span<const std::string_view> copy_messages) {
     if (record) {
       has_own_id ? table_->stage(*record, row.known) : table_->stage(*record);
     }
-    // Such a row has no record for an audit to find.
+    // An audit finds no record for this row.
     if (!has_own_id && row.has_key) unusable.load(row.id, row.hash);
   });
 }

@@ -86,7 +86,7 @@ void LastUsedWriter::turn(std::int64_t now_ns, const PgConnection* alive) {
     if (in_round_) {
       failed(now_ns, error.what(), 0);
     } else {
-      disconnect();  // nothing was under way; the next round connects again
+      disconnect();  // no round was running; the next one connects again
     }
   }
 }

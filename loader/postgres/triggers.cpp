@@ -24,7 +24,7 @@ std::string hash_of(std::string_view text) {
   return hex.data();
 }
 
-// Without its schema.
+// The name of the trigger function, without its schema.
 std::string function_name(const SourceConfig& source) {
   const std::string table = source.table.display();
   std::string name = "notify " + table;
