@@ -1,5 +1,5 @@
-// What may hang for ever (a name service, a file on a mount that is dead) runs on a thread of its
-// own, so that whoever needs it can give up waiting.
+// Runs a call that may hang for ever (a name service, a file on a dead mount) on a thread of its
+// own, so that the caller can stop waiting for it.
 #pragma once
 
 #include <chrono>
@@ -11,11 +11,11 @@
 
 namespace latchkey {
 
-// How often whoever waits looks.
+// The polling interval of a waiting caller.
 constexpr auto kAsidePoll = std::chrono::milliseconds(5);
 
-// One call of `make`. If it never returns, its thread stays until the process ends; so `make` may
-// lead to nothing that goes before that.
+// One call of `make`. If the call never returns, its thread stays until the process ends, so `make`
+// must not refer to an object that is destroyed earlier.
 template <typename T>
 class Aside {
  public:
@@ -40,13 +40,14 @@ class Aside {
     const std::lock_guard lock(call_->mutex);
     return call_->done;
   }
-  // Once done(), and not abandoned: what `make` returned or threw.
+  // Returns the result of `make`, or throws its exception. Call only after done(), and not after
+  // abandon().
   [[nodiscard]] std::shared_ptr<const T> take() const {
     const std::lock_guard lock(call_->mutex);
     if (call_->error) std::rethrow_exception(call_->error);
     return call_->value;
   }
-  // Nobody wants it any more: whenever it comes, it goes at once. It may be a secret.
+  // Discards the result: now, or as soon as `make` returns, because the result may be a secret.
   void abandon() const {
     const std::lock_guard lock(call_->mutex);
     call_->abandoned = true;

@@ -36,7 +36,7 @@ std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers) {
 std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets& secrets,
                                           PepperCounters& counters,
                                           const std::vector<std::unique_ptr<KeySet>>& key_sets) {
-  std::vector<Digester> digesters(1);  // SHA-256, where no secret is needed
+  std::vector<Digester> digesters(1);  // SHA-256, for schemes without a secret
   std::map<std::string, std::vector<std::size_t>> of_folder;
   for (const auto& [folder, peppers] : secrets.peppers_of_folder) {
     for (const Pepper& pepper : peppers) {
@@ -79,10 +79,10 @@ std::shared_ptr<const Policy> make_policy(const Options& options, const Secrets&
 
 namespace {
 
-// The other sources in which a key of this one has the same digest.
+// The other sources in which the same key has the same digest.
 std::vector<const KeySet*> alike(const Options& options, std::size_t index,
                                  const std::vector<std::unique_ptr<KeySet>>& key_sets) {
-  // SHA-256 is one for all; HMACs agree where the peppers do.
+  // SHA-256 digests are the same in all sources; HMACs are the same if the pepper folder is.
   const auto way = [](const SourceConfig& source) {
     return std::pair(source.scheme == Scheme::kHmac,
                      source.scheme == Scheme::kHmac ? source.peppers : "");
@@ -107,7 +107,7 @@ std::vector<std::unique_ptr<Loader>> make_loaders(
     config.name = database.name;
     config.target.conninfo = database.conninfo;
     if (!database.password_file.empty()) {
-      // Read once now: a file that is not there is an error in the configuration.
+      // Read the file once now, because a missing file is an error in the configuration.
       std::string password = read_password(database.password_file);
       OPENSSL_cleanse(password.data(), password.size());
       warn_of_readers(database.password_file, log_warning);

@@ -1,4 +1,4 @@
-// From options to parts: what `main` puts together, and a reload makes anew.
+// Builds the components from the options: `main` does this at the start, and a reload repeats it.
 #pragma once
 
 #include <openssl/crypto.h>
@@ -17,12 +17,12 @@
 
 namespace latchkey {
 
-// All pepper files and JWT secrets of a configuration; wiped with the object.
+// All pepper files and JWT secrets of a configuration. The destructor wipes them.
 struct Secrets {
   std::map<std::string, std::vector<Pepper>> peppers_of_folder;
   std::map<std::string, std::string> jwt_secrets;  // by the file's name as configured
 
-  // Reads them all. Throws ConfigError.
+  // Reads all files. Throws ConfigError.
   explicit Secrets(const Options& options);
   Secrets(const Secrets&) = delete;
   Secrets& operator=(const Secrets&) = delete;
@@ -34,13 +34,13 @@ struct Secrets {
   }
 };
 
-// All spellings by which a row may name one of these peppers: the file's name with or without its
-// ending.
+// All names by which a row may refer to one of these peppers: the file's name with or without its
+// extension.
 [[nodiscard]] std::unordered_set<std::string> spellings(const std::vector<Pepper>& peppers);
 
-// Where the successes of each pepper version are counted, and of each JWT secret (which has no
-// folder). A version keeps its counter when a reload
-// brings others: operators decide by these figures which version they can do without.
+// Assigns a counter of successes to each pepper version and to each JWT secret (which has no
+// folder). A version keeps its counter when a reload adds others, because operators decide by these
+// counters which version they can remove.
 class PepperCounters {
  public:
   std::size_t of(const std::string& folder, const std::string& version) {
@@ -58,7 +58,7 @@ class PepperCounters {
   std::map<std::pair<std::string, std::string>, std::size_t> counters_;  // 0 is SHA-256
 };
 
-// `key_sets` in the order of the options' sources; they outlive what is made here.
+// `key_sets` are in the order of the options' sources, and outlive the returned objects.
 [[nodiscard]] std::shared_ptr<const Policy> make_policy(
     const Options& options, const Secrets& secrets, PepperCounters& counters,
     const std::vector<std::unique_ptr<KeySet>>& key_sets);

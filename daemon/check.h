@@ -9,7 +9,7 @@
 
 namespace latchkey {
 
-// Prints `trouble` and what the loaders have found, for people, on standard output. The exit
+// Prints `trouble` and the loaders' findings on standard output, for people. Returns the exit
 // status.
 [[nodiscard]] int report_check(const std::vector<LintFinding>& trouble,
                                const std::vector<std::unique_ptr<Loader>>& loaders);

@@ -30,8 +30,8 @@ namespace {
 constexpr std::size_t kLogLines = 8192;
 constexpr auto kLogPatience = std::chrono::seconds(1);
 
-// Stands before the real sink. Not every sink formats (the journal's takes the bare message), so no
-// formatter could be the guard that makes lines printable.
+// Wraps the real sink and makes each line printable. A formatter could not do this, because not
+// every sink formats (the journal's takes the bare message).
 class GuardedSink : public spdlog::sinks::sink {
  public:
   explicit GuardedSink(spdlog::sink_ptr below) : below_(std::move(below)) {}
@@ -43,7 +43,7 @@ class GuardedSink : public spdlog::sinks::sink {
     }
     write(message);
   }
-  // Whether or not others are discarded.
+  // Writes the message even after discard().
   void write(const spdlog::details::log_msg& message) {
     const std::string shown =
         printable(std::string_view(message.payload.data(), message.payload.size()));
@@ -51,10 +51,10 @@ class GuardedSink : public spdlog::sinks::sink {
     copy.payload = shown;
     try {
       below_->log(copy);
-    } catch (const std::exception&) {  // the journal's says so
+    } catch (const std::exception&) {  // the journal's sink reports an error by an exception
       ++lost_;
     }
-    // Standard error's says nothing, but its stream does.
+    // The sink for standard error reports no error, but its stream does.
     if (std::ferror(stderr) == 0) return;
     std::clearerr(stderr);
     ++lost_;
@@ -65,7 +65,7 @@ class GuardedSink : public spdlog::sinks::sink {
     below_->set_formatter(std::move(formatter));
   }
 
-  // What comes from now on is not written, and is lost.
+  // Discards all later messages and counts them as lost.
   void discard() { discards_ = true; }
   [[nodiscard]] std::uint64_t lost() const { return lost_; }
 
@@ -75,9 +75,9 @@ class GuardedSink : public spdlog::sinks::sink {
   std::atomic<std::uint64_t> lost_ = 0;
 };
 
-// They outlive finish_log(): a thread that hung in a file system may still want to say something.
+// These objects outlive finish_log(), because a thread that hung in a file system may still log.
 std::shared_ptr<GuardedSink> the_sink;
-std::atomic<std::uint64_t> overrun = 0;  // of a queue that is no more
+std::atomic<std::uint64_t> overrun = 0;  // the overrun counter of the ended queue
 
 bool logs_to_journal() {
   const char* stream = std::getenv("JOURNAL_STREAM");
@@ -86,7 +86,7 @@ bool logs_to_journal() {
   return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == stream;
 }
 
-// The queue's thread writes what waits and ends; then comes `last`.
+// Lets the queue's thread write the waiting lines and end, then writes `last`.
 void drain(const std::vector<std::string>& last) {
   auto& registry = spdlog::details::registry::instance();
   overrun = registry.get_tp()->overrun_counter();
@@ -105,7 +105,7 @@ void start_log(const std::string& level) {
   if (logs_to_journal()) {
     sink = std::make_shared<spdlog::sinks::systemd_sink_mt>("latchkeyd");
   } else {
-    // Without colours, which would cut a line into several writes.
+    // The sink without colours: colours would split a line into several writes.
     sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   }
   the_sink = std::make_shared<GuardedSink>(sink);
@@ -114,7 +114,7 @@ void start_log(const std::string& level) {
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l: %v", spdlog::pattern_time_type::utc);
   log->set_level(spdlog::level::from_str(level));
   log->flush_on(spdlog::level::trace);
-  // A line that comes when there is no queue any more.
+  // Ignores the error for a line that arrives after the queue has ended.
   log->set_error_handler([](const std::string&) {});
   spdlog::set_default_logger(log);
 }
@@ -134,7 +134,7 @@ void finish_log(int exit_code, const std::vector<std::string>& last) {
       written.set_value();
     }).detach();
   } catch (const std::system_error&) {
-    return drain(last);  // no thread to be had
+    return drain(last);  // no thread could be started
   }
   auto done = written.get_future();
   if (done.wait_for(kLogPatience) == std::future_status::ready) return;
@@ -152,7 +152,7 @@ void write_to_stderr(const std::string& text) {
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now());
     pollfd poller{STDERR_FILENO, POLLOUT, 0};
     if (left.count() <= 0 || poll(&poller, 1, static_cast<int>(left.count())) == 0) return;
-    // So much does not block where poll(2) has said so (pipe(7)).
+    // After poll(2) reports POLLOUT, a write of at most PIPE_BUF bytes does not block (pipe(7)).
     const ssize_t count =
         write(STDERR_FILENO, rest.data(), std::min<std::size_t>(rest.size(), PIPE_BUF));
     if (count < 0 && errno != EINTR && errno != EAGAIN) return;

@@ -1,6 +1,6 @@
-// The daemon's log: lines wait in a queue for a thread that hands them on. A log that nobody reads
-// (a journal that hangs, a full pipe) must not hold up answers, so the oldest lines go when the
-// queue is full.
+// The daemon's log. Lines wait in a queue, and a thread of its own writes them. A log without a
+// reader (a journal that hangs, a full pipe) must not delay answers, so a full queue drops its
+// oldest lines.
 #pragma once
 
 #include <cstdint>
@@ -9,22 +9,23 @@
 
 namespace latchkey {
 
-// From here on what spdlog is told goes to the journal if that is where standard error leads
-// (systemd.exec(5), "$JOURNAL_STREAM"), else to standard error. Whoever wrote a text, it is shown
-// printable. `level`: as the configuration has it. Call it once.
+// Directs spdlog's output to the journal if standard error is connected to the journal
+// (systemd.exec(5), "$JOURNAL_STREAM"), else to standard error. Every line is made printable,
+// because it may contain text from outside. `level` is the configured level. Call it once.
 void start_log(const std::string& level);
 
-// Lines that are nowhere: the queue was full, or they could not be written (a full disk, a closed
-// pipe, a journal that has gone).
+// The number of lost lines: the queue was full, or a write failed (a full disk, a closed pipe, a
+// journal that has ended).
 [[nodiscard]] std::uint64_t log_lines_dropped();
 
-// The end of the log: what waits is written, then `last`, a line each, as critical. Nothing comes
-// after these, whoever still runs. A reader that is slow gets these and not all that waits; if
-// there is none, the process ends here, with `exit_code`. Does nothing more if there is no log.
+// Ends the log: writes the waiting lines, then the lines of `last` as critical. No line follows
+// them, even if other threads still run. For a slow reader, the lines of `last` replace the rest of
+// the waiting lines. If no line can be written, the process ends here with `exit_code`. Without a
+// started log, it does nothing.
 void finish_log(int exit_code, const std::vector<std::string>& last = {});
 
-// Writes all of it to standard error at once, between two lines of anybody else's; waits a second
-// at most for whoever reads it.
+// Writes the text to standard error without the queue, and not within another writer's line. Waits
+// at most one second for the reader.
 void write_to_stderr(const std::string& text);
 
 }  // namespace latchkey

@@ -1,5 +1,5 @@
-// latchkeyd: this file is the order of things. Each milestone says what is true from there on; the
-// end mirrors the beginning.
+// latchkeyd: the order of start and stop. A comment at each milestone states the condition that
+// holds from there on; the stop is the reverse of the start.
 
 #include <spdlog/spdlog.h>
 
@@ -44,8 +44,8 @@
 namespace latchkey {
 namespace {
 
-// Answers callers until a signal asks for an end. `listening`: the socket that was passed.
-// `signals` are blocked, and are not from here on.
+// Answers callers until a signal requests the end. `listening` is the socket that the service
+// manager passed. `signals` are blocked at the call; this function unblocks them.
 int serve(Running& running, const std::string& config_path, std::optional<int> listening,
           const sigset_t& signals) {
   Syncs syncs(running.options, running.loaders);
@@ -64,13 +64,13 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
       unix_door());
   boost::asio::io_context control;
   const std::unique_ptr<HttpServer> http = start_monitoring(control, running);
-  // It leads to what stands above.
+  // The server refers to the objects above, so it is destroyed first.
   struct ServerEndsFirst {
     Running& running;
     ~ServerEndsFirst() { running.server.reset(); }
   } const server_ends_first{running};
   running.server->start(listening);
-  // From here on callers are answered.
+  // From here on the daemon answers callers.
 
   spdlog::info(
       "latchkeyd {} serves {} sources on {}", LATCHKEY_VERSION_TEXT, running.key_sets.size(),
@@ -96,7 +96,7 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
   };
   wait_signal();
   control.run();
-  // From here on it ends: no new caller, then no caller, then no writer.
+  // From here on the daemon stops: first new callers, then all callers, then the writers.
 
   notify_stopping();
   spdlog::info("stopping");
@@ -109,9 +109,10 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
 // `reasons` are for finish_log().
 int run(const std::string& config_path, bool check, std::vector<std::string>& reasons) {
   Options options = Options::load(config_path, read_conninfo);
-  // Signals come to this thread's io_context and to no other: block them before threads exist, that
-  // of the log included. One that did not block them would take a SIGHUP that comes before there is
-  // a handler, and with it the daemon's end. (A check ends at once, as any command does.)
+  // Only this thread's io_context handles signals, so they are blocked before any other thread
+  // exists, including the log's. On a thread that did not block them, a SIGHUP that arrives before
+  // there is a handler would end the daemon. (A check does not block them: it ends at once, as any
+  // command does.)
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) sigaddset(&signals, signal);
@@ -126,14 +127,14 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
   if (secrets == nullptr) return 0;
   Running running(std::move(options), *secrets, reasons);
   secrets.reset();
-  // A check reports what the loaders find by itself.
+  // A check reports the loaders' findings itself.
   if (check) spdlog::set_level(spdlog::level::off);
   for (const auto& loader : running.loaders) loader->start();
   bool interrupted = false;
   const auto check_interrupted = [&] { return interrupted = is_pending(kEnds); };
   ShownStatus shown;
   const auto waiting = [&] {
-    // Its own patience is `start_timeout`, of which a load takes as much as it needs.
+    // The start has its own limit, `start_timeout`, which a running load extends.
     notify_patience(std::chrono::seconds(30));
     notify_alive();
     std::vector<LoaderStatus> statuses;
@@ -145,7 +146,7 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
       wait_loaded(running.loaders, freshness.start_timeout, check, check_interrupted, waiting);
   if (check) {
     for (const auto& loader : running.loaders) {
-      // What is missing is reported as such.
+      // report_check() reports a comparison that did not finish in time.
       (void)loader->wait_linted(
           std::chrono::duration_cast<std::chrono::milliseconds>(freshness.start_timeout));
     }
@@ -162,12 +163,12 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
     running.stop_loaders(0);
     return 0;
   }
-  // From here on every source is loaded completely and proven to be in step.
+  // From here on every source is loaded completely and proven to be up to date.
 
   try {
     return serve(running, config_path, listening, signals);
   } catch (const std::exception& error) {
-    reasons.emplace_back(error.what());  // told here only if a loader hangs
+    reasons.emplace_back(error.what());  // stop_loaders() logs it only if a loader hangs
     running.stop_loaders(kExitFailure);
     reasons.pop_back();
     throw;
@@ -220,7 +221,7 @@ int main(int argc, char** argv) {
     why = error.what();
   }
   latchkey::finish_log(code, reasons);
-  // Behind all that was logged.
+  // This message follows all lines of the log.
   if (!why.empty()) latchkey::write_to_stderr("latchkeyd: " + latchkey::printable(why) + "\n");
   return code;
 }

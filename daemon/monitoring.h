@@ -1,4 +1,4 @@
-// Monitoring's view of what runs: [metrics].
+// Metrics and health of the running daemon over HTTP: [metrics].
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -9,7 +9,7 @@
 
 namespace latchkey {
 
-// Nothing if nobody is to have one. Throws std::runtime_error for the operator.
+// Returns null if [metrics] is not configured. Throws std::runtime_error for the operator.
 [[nodiscard]] std::unique_ptr<HttpServer> start_monitoring(boost::asio::io_context& io,
                                                            Running& running);
 

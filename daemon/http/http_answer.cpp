@@ -30,7 +30,7 @@ HttpResponse respond(const HttpRequest& request, http::status status, std::strin
   response.keep_alive(request.keep_alive());
   response.body() = std::move(body);
   response.prepare_payload();
-  if (request.method() == http::verb::head) response.body().clear();  // its length is still told
+  if (request.method() == http::verb::head) response.body().clear();  // Content-Length stays
   return response;
 }
 
@@ -41,15 +41,16 @@ HttpResponse health(const HttpRequest& request, const std::vector<std::string>& 
              : respond(request, http::status::service_unavailable, lines(trouble) + lines(remarks));
 }
 
-// Of ASCII. (beast::iequals() of Boost 1.81 reads a byte past the end of texts that differ in
-// case.)
+// Compares ASCII text. (beast::iequals() of Boost 1.81 reads a byte past the end of texts that
+// differ in case.)
 bool equal_but_for_case(std::string_view a, std::string_view b) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; };
   return std::ranges::equal(a, b, {}, lower, lower);
 }
 
-// A loopback address or name, with a port or without. A page in somebody's browser may reach us by
-// a name of its own that it has turned to 127.0.0.1 (DNS rebinding); then it stands here.
+// True for a loopback address or name, with or without a port. A web page can reach this server
+// under a name of its own that resolves to 127.0.0.1 (DNS rebinding); the authority is that name
+// then.
 bool is_loopback(std::string_view authority) {
   std::string_view host = authority;
   if (host.starts_with('[')) {
@@ -65,10 +66,10 @@ bool is_loopback(std::string_view authority) {
   return !error && address.is_loopback();
 }
 
-// RFC 9112 section 3.2. Nothing: the request is to be refused.
+// RFC 9112 section 3.2. target_of() returns nullopt if the request must be refused.
 struct Target {
   std::string_view path;
-  std::optional<std::string_view> authority;  // nothing: HTTP/1.0 need not say
+  std::optional<std::string_view> authority;  // nullopt: HTTP/1.0 does not require one
 };
 std::optional<Target> target_of(const HttpRequest& request) {
   const auto hosts = request.equal_range(http::field::host);
@@ -80,7 +81,7 @@ std::optional<Target> target_of(const HttpRequest& request) {
   if (equal_but_for_case(target.path.substr(0, kScheme.size()), kScheme)) {  // absolute-form
     const std::string_view rest = target.path.substr(kScheme.size());
     const std::size_t slash = std::min(rest.find_first_of("/?"), rest.size());
-    target.authority = rest.substr(0, slash);  // which goes before Host
+    target.authority = rest.substr(0, slash);  // takes precedence over Host
     target.path = slash < rest.size() && rest[slash] == '/' ? rest.substr(slash) : "/";
   }
   target.path = target.path.substr(0, target.path.find('?'));
@@ -93,7 +94,7 @@ HttpResponse http_answer(const HttpParser& head, const HttpHooks& hooks) {
   const HttpRequest& request = head.get();
   if (!head.is_done()) {
     HttpResponse response = respond(request, http::status::bad_request, "no body, please\n");
-    response.keep_alive(false);  // for want of an idea where it would end
+    response.keep_alive(false);  // the end of the body is unknown
     return response;
   }
   const auto target = target_of(request);
@@ -123,7 +124,7 @@ bool is_http_error(const beast::error_code& error) {
 }
 
 HttpResponse http_refusal(const beast::error_code& error) {
-  HttpRequest nothing;  // of which HTTP/1.1 is told that it was not understood
+  HttpRequest nothing;  // the response is an HTTP/1.1 response to an empty request
   nothing.keep_alive(false);
   return respond(nothing, http::status::bad_request, error.message() + "\n");
 }

@@ -1,4 +1,4 @@
-// Requests for metrics and health -> responses. Pure: no socket, no clock.
+// Computes the responses to requests for metrics and health. Uses no socket and no clock.
 #pragma once
 
 #include <boost/beast/core/error.hpp>
@@ -15,22 +15,22 @@ namespace latchkey {
 
 struct HttpHooks {
   std::function<std::string()> metrics;               // Prometheus' text format 0.0.4
-  std::function<std::vector<std::string>()> stuck;    // what does not run any more; empty: alive
-  std::function<std::vector<std::string>()> unready;  // what cannot be answered; empty: ready
-  std::function<std::vector<std::string>()> remarks;  // what /readyz says besides
-  bool loopback_only = false;  // of Host: set by the server that listens on a port
+  std::function<std::vector<std::string>()> stuck;    // threads that hang; empty: alive
+  std::function<std::vector<std::string>()> unready;  // problems that prevent answers; empty: ready
+  std::function<std::vector<std::string>()> remarks;  // additional lines of /readyz
+  bool loopback_only = false;  // require a loopback Host; set by a server that listens on a port
 };
 
 using HttpRequest = boost::beast::http::request<boost::beast::http::empty_body>;
 using HttpResponse = boost::beast::http::response<boost::beast::http::string_body>;
 
-// Of one request: its start line and header fields together.
+// The maximum size of a request's start line and header fields together.
 constexpr std::size_t kHttpHeadBytesMax = 8192;
 
-// Reads the head of a request, of at most kHttpHeadBytesMax (RFC 9112).
+// Parses the head of a request (RFC 9112), of at most kHttpHeadBytesMax.
 //
-// Let it read no further (async_read_header(), not async_read()): Boost.Beast 1.81 asserts, and so
-// ends the process, where the last chunk of a body comes in two pieces (basic_parser.ipp,
+// Use it with async_read_header() only, not with async_read(): Boost.Beast 1.81 fails an assertion,
+// which ends the process, if the last chunk of a body arrives in two parts (basic_parser.ipp,
 // parse_chunk_header).
 class HttpParser : public boost::beast::http::request_parser<boost::beast::http::empty_body> {
  public:
@@ -40,13 +40,14 @@ class HttpParser : public boost::beast::http::request_parser<boost::beast::http:
   }
 };
 
-// Of a whole head. GET and HEAD of /metrics, /livez, /readyz; anything else is refused by its
-// status, and what announces a body ends the connection. Throws what the hooks throw.
+// Answers a request with a complete head: GET and HEAD of /metrics, /livez, /readyz. Any other
+// request receives an error status; a request with a body also ends the connection. Rethrows the
+// exceptions of the hooks.
 [[nodiscard]] HttpResponse http_answer(const HttpParser& head, const HttpHooks& hooks);
 
-// Did the parser refuse what it read? Else the connection has failed.
+// True if the parser refused the request; false if the connection failed.
 [[nodiscard]] bool is_http_error(const boost::beast::error_code& error);
-// What such a caller is told before the connection ends.
+// The response to a request that the parser refused; the connection ends after it.
 [[nodiscard]] HttpResponse http_refusal(const boost::beast::error_code& error);
 
 }  // namespace latchkey

@@ -26,15 +26,16 @@ namespace {
 using Protocol = asio::generic::stream_protocol;
 using Socket = Protocol::socket;
 
-// A scraper or two, a probe, and somebody who looks. For the next one, that goes which has kept us
-// waiting longest: those who say nothing keep nobody out.
+// Enough for one or two scrapers, a probe, and an operator. At the limit, a new connection replaces
+// the one that has been waiting for a request longest, so idle connections cannot block others.
 constexpr std::size_t kConnectionsMax = 64;
-// For a whole exchange, and for the next request on a connection that is kept.
+// The deadline for reading a request, and for writing a response.
 constexpr auto kPatience = std::chrono::seconds(10);
-// After an accept that failed for want of descriptors or memory: trying at once would only spin.
+// The pause after an accept that failed for lack of descriptors or memory: an immediate retry would
+// spin.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 
-// One caller, one request at a time.
+// One connection; it handles one request at a time.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(Socket socket, const HttpHooks& hooks, std::function<void(Connection*)> ended)
@@ -48,7 +49,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
                             beast::bind_front_handler(&Connection::have_read, shared_from_this()));
   }
   void close() { stream_.close(); }
-  // Since when it has owed us a request; the end of time while it is answered.
+  // Since when this connection has been waiting for a request; time_point::max() while a response
+  // is being written.
   [[nodiscard]] std::chrono::steady_clock::time_point waits_since() const { return waits_since_; }
 
  private:
@@ -85,7 +87,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
 }  // namespace
 
-// The acceptor and those it has accepted. What is under way holds on to it.
+// The acceptor and its open connections. Pending operations hold a shared pointer to this object.
 class HttpServer::Connections : public std::enable_shared_from_this<Connections> {
  public:
   Connections(asio::io_context& io, const Protocol& protocol, int listening, HttpHooks hooks)

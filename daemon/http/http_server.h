@@ -1,7 +1,7 @@
 // Metrics and health over HTTP, for monitoring and orchestration: GET /metrics, /livez, /readyz.
 //
-// On a Unix socket or a loopback port, on its caller's io_context: it has no part in answering
-// callers. Each connection has a deadline, and there is a bound on how many there are.
+// It listens on a Unix socket or a loopback port and runs on its caller's io_context, apart from the
+// workers. Each connection has a deadline, and the number of connections is bounded.
 #pragma once
 
 #include <boost/asio/generic/stream_protocol.hpp>
@@ -17,15 +17,15 @@ namespace latchkey {
 
 class HttpServer {
  public:
-  // Listens at once, answers when `io` runs. Throws std::runtime_error for the operator.
+  // Listens immediately; answers while `io` runs. Throws std::runtime_error for the operator.
   HttpServer(boost::asio::io_context& io, const MetricsOptions& options, HttpHooks hooks);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // As its user types it: a URL, or the path of the socket.
+  // The address as a user types it: a URL, or the path of the socket.
   [[nodiscard]] const std::string& address() const { return address_; }
-  // Gives up all it waits for, so that `io` can end.
+  // Cancels all pending operations, so that `io` can end.
   void stop();
 
  private:

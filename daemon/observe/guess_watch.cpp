@@ -6,11 +6,11 @@ std::vector<GuessWatch::Suspect> GuessWatch::look(
     std::span<const std::pair<uid_t, Admission::Caller>> callers, std::uint64_t keys_per_second,
     std::int64_t now_ns) {
   std::vector<Suspect> suspects;
-  std::unordered_map<uid_t, Known> next;  // whom Admission has forgotten, we forget
+  std::unordered_map<uid_t, Known> next;  // without the uids that Admission has forgotten
   for (const auto& [uid, caller] : callers) {
     const auto before = known_.find(uid);
     Known known = before != known_.end() ? before->second : Known{0, now_ns, now_ns};
-    // Forgotten in between, and counted anew.
+    // Admission has forgotten the uid in between, and counts it anew.
     if (caller.unknown < known.keys) known = {0, now_ns, known.quiet_until_ns};
     const std::int64_t for_ns = now_ns - known.since_ns;
     if (for_ns >= kWindowNs) {

@@ -1,6 +1,6 @@
-// Who asks for keys that nobody knows, again and again: somebody guesses, or a client holds the
-// keys of another installation. With random keys of 128 bits a guess is no danger; that somebody
-// guesses is worth knowing. Pure.
+// Detects callers that repeatedly ask for unknown keys: the caller guesses, or a client holds keys
+// of another installation. Guessing random keys of 128 bits is no danger, but operators should know
+// of it. Does no I/O; time is an argument.
 #pragma once
 
 #include <sys/types.h>
@@ -19,15 +19,15 @@ class GuessWatch {
  public:
   struct Suspect {
     uid_t uid = 0;
-    std::uint64_t keys = 0;  // unknown ones, within
+    std::uint64_t keys = 0;  // unknown keys, within `for_ns`
     std::int64_t for_ns = 0;
   };
 
-  static constexpr std::int64_t kWindowNs = 10'000'000'000;  // over which a rate is taken
-  static constexpr std::int64_t kQuietNs = 60'000'000'000;   // between two words about one caller
+  static constexpr std::int64_t kWindowNs = 10'000'000'000;  // minimum time to measure a rate
+  static constexpr std::int64_t kQuietNs = 60'000'000'000;   // between two reports of one uid
 
-  // Call every second or so. Those who are above `keys_per_second` (zero: nobody is) and were not
-  // named in the last minute.
+  // Call about once a second. Returns the uids above `keys_per_second` (zero: none) that were not
+  // reported in the last minute.
   [[nodiscard]] std::vector<Suspect> look(
       std::span<const std::pair<uid_t, Admission::Caller>> callers, std::uint64_t keys_per_second,
       std::int64_t now_ns);

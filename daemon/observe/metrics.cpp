@@ -32,7 +32,7 @@ double number(Number value) {
   return static_cast<double>(value);
 }
 
-// One metric, of which there is a line for each set of labels.
+// One metric; it has one line for each set of labels.
 class Family {
  public:
   Family(std::vector<MetricFamily>& all, MetricType type, const char* name, const char* help)
@@ -47,7 +47,7 @@ class Family {
     auto& histogram = add(labels).histogram;
     for (std::size_t i = 0; i < counts.buckets.size(); ++i) {
       histogram.sample_count += counts.buckets[i].get();
-      if (i == kHistogramBoundsNs.size()) break;  // the serializer adds the endless one
+      if (i == kHistogramBoundsNs.size()) break;  // the serializer adds the bucket "+Inf"
       histogram.bucket.push_back({histogram.sample_count, seconds(kHistogramBoundsNs[i])});
     }
     histogram.sample_sum = number(counts.sum_ns.get()) / 1e9;
@@ -215,7 +215,7 @@ class Metrics {
               {{"reason", "hoarding"}});
   }
 
-  // Uids are few on a host; the daemon remembers a bounded number of them.
+  // A host has few uids, and the daemon remembers a bounded number of them.
   void callers() {
     double waiting = 0;
     Family open = gauge("latchkey_caller_connections", "Open now, by uid.");

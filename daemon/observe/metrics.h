@@ -1,5 +1,5 @@
-// The same facts as the status, as Prometheus wants them: names by its conventions
-// (prometheus.io/docs/practices/naming), base units, labels of few values. Pure.
+// The facts of the status as Prometheus metrics: names by its conventions
+// (prometheus.io/docs/practices/naming), base units, labels with few values.
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@
 
 namespace latchkey {
 
-// Of the process, as the kernel counts it.
+// The kernel's figures on this process. read_process_facts() reads them from /proc and by system
+// calls; the caller sets `started_unix_s`.
 struct ProcessFacts {
   double resident_bytes = 0;
   double cpu_seconds = 0;
@@ -18,12 +19,13 @@ struct ProcessFacts {
 };
 [[nodiscard]] ProcessFacts read_process_facts();
 
-// Who may read them. Anybody on the host: then they must not tell a caller without `reasons` more
-// of the key that it has just asked for than its answer did. So they count answers as they were
-// told, and neither reasons, nor sources that spoke, nor whose questions they were.
+// The readers of the metrics. With kAnybody, every user of the host may read them, so they must not
+// tell a caller without `reasons` more about the key that it has just asked for than its answer
+// did. They then count answers as told, and include neither reasons, nor deciding sources, nor the
+// callers of unknown keys.
 enum class MetricsReaders { kAnybody, kTrusted };
 
-// Text format 0.0.4.
+// Text format 0.0.4. Depends on its arguments only.
 [[nodiscard]] std::string metrics_text(const StatusInputs& inputs, const ProcessFacts& process,
                                        MetricsReaders readers);
 

@@ -6,7 +6,7 @@
 namespace latchkey {
 namespace {
 
-// Of a source that has something to say, but nothing fresh.
+// The state of a source that gives answers, but no fresh ones.
 SourceState outdated_state(Refresh::State loader) {
   switch (loader) {
     case Refresh::State::kListening: return SourceState::kListening;
@@ -18,7 +18,7 @@ SourceState outdated_state(Refresh::State loader) {
   return SourceState::kLost;
 }
 
-// Of a source that was never loaded.
+// The state of a source that was never loaded.
 SourceState first_state(Refresh::State loader) {
   switch (loader) {
     case Refresh::State::kListening: return SourceState::kListening;
@@ -41,7 +41,7 @@ SourceStanding stand(std::int64_t age_ns, const FreshnessLimits& limits,
     return {SourceState::kUnavailable, age_ns - limits.max_stale_ns};
   }
   if (age_ns <= limits.bound_ns) return {SourceState::kFresh, loader.fresh_for_ns};
-  // It takes both, what the loader is about and answers past the bound: since the later of the two.
+  // The state needs both the loader's state and an age past the bound: it began with the later one.
   return {outdated_state(loader.state), std::min(loader.for_ns, age_ns - limits.bound_ns)};
 }
 

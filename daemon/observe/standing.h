@@ -1,4 +1,4 @@
-// How a source stands and since when: what its loader is about, and how old its answers are. Pure.
+// The state of a source and its duration, from the loader's state and the age of its answers.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 
 namespace latchkey {
 
-// What the loader of the source's database is about.
+// The state of the loader of the source's database.
 struct LoaderStanding {
   Refresh::State state = Refresh::State::kLive;
-  std::int64_t for_ns = 0;        // in this state
+  std::int64_t for_ns = 0;        // time in this state
   std::int64_t fresh_for_ns = 0;  // since answers were last not fresh
 };
 
@@ -21,7 +21,7 @@ struct SourceStanding {
   std::int64_t for_ns;
 };
 
-// `age_ns` as FreshnessStamp::age_ns() gives it.
+// `age_ns` is the result of FreshnessStamp::age_ns().
 [[nodiscard]] SourceStanding stand(std::int64_t age_ns, const FreshnessLimits& limits,
                                    const LoaderStanding& loader);
 
