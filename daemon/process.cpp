@@ -22,10 +22,10 @@ void keep_memory_private() {
 }
 
 void lock_memory() {
-  // Each page is locked when it is first touched.
+  // MCL_ONFAULT locks each page when it is first touched.
   rlimit limit{};
   getrlimit(RLIMIT_MEMLOCK, &limit);
-  // With a limit that is too small for the keys to come, it is they that could not be loaded.
+  // If a limit applied, later loads would fail once the keys exceed it.
   const bool permitted = limit.rlim_cur == RLIM_INFINITY || geteuid() == 0;
   if (permitted && mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0) return;
   spdlog::info(

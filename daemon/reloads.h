@@ -1,4 +1,4 @@
-// Reloads, one after the other.
+// Reloads of the configuration, one at a time.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -16,8 +16,8 @@
 
 namespace latchkey {
 
-// What a reload reads. A name service or a file may hang, and must hold up neither the watchdog's
-// feeding nor SIGTERM: so it is read aside, and given up after a while.
+// The input of a reload. A name service or a file may hang, which must delay neither the watchdog
+// nor SIGTERM. So Aside reads it on another thread, and the reload fails after a time limit.
 struct FreshConfiguration {
   ReloadPlan plan;
   Secrets secrets;
@@ -29,9 +29,9 @@ struct FreshConfiguration {
 class Reloads {
  public:
   Reloads(boost::asio::io_context& io, Running& running, std::string path);
-  // A handler that waits to run would go on as if it had not been cancelled.
+  // Also stops a handler that is already queued, which cancelling the timer would not.
   void stop();
-  // Requests that come while one is under way are one more, after it.
+  // Requests during a reload lead to one more reload after it.
   void request();
 
  private:

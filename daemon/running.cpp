@@ -13,8 +13,7 @@
 namespace latchkey {
 namespace {
 
-// Whatever a loader waits for when it is to end has shorter deadlines, unless the system's code
-// hangs.
+// Every wait of a stopping loader has a shorter deadline, unless a call of the system hangs.
 constexpr auto kStopPatience = std::chrono::seconds(5);
 constexpr auto kStopPoll = std::chrono::milliseconds(5);
 
@@ -29,8 +28,8 @@ Running::Running(Options from, const Secrets& secrets, std::vector<std::string>&
   }
   policy = make_policy(options, secrets, counters, key_sets);
   loaders = make_loaders(options, secrets, quiescence, key_sets);
-  // From here on peppers are only in keyed hash states. Passwords are read again from their files
-  // whenever a loader connects.
+  // From here on peppers exist only as keyed hash states. Loaders read passwords from their files
+  // at each connect.
 }
 
 Running::~Running() {
@@ -99,7 +98,7 @@ void Running::take_over(const ReloadPlan& plan, const Secrets& secrets) {
     }
   }
   spdlog::set_level(spdlog::level::from_str(plan.options.log_level));
-  // Only these: the server and its workers lead to the options that do not change.
+  // Only these options are assigned: the server and its workers refer to the other ones.
   options.allow = plan.options.allow;
   options.limits = plan.options.limits;
   options.log_level = plan.options.log_level;
@@ -149,7 +148,7 @@ std::function<void()> Syncs::start(SourceMask sources, std::function<void()> don
     ++*left;
     asked.emplace_back(loaders_[i].get(), loaders_[i]->sync(one_done));
   }
-  one_done();  // the one that kept the count above zero while databases were asked
+  one_done();  // releases the initial count, which kept it above zero during the loop
   return [asked] {
     for (const auto& [loader, id] : asked) loader->abandon_sync(id);
   };

@@ -1,4 +1,4 @@
-// What runs, for the start, reloads and reports.
+// The components of the running daemon, for the start, reloads and reports.
 #pragma once
 
 #include <chrono>
@@ -21,54 +21,55 @@
 
 namespace latchkey {
 
-// What runs: everything that answers are made of. Parts are destroyed in the reverse order: the
-// server (readers) before the loaders (writers) before the key sets.
+// All components that take part in answers. They are destroyed in reverse order: the server
+// (readers) before the loaders (writers) before the key sets.
 struct Running {
   Options options;
   std::int64_t started_ns = boot_ns();
-  // Once: a clock that is set later must not look like a restart.
+  // Read once: setting the clock later must not look like a restart.
   double started_unix_s =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   Quiescence quiescence;
   std::vector<std::unique_ptr<KeySet>> key_sets;
   std::vector<std::unique_ptr<Loader>> loaders;
   PepperCounters counters;
-  std::mutex policy_mutex;  // of these two
+  std::mutex policy_mutex;  // guards `policy` and `reload_report`
   std::shared_ptr<const Policy> policy;
   ReloadReport reload_report;
   std::unique_ptr<Server> server;
-  // Why it does not start, a line of the log each; they come when all else has ended.
+  // The reasons for a failed start, one log line each. They are logged last.
   std::vector<std::string>& reasons;
 
-  // Does not start anything.
+  // Starts no thread.
   Running(Options from, const Secrets& secrets, std::vector<std::string>& failures);
-  // Loaders look at one another's key sets, so all of them stop before the first one goes.
+  // Loaders read one another's key sets, so all loaders stop before the first one is destroyed.
   ~Running();
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
-  // If one of them hangs, the process ends here, with `exit_code`.
+  // If a loader hangs, the process ends here with `exit_code`.
   void stop_loaders(int exit_code);
 
-  // Any thread's. `held` keeps alive what the inputs lead to.
+  // Any thread may call it. `held` keeps the policy alive to which the result points.
   [[nodiscard]] StatusInputs status(std::shared_ptr<const Policy>& held);
 
-  // Takes over what can be changed while running. If it throws, nothing has changed.
+  // Takes over the settings that can change while the daemon runs. If it throws, nothing has
+  // changed.
   void take_over(const ReloadPlan& plan, const Secrets& secrets);
   [[nodiscard]] bool last_reload_failed();
   void reload_begun();
-  // An empty error: it succeeded, but for what needs a restart. `another`: one more follows at
-  // once.
+  // Records the result of a reload. An empty `error` means success, except for the settings in
+  // `need_restart`. `another`: one more reload follows at once.
   void reloaded(const std::string& error, std::vector<std::string> need_restart, bool another);
 };
 
-// `sync` over several databases.
+// Carries out `sync` over several databases.
 class Syncs {
  public:
   Syncs(const Options& options, const std::vector<std::unique_ptr<Loader>>& loaders);
 
-  // Calls `done` once all that was committed to these sources is in force; the function that it
-  // returns gives up before.
+  // Calls `done` once all changes committed to these sources before the call are in force. The
+  // returned function abandons the wait.
   [[nodiscard]] std::function<void()> start(SourceMask sources, std::function<void()> done);
 
  private:

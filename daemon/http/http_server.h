@@ -1,7 +1,7 @@
 // Metrics and health over HTTP, for monitoring and orchestration: GET /metrics, /livez, /readyz.
 //
-// It listens on a Unix socket or a loopback port and runs on its caller's io_context, apart from the
-// workers. Each connection has a deadline, and the number of connections is bounded.
+// It listens on a Unix socket or a loopback port and runs on its caller's io_context, apart from
+// the workers. Each connection has a deadline, and the number of connections is bounded.
 #pragma once
 
 #include <boost/asio/generic/stream_protocol.hpp>

@@ -72,11 +72,11 @@ ordered_json answer_time(const StatusInputs& inputs) {
   for (const std::int64_t bound_ns : kHistogramBoundsNs) bounds.push_back(seconds(bound_ns));
   for (const PlainCount& count : all.buckets) counts.push_back(count.get());
   return {{"sum_s", static_cast<double>(all.sum_ns.get()) / 1e9},
-          {"le_s", bounds},  // one count more: of those that took longer
+          {"le_s", bounds},  // `counts` has one more entry, for longer times
           {"counts", counts}};
 }
 
-// The part that tells nothing of keys but how many and how fresh.
+// The restricted view of the sources: name, state and age only.
 ordered_json restricted_sources(const StatusInputs& inputs, SourceMask allowed) {
   ordered_json list = ordered_json::array();
   const auto& routes = inputs.policy->verifier.routes();
@@ -114,7 +114,7 @@ ordered_json loads_by_reason(const SourceStatus& status) {
   return reasons;
 }
 
-// What its loader knows.
+// Adds the loader's facts on the source.
 void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& source) {
   const SourceStatus& status = *view.status;
   source["database"] = view.loader->database;
@@ -140,7 +140,7 @@ void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& sour
     source["audited_ago_s"] = seconds(now_boot_ns - status.audited_boot_ns);
     source["audit_s"] = status.audit_seconds;
   }
-  // How long a change may have been unseen that no trigger told of: now, and at most so far.
+  // The time for which a change that fired no trigger may have been unseen: now, and the maximum.
   if (status.seen_boot_ns != 0) {
     const std::int64_t unseen_ns = now_boot_ns - status.seen_boot_ns;
     source["unseen_s"] = seconds(unseen_ns);
@@ -200,8 +200,7 @@ ordered_json sources(const StatusInputs& inputs) {
   return list;
 }
 
-// What is told of tables is as long as their owners make it, and a reply has a limit. Counters and
-// states always fit.
+// The texts about tables have no length limit, but a reply has one. Counters and states always fit.
 std::string fitting(ordered_json status) {
   constexpr std::size_t kBytesMax = LATCHKEY_REPLY_BYTES_MAX - LATCHKEY_HEADER_BYTES;
   const auto text = [&] {
@@ -237,7 +236,8 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
     return sum(inputs,
                [counter](const WorkerStats& worker) -> const Counter& { return worker.*counter; });
   };
-  // In this order: a connection that ends in between must not make the difference negative.
+  // `closed` is read first: a connection that ends in between must not make the difference
+  // negative.
   const std::uint64_t closed = total(&WorkerStats::connections_closed);
   const std::uint64_t opened = total(&WorkerStats::connections_opened);
   ordered_json status = {
@@ -279,7 +279,8 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
   for (const std::string& setting : inputs.reload.need_restart) {
     status["reloads"]["need_restart"].push_back(printable(setting));
   }
-  // Whatever stands in an error message of the database must not make the reply unreadable.
+  // fitting() replaces invalid UTF-8 and limits the length, because the texts include the
+  // database's error messages.
   return fitting(status);
 }
 

@@ -7,8 +7,8 @@
 
 namespace latchkey {
 
-// Callers who may not know reasons, or not use all sources, are told how the sources that they may
-// use stand, and nothing of others, of databases, or of what other callers got.
+// Callers without the right to reasons or to all sources receive only the states of the sources
+// that they may use: nothing about other sources, databases, or the answers to other callers.
 [[nodiscard]] std::string status_json(const StatusInputs& inputs, const Rights& rights);
 
 }  // namespace latchkey

@@ -8,11 +8,11 @@ std::shared_ptr<const std::string> StatusCache::text(const Rights& rights, std::
   const View view = rights.whole_status() ? View() : View(rights.sources);
   {
     const std::lock_guard lock(mutex_);
-    // Reloads may leave views behind that nobody has any more.
+    // Reloads can leave views behind that no caller has any more.
     if (texts_.size() > kViewsMax) texts_.clear();
     Text& known = texts_[view];
     if (known.text != nullptr && now_ns - known.made_ns < kEveryNs) return known.text;
-    // Others are given the old one meanwhile: one worker makes it, the rest go on.
+    // One worker makes the new text; the other workers return the old text meanwhile.
     known.made_ns = now_ns;
   }
   auto made = std::make_shared<const std::string>(make_(rights));

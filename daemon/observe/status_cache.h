@@ -1,5 +1,5 @@
-// The status as text, made at most every kEveryNs for each view of it, whoever asks how often: to
-// make it takes as long as to answer hundreds of keys.
+// Caches the status text. Each view of it is made at most once per kEveryNs, for any number of
+// requests, because making it takes as long as answering hundreds of keys.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +20,16 @@ class StatusCache {
 
   explicit StatusCache(Make make) : make_(std::move(make)) {}
 
-  // How it stands now, or at most kEveryNs (and the time that it takes to make it) ago. Any
-  // thread's; throws what `make` throws.
+  // The current status, or one that is at most kEveryNs (plus the time to make it) old. Any thread
+  // may call it. Rethrows the exceptions of `make`.
   [[nodiscard]] std::shared_ptr<const std::string> text(const Rights& rights, std::int64_t now_ns);
 
   static constexpr std::int64_t kEveryNs = 100'000'000;
   static constexpr std::size_t kViewsMax = 64;
 
  private:
-  // What is told depends on nothing else (status_json): everything, or of which sources.
+  // The text depends on the rights only in this way (status_json): nullopt is the whole status, a
+  // mask the restricted view of these sources.
   using View = std::optional<SourceMask>;
   struct Text {
     std::shared_ptr<const std::string> text;  // null: never made

@@ -1,5 +1,5 @@
-// What is known of the daemon at one moment: status, metrics and the service manager's line are
-// each a function of it.
+// A snapshot of the daemon. The status, the metrics and the service manager's status line are
+// computed from it.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,13 @@
 
 namespace latchkey {
 
-// How reloads went.
+// The results of reloads.
 struct ReloadReport {
   std::uint64_t succeeded = 0;
   std::uint64_t failed = 0;
   bool under_way = false;
   std::string last_error;                 // empty: the last one succeeded, or there was none
-  std::vector<std::string> need_restart;  // settings that the last one found changed and left
+  std::vector<std::string> need_restart;  // changed settings that the last reload did not apply
 };
 
 struct StatusInputs {
@@ -31,28 +31,28 @@ struct StatusInputs {
   std::vector<std::pair<uid_t, Admission::Caller>> callers;
   std::uint64_t log_lines_dropped = 0;
   ReloadReport reload;
-  bool socket_in_place = true;      // or the service manager keeps it
-  std::size_t connections_max = 0;  // in force
+  bool socket_in_place = true;      // also true if the service manager made the socket
+  std::size_t connections_max = 0;  // the limit in effect
   const Policy* policy = nullptr;
 };
 
-// A source as its readers and its loader see it.
+// The readers' and the loader's facts on one source.
 struct SourceView {
-  std::size_t number;  // in configuration order: its route, its bit, its counters
+  std::size_t number;  // in configuration order: index of its route, its bit and its counters
   const Route* route;
   const SourceStatus* status;
   const LoaderStatus* loader;
-  std::int64_t age_ns;  // its greatest value if nothing was ever proven
+  std::int64_t age_ns;  // the largest value if nothing was ever proven
   SourceStanding standing;
 };
 
-// In configuration order. Valid as long as `inputs` is.
+// In configuration order. The result points into `inputs`.
 [[nodiscard]] std::vector<SourceView> source_views(const StatusInputs& inputs);
 
 // "NAME STATE for N s", for people.
 [[nodiscard]] std::string standing_text(const SourceView& view);
 
-// Those whose answers are refused for their age, likewise.
+// The sources that give no answers because of their age, each as standing_text().
 [[nodiscard]] std::vector<std::string> unanswered_sources(const StatusInputs& inputs);
 
 }  // namespace latchkey

@@ -6,9 +6,10 @@
 namespace latchkey {
 namespace {
 
-// However few connections are left: a caller that asks once a second keeps its own.
+// The minimum idle timeout: a caller that asks once a second keeps its connection even if few are
+// left.
 constexpr std::int64_t kIdleMinNs = 1'000'000'000;
-// Of the memory for waiting replies, the reserve's part.
+// The reserve is this fraction (1/8) of the memory for waiting replies.
 constexpr std::size_t kReservedPart = 8;
 
 std::size_t less(std::size_t all, std::size_t taken) { return all - std::min(all, taken); }
@@ -43,7 +44,8 @@ Admitted Admission::enter(const CallerId& id) {
   return Admitted::kYes;
 }
 
-// How many this caller may have. A uid that has none is given one as long as its rule has any left.
+// The number of connections that this caller may have. A uid without a connection may have one as
+// long as its rule has any left.
 std::size_t Admission::connections_for(const CallerId& id, const Caller& caller,
                                        const Use& use) const {
   if (id.share.kind == Share::Kind::kReserve) {
@@ -104,8 +106,8 @@ std::size_t Admission::waiting_bytes() const {
   return waiting_bytes_;
 }
 
-// Half of the connections in use: as configured. From there on it falls, to a hundredth where all
-// are (Unbound does likewise with its buffers).
+// With up to half of the connections in use, the idle timeout is the configured one. Above that it
+// falls to a hundredth when all are in use (Unbound uses the same scheme for its buffers).
 std::int64_t Admission::idle_timeout_ns() const {
   const std::lock_guard lock(mutex_);
   const std::int64_t whole = limits_.idle_timeout.count();

@@ -1,11 +1,11 @@
-// Who may take how much: connections, and replies that wait to be read. Shared by all workers;
-// asked when a connection comes or goes, and when a caller does not take its replies at once.
+// Quotas per caller for connections and for unread replies. All workers share one Admission; they
+// ask it when a connection opens or closes, and when a caller does not read its replies at once.
 //
-// Quotas go by the rule that admits a caller (Share), so that a user gains nothing by many uids.
-// Within a rule that covers several uids, each may take at most half of what the others leave. Of
-// the memory for waiting replies, a rule may take at most half of what the other rules leave, as in
-// dbus-broker's accounting. Root and the daemon's own user have a reserve: they can connect and be
-// answered when everything else is taken.
+// Quotas belong to the rule that admits a caller (Share), so a user gains nothing by having many
+// uids. Within a rule that covers several uids, each uid may take at most half of the part that the
+// others leave. A rule may take at most half of the memory for waiting replies that the other rules
+// leave, as in dbus-broker's accounting. Root and the daemon's own user have a reserve: they can
+// connect and receive answers when all other quotas are exhausted.
 #pragma once
 
 #include <sys/types.h>
@@ -25,46 +25,48 @@ enum class Admitted { kYes, kTooManyConnections, kOverQuota };
 
 class Admission {
  public:
-  // What is known of one uid.
+  // The figures on one uid.
   struct Caller {
     std::size_t connections = 0;
-    std::size_t waiting_bytes = 0;  // of replies that it has not taken
-    std::uint64_t refused = 0;      // connections, for its or its rule's limit
-    std::uint64_t unknown = 0;      // keys that it was told to be unknown
+    std::size_t waiting_bytes = 0;  // of replies that it has not read
+    std::uint64_t refused = 0;      // connections over its own or its rule's limit
+    std::uint64_t unknown = 0;      // keys answered as unknown
   };
 
   explicit Admission(const LimitOptions& limits) : limits_(limits) {}
 
-  // From now on; what is there already stays.
+  // Applies to later requests; open connections and waiting replies stay.
   void set_limits(const LimitOptions& limits);
   [[nodiscard]] LimitOptions limits() const;
 
-  // A connection comes; whoever is admitted leaves.
+  // Call enter() for each new connection, and leave() when an admitted connection closes.
   [[nodiscard]] Admitted enter(const CallerId& id);
   void leave(const CallerId& id);
   [[nodiscard]] std::size_t connections() const;
 
-  // May replies of so many bytes wait for this caller to take them? Then free() them.
+  // Reserves `bytes` for replies that wait for this caller; false if the quota does not allow it.
+  // Release them by free().
   [[nodiscard]] bool hold(const CallerId& id, std::size_t bytes);
   void free(const CallerId& id, std::size_t bytes);
   [[nodiscard]] std::size_t waiting_bytes() const;
 
-  // After how long a connection without a request is closed: the fewer are left, the sooner.
+  // The time after which a connection without a request is closed; shorter if few connections are
+  // left.
   [[nodiscard]] std::int64_t idle_timeout_ns() const;
 
-  // Returns how many this caller has asked for by now.
+  // Adds unknown keys to the caller's count and returns the total.
   std::uint64_t count_unknown(const CallerId& id, std::uint64_t keys);
 
-  // At most kCallersKept that have no connection are remembered.
+  // At most kCallersKept callers without a connection are remembered.
   static constexpr std::size_t kCallersKept = 1024;
-  // Connections of root and the daemon's own user beyond the limit of all; there are descriptors
-  // for them (Server).
+  // Connections of root and the daemon's own user beyond the limit for all; Server keeps
+  // descriptors for them.
   static constexpr std::size_t kReserved = 16;
-  // By uid, whatever rules admitted it.
+  // The figures by uid, summed over all rules.
   [[nodiscard]] std::vector<std::pair<uid_t, Caller>> callers() const;
 
  private:
-  // What the callers of one rule take together.
+  // The total use of all callers of one rule.
   struct Use {
     std::size_t connections = 0;
     std::size_t waiting_bytes = 0;

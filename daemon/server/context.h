@@ -1,4 +1,4 @@
-// What a worker has at hand for those who answer.
+// The objects of a worker that its connections use to answer.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace latchkey {
 
-// What all connections of one worker share.
+// Shared by all connections of one worker.
 struct WorkerContext {
   const Verifier* verifier = nullptr;
   Quiescence::Reader* reader = nullptr;
@@ -23,10 +23,10 @@ struct WorkerContext {
   std::function<Now()> clock;
   std::function<std::shared_ptr<const std::string>(const Rights&)> status_json;
 
-  std::size_t worker = 0;  // its place in each UseLog
+  std::size_t worker = 0;  // the worker's index in each UseLog
   UseClock use_clock;
-  // So much work is done for one caller before the others have their turn; a request is not cut in
-  // two. Work is counted in keys: what it takes to look a short one up, a tenth of a microsecond.
+  // The work done for one caller before the others have their turn; a request is never split. The
+  // unit is the look-up of a short key, a tenth of a microsecond.
   static constexpr std::size_t kTurnWorkAlone = 512, kTurnWorkAmongOthers = 128;
   std::size_t turn_work = kTurnWorkAlone;
 };

@@ -1,4 +1,4 @@
-// What a server is given: by what it answers, and whom it asks.
+// The inputs of a server: the policy of its answers, and its hooks.
 #pragma once
 
 #include <functional>
@@ -11,15 +11,15 @@
 
 namespace latchkey {
 
-// What answers depend on and a reload may exchange; immutable once published.
+// The parts of an answer's inputs that a reload may replace. Immutable once published.
 struct Policy {
   Verifier verifier;
   CallerRules callers;
   LimitOptions limits;
 };
 
-// Asks the databases behind `sources`; calls back, on any thread, when all of them have answered.
-// The returned function gives the wait up.
+// Asks the databases of `sources`, and calls `done` on any thread when all of them have answered.
+// The returned function abandons the wait.
 using SyncStarter =
     std::function<std::function<void()>(SourceMask sources, std::function<void()> done)>;
 

@@ -25,20 +25,23 @@ namespace asio = boost::asio;
 using Protocol = asio::local::stream_protocol;
 namespace {
 
-// After an accept that failed for want of descriptors or memory: trying at once would only spin.
+// The pause after an accept that failed for lack of descriptors or memory: an immediate retry would
+// spin.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
-// So many that are refused may take their time to read why. A flood of others is told and closed.
+// This number of refused connections stay open for a moment, so that the caller can read the
+// reason. Connections beyond it receive the reason and are closed at once.
 constexpr std::size_t kRefusalsMax = 64;
-// Of these, for callers without a rule: they must not keep others from being told.
+// The part of kRefusalsMax for callers without a rule, so that they cannot use all of it.
 constexpr std::size_t kStrangersMax = kRefusalsMax / 2;
-// For databases, metrics, logs, secrets that are read anew, what the libraries open, those that are
-// being refused, and Admission's reserve.
+// Descriptors kept for databases, metrics, logs, reading secrets, the libraries, connections that
+// are being refused, and Admission's reserve.
 constexpr std::size_t kDescriptorsKept = 128;
 static_assert(kDescriptorsKept >= kRefusalsMax + Admission::kReserved + 32);
 
 int open_reserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-// What the kernel allows at most, if the limit of the process can be raised to it.
+// Raises the process's limit of descriptors to `wanted`, at most to the kernel's hard limit.
+// Returns the number available, at most `wanted`.
 std::size_t descriptors_for(std::size_t wanted) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
@@ -50,7 +53,7 @@ std::size_t descriptors_for(std::size_t wanted) {
   return std::min<std::size_t>(wanted, limit.rlim_cur);
 }
 
-// As many connections as there are descriptors for.
+// Lowers the limit of connections to the number of available descriptors.
 LimitOptions within_descriptors(LimitOptions limits) {
   const std::size_t wanted = limits.connections + kDescriptorsKept;
   const std::size_t available = descriptors_for(wanted);
@@ -111,7 +114,7 @@ void Server::start(std::optional<int> listening) {
 }
 
 void Server::accept() {
-  if (!acceptor_->is_open()) return;  // stop() has closed it
+  if (!acceptor_->is_open()) return;  // closed by stop()
   Worker& worker = **std::ranges::min_element(
       workers_, {}, [](const auto& candidate) { return candidate->connections(); });
   acceptor_->async_accept(
@@ -167,8 +170,9 @@ void Server::refuse(Socket socket, const Peer& peer, const CallerId& id, latchke
   });
 }
 
-// Those that wait would wait for ever: no descriptor is left to accept them with. So one is kept
-// that can be given up, for each in turn to be told why not.
+// Without a free descriptor no waiting connection can be accepted, and they would wait for ever. So
+// the server closes its reserve descriptor, accepts, refuses and closes one connection after the
+// other, and opens the reserve again.
 void Server::refuse_without_descriptors() {
   for (std::size_t i = 0; i < kRefusalsMax && reserve_fd_ >= 0; ++i) {
     close(std::exchange(reserve_fd_, -1));
@@ -208,7 +212,7 @@ void Server::stop() {
   for (const auto& worker : workers_) {
     asio::post(worker->io(), [&worker] { worker->drain(); });
   }
-  // Whoever has not taken its replies by then loses them.
+  // A caller that has not read its replies by the deadline loses them.
   asio::io_context waiting;
   asio::steady_timer deadline(waiting, admission_.limits().drain_timeout);
   std::atomic<bool> all_done{false};

@@ -1,11 +1,11 @@
 // Workers and the socket they serve.
 //
-// A worker is one thread with a world of its own: io_context, sessions, scratch memory, counters, a
-// seat at the quiescence. The first worker also accepts, and hands each connection to the worker
-// that has the fewest. Nothing that readers touch is written by another thread, but for the map.
+// A worker is one thread with its own io_context, connections, scratch memory, counters and
+// Quiescence::Reader. The first worker also accepts, and hands each connection to the worker with
+// the fewest connections. Except for the map, no other thread writes data on the path of an answer.
 //
-// Where several callers are connected to a worker, they have turns, so that one who asks for much
-// waits himself. What nobody may take too much of is counted in Admission.
+// Several callers of one worker have turns, so that a caller with many requests delays only itself.
+// Admission tracks the quotas of callers.
 #pragma once
 
 #include <atomic>
@@ -36,21 +36,23 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Serves on `listening`, a listening Unix socket that the service manager made, or takes the
-  // socket's path itself. Throws std::runtime_error with a message for the operator.
+  // Serves on `listening`, a listening Unix socket that the service manager made, or creates the
+  // socket itself at the configured path. Throws std::runtime_error with a message for the
+  // operator.
   void start(std::optional<int> listening);
-  // Stops accepting, answers what has arrived, and returns when all connections are closed or
-  // `limits.drain_timeout` is over.
+  // Stops accepting, answers the requests that have arrived, and returns when all connections are
+  // closed or `limits.drain_timeout` is over.
   void stop();
-  // From now on answers follow `policy`.
+  // Gives `policy` to all workers; each applies it to its later answers.
   void publish(const std::shared_ptr<const Policy>& policy);
 
   [[nodiscard]] std::vector<const WorkerStats*> worker_stats() const;
   [[nodiscard]] const AcceptStats& accept_stats() const { return accept_stats_; }
   [[nodiscard]] const Admission& admission() const { return admission_; }
-  // Does its socket's file stand where callers look for it? True where the service manager made it.
+  // True if the socket's file is still the one made here, or if the service manager made the
+  // socket.
   [[nodiscard]] bool socket_in_place() const { return path_ == nullptr || path_->in_place(); }
-  // The names of workers that have not turned their loop since then (awake_ns()).
+  // The names of workers whose loop has not run since `awake_ns`.
   [[nodiscard]] std::vector<std::string> stuck_since(std::int64_t awake_ns) const;
 
  private:
@@ -69,8 +71,8 @@ class Server {
   DoorKind door_;
   AcceptStats accept_stats_;
   Admission admission_;
-  std::atomic<std::size_t> refusals_{0};  // connections that are being told why not
-  int reserve_fd_ = -1;                   // given up to refuse a caller when there are no others
+  std::atomic<std::size_t> refusals_{0};  // connections that are being refused
+  int reserve_fd_ = -1;                   // closed to refuse a caller when no descriptor is left
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<SocketPath> path_;
   std::unique_ptr<boost::asio::local::stream_protocol::acceptor> acceptor_;

@@ -32,7 +32,8 @@ int unix_socket() {
   return fd;
 }
 
-// Zero, or why it could not be connected to. Does not wait: a full backlog is somebody's, too.
+// Returns zero, or the errno of connect(). Does not wait: a full backlog (EAGAIN) also shows that a
+// program listens.
 int try_connect(const std::string& path) {
   const sockaddr_un address = address_of(path);
   const int probe = unix_socket();
@@ -95,7 +96,7 @@ int SocketPath::listen(mode_t mode, std::optional<gid_t> group) {
   const int fd = unix_socket();
   try {
     const sockaddr_un address = address_of(path_);
-    // Nobody but us until the mode is set: umask decides what bind() creates.
+    // umask sets the mode of the file that bind() creates: only this user has access until chmod().
     const mode_t old_mask = umask(0177);
     const bool done = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
     const int error = errno;
@@ -132,8 +133,8 @@ bool SocketPath::in_place() const {
          there.st_ino == inode_;
 }
 
-// The lock keeps others away from the path, but not from the folder: it may have been emptied or
-// exchanged, and a successor may listen there by now.
+// The lock protects the path, but not its folder. The folder may have been emptied or replaced, and
+// a successor may listen there by now, so only the file made here is removed.
 void SocketPath::remove() {
   if (in_place()) unlink(path_.c_str());
   bound_ = false;

@@ -1,6 +1,6 @@
-// Counters. Rules: each WorkerStats has one writer, its worker; anybody may read, and sees a value
-// that was true a moment ago. Relaxed loads and stores suffice, because no counter says anything
-// about another; there is no locked instruction, and no cache line with two writers.
+// Counters. Each WorkerStats has one writer, its worker; any thread may read, and reads a value
+// that was correct a moment ago. Relaxed loads and stores suffice, because no counter implies
+// anything about another. There is no locked instruction, and no cache line with two writers.
 #pragma once
 
 #include <array>
@@ -14,21 +14,23 @@
 namespace latchkey {
 
 struct alignas(64) WorkerStats : VerdictStats {
-  Counter requests;  // frames understood
+  Counter requests;  // valid requests
   Counter protocol_errors;
-  Counter explained;           // why
-  Counter refused_no_reasons;  // why, asked by a caller who may not know
-  Counter refused_operations;  // asked by a caller whose rule has others
+  Counter explained;           // `why` requests answered
+  Counter refused_no_reasons;  // `why` requests of callers without the right to reasons
+  Counter refused_operations;  // requests of callers whose rule does not permit the operation
   Counter closed_idle;
   Counter closed_stalled;
-  Counter closed_hoarding;  // more replies waited for them than may
+  Counter closed_hoarding;  // closed because the unread replies exceeded the quota
   Counter connections_opened;
   Counter connections_closed;
-  // From the moment that bytes were read until the replies to all of them were with the kernel.
+  // From noticing that a connection is readable (UnixConnection::received_ns_) until the kernel has
+  // the replies to all requests read since. For a request that arrives in parts, the time starts
+  // with the last part. `sync` is not included.
   Histogram<Counter> answered_in;
 };
 
-// The acceptor's; its one writer is the worker that accepts.
+// Counters of the acceptor. The only writer is the worker that accepts.
 struct alignas(64) AcceptStats {
   Counter accepted;
   Counter refused_not_allowed;

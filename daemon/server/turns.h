@@ -1,6 +1,6 @@
-// Whose turn it is: what waits to be done, by the rule that admitted its caller, and within a rule
-// by uid. Each rule in turn, and of each rule each uid in turn: one who asks for much makes himself
-// wait, not the others, however many uids he has.
+// Schedules waiting work by the rule that admitted its caller, and within a rule by uid. The rules
+// have turns, and within each rule the uids have turns. So a caller with much work delays only
+// itself, even if it has many uids.
 #pragma once
 
 #include <deque>
@@ -12,7 +12,7 @@
 
 namespace latchkey {
 
-// What waits in order.
+// A first-in, first-out queue.
 template <typename Item>
 class Queue {
  public:
@@ -29,9 +29,9 @@ class Queue {
   std::deque<Item> items_;
 };
 
-// What waits by key, in a queue (or a ring) for each. A key that has not been waiting comes first,
-// before those that always have something (as in fq_codel, RFC 8290 section 3.1), but never twice
-// in a row while those wait: so none can keep them waiting.
+// Waiting items by key, with a queue (or a ring) for each key. A key that had no item comes before
+// the keys that always have one (as in fq_codel, RFC 8290 section 3.1), but never twice in a row
+// while these wait, so no key can starve them.
 template <typename Key, typename Waiting>
 class Ring {
  public:
@@ -41,7 +41,7 @@ class Ring {
     if (waiting.empty()) new_.push_back(key);
     waiting.add(std::forward<Rest>(rest)...);
   }
-  // The first item of the next key. Nothing: nothing waits.
+  // The first item of the next key; nullopt if there is none.
   [[nodiscard]] auto next() -> decltype(std::declval<Waiting&>().next()) {
     if (empty()) return std::nullopt;
     const bool from_new = !new_.empty() && (old_.empty() || !last_was_new_);
@@ -62,7 +62,7 @@ class Ring {
 
  private:
   std::map<Key, Waiting> waiting_;
-  std::deque<Key> new_, old_;  // those that wait, each once in one of them
+  std::deque<Key> new_, old_;  // each waiting key is in exactly one of them, once
   bool last_was_new_ = false;
 };
 
@@ -70,7 +70,7 @@ template <typename Item>
 class Turns {
  public:
   void add(const CallerId& id, Item item) { ring_.add(id.share, id.uid, std::move(item)); }
-  // The next caller's first item. Nothing: nobody waits.
+  // The next caller's first item; nullopt if there is none.
   [[nodiscard]] std::optional<Item> next() { return ring_.next(); }
   [[nodiscard]] bool empty() const { return ring_.empty(); }
 

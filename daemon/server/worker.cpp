@@ -12,13 +12,13 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr auto kSweepEvery = std::chrono::milliseconds(250);
-// So long a worker gives turns before it looks for what else has come, and from whom; longer if
-// they are all of one caller, since to look costs as much as a small answer.
+// The time for which a worker gives turns before it polls for new events. It is longer if all turns
+// belong to one caller, because a poll costs as much as a small answer.
 constexpr std::int64_t kServeNs = 10'000, kServeOneNs = 100'000;
-// A caller who is alone with a worker is answered at once on so many connections. With more,
-// whoever comes next would wait for all of them before he is even accepted.
+// A worker with a single caller answers at once on up to this number of connections. With more, a
+// new caller would wait for all of them before it is even accepted.
 constexpr std::size_t kConnectionsAtOnce = 16;
-// Of the kernel's memory for replies that are not read; it doubles the figure (socket(7)).
+// The kernel's buffer for unread replies; the kernel doubles the value (socket(7)).
 constexpr int kSendBuffer = 32 << 10;
 
 }  // namespace
@@ -39,7 +39,8 @@ Worker::Worker(const Options& options, std::size_t number, const std::string& na
   context_.clock = read_clocks;
   context_.status_json = hooks.status_json;
   context_.worker = number;
-  // Whoever uses a key in each of two flushes finds it written in each.
+  // The clock's period is that of the flush: a key that is used in each of two flush periods is
+  // written in each.
   context_.use_clock =
       UseClock(std::chrono::duration_cast<std::chrono::microseconds>(options.last_used.flush));
 }
@@ -47,7 +48,8 @@ Worker::Worker(const Options& options, std::size_t number, const std::string& na
 void Worker::start() {
   sweep();
   thread_ = std::thread([this] { run(); });
-  // For `top -H` and debuggers. From here, so that a daemon that is ready has all its names.
+  // The name is for `top -H` and debuggers. It is set here and not on the thread itself, so that
+  // all names are set before the daemon is ready.
   pthread_setname_np(thread_.native_handle(), name_.c_str());
 }
 
@@ -61,7 +63,8 @@ void Worker::run() {
     io_.run();
     return;
   }
-  // To wake a sleeping thread takes longer than to answer: so this one looks again for a while.
+  // Waking a sleeping thread takes longer than answering, so this thread polls for a while before
+  // it sleeps.
   std::int64_t busy_ns = awake_ns();
   while (!io_.stopped()) {
     if (io_.poll() > 0) {
@@ -79,7 +82,7 @@ void Worker::adopt(std::shared_ptr<const Policy> policy) {
 }
 
 void Worker::open(Connection::Socket socket, const Peer& peer, const CallerId& id) {
-  // By this worker's rules, which a reload may have changed since the connection was accepted.
+  // This worker's rules decide: a reload may have changed them since the connection was accepted.
   const auto rights = policy_->callers.rights_of(peer);
   const auto connection = keep(std::move(socket), peer, id, rights.value_or(Rights{}));
   ++callers_[id];
@@ -122,7 +125,7 @@ void Worker::closed(Connection& connection) {
     if (--caller->second == 0) callers_.erase(caller);
     set_turn_length();
   }
-  // Not now: the connection is still on the stack.
+  // Erased later, because a function of the connection is still on the stack.
   asio::post(io_, [this, key = &connection] {
     connections_.erase(key);
     if (draining_ && connections_.empty()) work_.reset();
@@ -151,7 +154,8 @@ void Worker::ready(Connection& connection, bool again) {
   serve_soon();
 }
 
-// Without turns: there is nobody to make way for, and who comes next waits for few.
+// True if connections are answered without turns: there is no other caller, and a new caller would
+// wait for few connections.
 bool Worker::at_once() const {
   return one_caller() && (callers_.empty() || callers_.begin()->second <= kConnectionsAtOnce);
 }
@@ -189,8 +193,8 @@ void Worker::sync(SourceMask sources, std::chrono::milliseconds timeout,
     ended.timer.cancel();
     std::exchange(ended.done, nullptr)(in_force);
   };
-  // The timer's handler is what keeps the wait alive. The loader must not: what it holds may
-  // outlive this worker, and the timer with it.
+  // Only the timer's handler keeps the wait alive. The loader must not: its callback may outlive
+  // this worker, and the timer must not outlive the worker's io_context.
   wait->timer.expires_after(timeout);
   wait->timer.async_wait([wait, finish](const boost::system::error_code& error) {
     if (error) return;
@@ -204,7 +208,7 @@ void Worker::sync(SourceMask sources, std::chrono::milliseconds timeout,
   });
 }
 
-// Closing a connection leaves it where it stands: closed() takes it out later.
+// Closing a connection does not change `connections_` during the loop: closed() erases it later.
 void Worker::sweep() {
   ticked_ns_ = awake_ns();
   for (const auto& [id, keys] : unknown_) admission_.count_unknown(id, keys);
