@@ -15,7 +15,7 @@ namespace latchkey {
 std::optional<std::chrono::microseconds> watchdog_period() {
   std::uint64_t limit_us = 0;
   if (sd_watchdog_enabled(/*unset_environment=*/0, &limit_us) <= 0) return std::nullopt;
-  // The manual advises half of it; a quarter lets one come late.
+  // The manual advises half of the limit; a quarter tolerates one late notification.
   return std::chrono::microseconds(limit_us / 4);
 }
 

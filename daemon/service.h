@@ -1,5 +1,5 @@
-// What the service manager gives us and is told (sd_listen_fds(3), sd_notify(3),
-// sd_watchdog_enabled(3)). Without one, all of it does nothing.
+// Communication with the service manager (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)).
+// Without a service manager, these functions do nothing.
 #pragma once
 
 #include <chrono>
@@ -10,20 +10,20 @@
 
 namespace latchkey {
 
-// How often to call Service::alive(); nothing if nobody watches.
+// The interval at which to call notify_alive(); nullopt if there is no watchdog.
 [[nodiscard]] std::optional<std::chrono::microseconds> watchdog_period();
 
-// The listening Unix socket that was passed to us, if one was. Throws std::runtime_error for the
-// operator if it is something else, or there are several.
+// The listening Unix socket that the service manager passed, if any. Throws std::runtime_error for
+// the operator if it passed another kind of descriptor, or several.
 [[nodiscard]] std::optional<int> passed_socket();
 
 void notify_ready();
 void notify_reloading();
 void notify_stopping();
 void notify_alive();
-// What is under way takes longer: not to be given up for so long.
+// Asks the service manager to extend the timeout of the current start or stop by `time`.
 void notify_patience(std::chrono::microseconds time);
-// Shown by systemctl status; only what is new is sent.
+// The status line of `systemctl status`. Sends a text only if it has changed.
 class ShownStatus {
  public:
   void show(const std::string& text);
@@ -32,9 +32,9 @@ class ShownStatus {
   std::string shown_;
 };
 
-// One line: whether all sources are fresh, else which are not, since when.
+// One line: the sources that are not fresh, with state and duration, and the number of fresh ones.
 [[nodiscard]] std::string status_line(const StatusInputs& inputs);
-// How far first loads are.
+// The progress of the first loads.
 [[nodiscard]] std::string loading_line(const std::vector<LoaderStatus>& loaders);
 
 }  // namespace latchkey

@@ -1,4 +1,4 @@
-// The start: what has to be there before callers are answered.
+// The start: reads secrets and waits for the first loads, before the daemon answers callers.
 #pragma once
 
 #include <array>
@@ -16,17 +16,18 @@
 
 namespace latchkey {
 
-// Ask for an orderly end. They are blocked until they are handled.
+// Signals that request an orderly end. They stay blocked until their handler is installed.
 constexpr std::array kEnds = {SIGTERM, SIGINT, SIGQUIT};
 [[nodiscard]] bool is_pending(std::span<const int> signals);
 
-// Reads them aside, within `start_timeout`. Null: somebody wants an end before they are read.
-// Throws what reading throws, and std::runtime_error if it takes too long.
+// Reads the secrets on another thread (Aside), within `start_timeout`. Returns null if a signal
+// requests the end meanwhile. Rethrows the exceptions of reading; throws std::runtime_error if
+// reading takes too long.
 [[nodiscard]] std::shared_ptr<const Secrets> read_secrets(const Options& options);
 
-// What is wrong, for people; empty if everything is loaded. Trouble that may pass (a database that
-// is still starting) is given `patience`; a load under way is given its time. `waiting` is called
-// now and then.
+// Waits for the first loads. Returns the problems, for people; empty if everything is loaded.
+// Problems that may pass (a database that is still starting) are tolerated for `patience`; a
+// running load may take any time. Calls `waiting` repeatedly meanwhile.
 [[nodiscard]] std::vector<LintFinding> wait_loaded(
     const std::vector<std::unique_ptr<Loader>>& loaders, std::chrono::nanoseconds patience,
     bool first_attempt_only, const std::function<bool()>& interrupted,

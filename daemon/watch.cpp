@@ -12,8 +12,8 @@
 namespace latchkey {
 namespace {
 
-// A loader is given a resolver's longest wait (resolv.conf(5): attempts, timeout, servers), or the
-// end of a load in which everything is new.
+// Long enough for a resolver's longest wait (resolv.conf(5): attempts, timeout, servers), and for
+// the end of a load in which all rows are new.
 constexpr std::int64_t kLoaderPatienceNs = 60'000'000'000;
 
 }  // namespace
@@ -42,7 +42,7 @@ void Watch::stop() {
 }
 
 void Watch::turn() {
-  if (stopped_) return;  // the handler was waiting to run
+  if (stopped_) return;  // the handler was already queued when stop() was called
   feed_watchdog();
   std::shared_ptr<const Policy> held;
   const StatusInputs inputs = running_.status(held);
@@ -68,7 +68,7 @@ void Watch::turn() {
 }
 
 void Watch::feed_watchdog() {
-  // Half of the time after which the service manager would end us.
+  // Half of the time after which the service manager would end the daemon.
   const std::int64_t patience_ns =
       watchdog_ ? std::chrono::nanoseconds(*watchdog_).count() * 2 : kWorkerPatienceNs;
   const auto names = stuck(running_, patience_ns);

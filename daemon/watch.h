@@ -1,4 +1,4 @@
-// Watching over what runs.
+// Supervision of the running daemon.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -15,14 +15,14 @@
 
 namespace latchkey {
 
-// Without a service manager's own, and for /livez.
+// The limit for a worker's loop: for /livez, and for the log without a service manager's watchdog.
 constexpr std::int64_t kWorkerPatienceNs = 5'000'000'000;
 
-// Whoever does not turn his loop any more, by name.
+// The names of workers and loaders whose loops do not run any more.
 [[nodiscard]] std::vector<std::string> stuck(const Running& running,
                                              std::int64_t worker_patience_ns);
 
-// What is done every so often while callers are answered.
+// Periodic tasks while the daemon answers callers.
 class Watch {
  public:
   Watch(boost::asio::io_context& io, Running& running);

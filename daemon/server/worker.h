@@ -1,5 +1,5 @@
-// One thread that answers: its event loop, its connections, scratch memory and counters, and its
-// seat at the quiescence. Nothing here that another thread touches is on the way of an answer.
+// One thread that answers: its event loop, connections, scratch memory, counters, and its
+// Quiescence::Reader. No other thread writes a member that lies on the path of an answer.
 #pragma once
 
 #include <atomic>
@@ -37,19 +37,21 @@ class Worker : public ConnectionHost {
 
   boost::asio::io_context& io() { return io_; }
   WorkerStats& stats() { return stats_; }
-  // Those that it has, and those that were promised to it.
+  // Open connections, and connections that the acceptor has assigned by promise().
   [[nodiscard]] std::size_t connections() const { return promised_; }
   [[nodiscard]] const std::string& name() const { return name_; }
-  // When it last turned its loop (awake_ns()).
+  // The time (awake_ns()) at which the loop last ran sweep().
   [[nodiscard]] std::int64_t ticked_ns() const { return ticked_ns_; }
-  // The acceptor counts a connection from the moment that it promises it to this worker.
+  // The acceptor calls this when it assigns a connection to this worker, so that connections()
+  // counts it at once.
   void promise() { ++promised_; }
 
-  // ---- the rest runs on the worker's thread
+  // ---- called on the worker's thread only
 
   void adopt(std::shared_ptr<const Policy> policy);
   void open(Connection::Socket socket, const Peer& peer, const CallerId& id);
-  // Of a connection that was not admitted. `refused` is called when it is gone.
+  // Opens a connection that was not admitted, to send it the error. Calls `refused` when it is
+  // closed.
   void open_refused(Connection::Socket socket, const Peer& peer, const CallerId& id,
                     latchkey_error code, std::function<void()> refused);
   void drain();
@@ -75,7 +77,7 @@ class Worker : public ConnectionHost {
   void serve();
   void sweep();
 
-  // Fixed for the worker's life:
+  // Constant for the worker's life:
   const Options& options_;
   ServerHooks& hooks_;
   Admission& admission_;
@@ -83,19 +85,19 @@ class Worker : public ConnectionHost {
   Quiescence::Reader reader_;
   WorkerContext context_;
   std::unique_ptr<Door> door_;
-  // Changing, on this thread only:
+  // Used on this thread only, except that other threads post to `io_`:
   boost::asio::io_context io_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   boost::asio::steady_timer sweep_;
   std::shared_ptr<const Policy> policy_;
   std::unordered_map<Connection*, std::shared_ptr<Connection>> connections_;
-  std::unordered_map<Connection*, std::function<void()>> refused_;  // those not admitted
-  std::map<CallerId, std::size_t> callers_;    // how many connections of each were admitted
-  std::map<CallerId, std::uint64_t> unknown_;  // keys, since the last sweep
+  std::unordered_map<Connection*, std::function<void()>> refused_;  // connections not admitted
+  std::map<CallerId, std::size_t> callers_;    // the number of admitted connections of each
+  std::map<CallerId, std::uint64_t> unknown_;  // unknown keys since the last sweep
   Turns<std::shared_ptr<Connection>> turns_;
   bool serving_ = false;
   bool draining_ = false;
-  // Read by others:
+  // Other threads read these, and the acceptor increments `promised_`:
   WorkerStats stats_;
   std::atomic<std::size_t> promised_{0};
   std::atomic<std::int64_t> ticked_ns_{0};

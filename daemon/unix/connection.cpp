@@ -40,7 +40,7 @@ void UnixConnection::apply(const CallerRules& rules) {
 
 void UnixConnection::start() {
   boost::system::error_code ignored;
-  socket_.non_blocking(true, ignored);  // for the writes that are tried at once
+  socket_.non_blocking(true, ignored);  // for reads and writes without async_ functions
   enter(State::kReading);
   read();
 }
@@ -50,8 +50,8 @@ void UnixConnection::refuse(latchkey_error code) {
   write(Conversation::Next::kClose);
 }
 
-// What has come is read when it is its caller's turn: to read what a thousand connections have sent
-// would make everybody else wait.
+// Bytes are read when the connection has its turn: reading from a thousand connections first would
+// make all other callers wait.
 void UnixConnection::read() {
   socket_.async_wait(Socket::wait_read,
                      [self = this->self()](const boost::system::error_code& error) {
@@ -63,7 +63,7 @@ void UnixConnection::read() {
                      });
 }
 
-// Whether there is anything to answer.
+// Reads the available bytes. Returns false if there is nothing to answer.
 bool UnixConnection::receive() {
   unread_ = false;
   boost::system::error_code error;
@@ -76,7 +76,7 @@ bool UnixConnection::receive() {
     return false;
   }
   if (error || count == 0) {
-    close();  // gone, or half-closed: everything it asked for has been answered
+    close();  // closed or half-closed by the caller: all of its requests have been answered
     return false;
   }
   in_.commit(count);
@@ -91,12 +91,12 @@ void UnixConnection::wait_turn(bool again) {
 void UnixConnection::turn() {
   if (state_ == State::kClosed) return;
   if (state_ == State::kLingering) return throw_away();
-  if (held_bytes_ > 0) return write_on();  // what the socket did not take at once
+  if (held_bytes_ > 0) return write_on();  // the rest that the socket did not take at once
   if (unread_ && !receive()) return;
   const auto next = conversation_.answer(in_, out_, host_.context(), scratch_);
   if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(id_, keys);
   if (out_.size() == 0) return written(next);
-  frame_deadline_ns_ = 0;  // what has begun now is another frame
+  frame_deadline_ns_ = 0;  // a frame that has begun by now is another one
   write(next);
 }
 
@@ -106,8 +106,8 @@ void UnixConnection::write(Conversation::Next then) {
   write_on();
 }
 
-// Most replies fit the socket's buffer at once. What does not is written when it is its caller's
-// turn again and there is room: to copy for one who has asked for much takes time, too.
+// Most replies fit into the socket's buffer at once. The rest of a longer one is written in later
+// turns, when there is room, because copying large replies takes time from other callers, too.
 void UnixConnection::write_on() {
   boost::system::error_code error;
   sent_ += socket_.write_some(asio::buffer(out_.data() + sent_, out_.size() - sent_), error);
@@ -144,7 +144,7 @@ void UnixConnection::written(Conversation::Next then) {
     case Conversation::Next::kRead:
       if (draining_) {
         unread_ = true;
-        return wait_turn(true);  // a caller who goes on asking must not keep us here
+        return wait_turn(true);  // a caller that continues to ask must not block other callers
       }
       enter(State::kReading);
       return read();
@@ -156,7 +156,7 @@ void UnixConnection::written(Conversation::Next then) {
 
 void UnixConnection::sync() {
   enter(State::kSyncing);
-  received_ns_ = 0;  // how long that takes says nothing of us
+  received_ns_ = 0;  // the duration of a sync depends on the databases, so it is not measured
   const std::int64_t since_ns = boot_ns();
   const Conversation::Sync& wanted = conversation_.sync();
   host_.sync(
@@ -175,13 +175,14 @@ void UnixConnection::sync() {
 
 // ---- the end
 
-// Closing with unread bytes would make the kernel throw away what the caller has not read yet: the
-// very message that says why. So: end our half, let it talk into the void for a moment, then close.
+// Closing a socket with unread bytes makes the kernel discard the data that the caller has not read
+// yet, including the error message. So this shuts down the sending half, discards the caller's data
+// for kLingerNs, then closes.
 void UnixConnection::linger() {
   if (state_ != State::kLingering) {
     enter(State::kLingering);
     boost::system::error_code ignored;
-    socket_.non_blocking(true, ignored);  // of those that were refused it is not
+    socket_.non_blocking(true, ignored);  // not set yet if refuse() was called instead of start()
     socket_.shutdown(Socket::shutdown_send, ignored);
   }
   socket_.async_wait(Socket::wait_read,
@@ -192,8 +193,7 @@ void UnixConnection::linger() {
                      });
 }
 
-// In its turn, as everything that is read: those who are allowed nothing may send as fast as
-// others.
+// Discards bytes in turns, like all reading, because a refused caller can send as fast as others.
 void UnixConnection::throw_away() {
   std::array<char, 4096> trash;
   boost::system::error_code error;
@@ -207,7 +207,7 @@ void UnixConnection::drain() {
   draining_ = true;
   if (state_ == State::kReading) {
     boost::system::error_code ignored;
-    socket_.cancel(ignored);  // so read() takes what the kernel holds for us, and no more
+    socket_.cancel(ignored);  // read()'s handler then takes only the bytes that the kernel holds
   }
 }
 
@@ -233,14 +233,14 @@ void UnixConnection::enter(State state) {
           host_.context().stats->answered_in.add(idle_since_ns_ - std::exchange(received_ns_, 0));
         }
       } else if (frame_deadline_ns_ == 0) {
-        // A frame has its time from its first byte on: one byte a second does not buy more.
+        // The deadline counts from the frame's first byte; sending more bytes does not extend it.
         frame_deadline_ns_ = boot_ns() + stall_ns;
       }
       deadline_ns_ = frame_deadline_ns_;
       break;
-    case State::kReady: deadline_ns_ = kNoDeadline; break;  // it is we who make it wait
+    case State::kReady: deadline_ns_ = kNoDeadline; break;  // the caller waits for the daemon
     case State::kWriting:
-      // Likewise: to take a little now and then does not buy more.
+      // The deadline counts from the first incomplete write; reading a little does not extend it.
       if (write_deadline_ns_ == 0) write_deadline_ns_ = boot_ns() + stall_ns;
       deadline_ns_ = write_deadline_ns_;
       break;
@@ -248,7 +248,7 @@ void UnixConnection::enter(State state) {
       if (state_ != State::kLingering) deadline_ns_ = boot_ns() + kLingerNs;
       break;
     case State::kSyncing:
-      // Has its own: the request's timeout.
+      // The request has a timeout of its own; this deadline is only a safeguard.
       deadline_ns_ = boot_ns() + std::int64_t{2} * LATCHKEY_SYNC_TIMEOUT_MS_MAX * 1'000'000;
       break;
     case State::kClosed: break;

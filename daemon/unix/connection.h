@@ -1,9 +1,9 @@
-// One connection: moves bytes between a socket and a Conversation, keeps its deadlines, nothing
-// else.
+// One connection: moves bytes between a socket and a Conversation, and enforces deadlines.
 //
-// It reads, waits for its turn, answers, writes, and only then reads again. So a caller who does
-// not read its replies stops being read from, and costs what Admission lets it hold until its
-// deadline ends it. It belongs to its worker's thread.
+// It waits for its turn, reads, answers, writes, and only then reads again. So the daemon stops
+// reading from a caller that does not read its replies. The caller's unread replies use no more
+// memory than Admission permits, and only until the connection's deadline. A connection is used
+// only on its worker's thread.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace latchkey {
 
 class UnixConnection : public Connection {
  public:
-  // `scratch` is the door's, which outlives it.
+  // `scratch` belongs to the door, which outlives the connection.
   UnixConnection(Socket socket, ConnectionHost& host, BatchScratch& scratch, const Peer& peer,
                  const CallerId& id, const Rights& rights);
 
@@ -57,13 +57,13 @@ class UnixConnection : public Connection {
   OutBuffer out_;
   State state_ = State::kReading;
   bool draining_ = false;
-  bool unread_ = false;                 // something has come that is still with the kernel
-  std::size_t sent_ = 0;                // of `out_`
-  Conversation::Next then_{};           // once all of it is sent
+  bool unread_ = false;                 // the kernel holds bytes that have not been read
+  std::size_t sent_ = 0;                // bytes of `out_`
+  Conversation::Next then_{};           // the next step once `out_` is sent
   std::size_t held_bytes_ = 0;          // of replies, as Admission counts them
-  std::int64_t received_ns_ = 0;        // when what is being answered was noticed; 0: nothing
-  std::int64_t idle_since_ns_ = 0;      // if it is reading and no frame has begun
-  std::int64_t frame_deadline_ns_ = 0;  // of the frame that has begun; 0: none has
+  std::int64_t received_ns_ = 0;        // when the socket was last noticed to be readable; 0: none
+  std::int64_t idle_since_ns_ = 0;      // valid while it is reading and no frame has begun
+  std::int64_t frame_deadline_ns_ = 0;  // of an incomplete frame; 0: there is none
   std::int64_t write_deadline_ns_ = 0;  // of replies that the socket did not take at once; 0: none
   std::int64_t deadline_ns_ = 0;
 };

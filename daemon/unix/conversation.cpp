@@ -26,7 +26,7 @@ Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
     next = take(*frame, out, context, scratch);
   }
   flush(out, context, scratch);
-  // The keys' bytes are wiped here, when nothing points to them any more.
+  // release() wipes the keys' bytes; nothing points to them any more.
   in.release();
   if (next == Next::kRead && in.error()) {
     context.stats->protocol_errors.add();
@@ -83,7 +83,7 @@ Conversation::Next Conversation::answer_status(const Frame& frame, OutBuffer& ou
   return go_on(out, context);
 }
 
-// What is no request at all is refused as such, whoever asks.
+// Other types pass: take() answers a ping, and refuses an unknown type for every caller.
 bool Conversation::may_ask(std::uint8_t type) const {
   switch (type) {
     case LATCHKEY_VERIFY:
@@ -99,7 +99,7 @@ Conversation::Next Conversation::take_verify(const Frame& frame, OutBuffer& out,
                                              const WorkerContext& context, BatchScratch& scratch) {
   VerifyRequest request;
   if (const DecodeError error = decode_verify(frame.body, request)) {
-    flush(out, context, scratch);  // what came before is answered before the refusal
+    flush(out, context, scratch);  // earlier requests are answered before the refusal
     return refuse(frame, *error, out, context);
   }
   context.stats->requests.add();
@@ -167,7 +167,7 @@ Conversation::Next Conversation::take_why(const Frame& frame, OutBuffer& out,
 void Conversation::flush(OutBuffer& out, const WorkerContext& context, BatchScratch& scratch) {
   if (scratch.requests.empty()) return;
   {
-    // Records stay alive inside the section, so replies are encoded inside it, too.
+    // Records stay alive inside the section only, so replies are encoded inside it, too.
     const ReadSection section(*context.reader);
     const Now now = context.clock();
     const std::span<const Question> questions(scratch.questions);

@@ -1,9 +1,10 @@
-// What a connection says, from bytes to bytes: frames in, verdicts, frames out. No socket, no
-// clock, no database: a connection feeds it, and tests can.
+// The dialogue of a connection, from bytes to bytes: request frames in, reply frames out. It uses
+// no socket and no database, and its clock is a parameter, so tests can run it without a
+// connection.
 //
-// One call takes all that has arrived. Verify requests that stand next to each other are answered
-// as one batch, whatever connection-level framing cut them into: one read section, one clock
-// reading, look-ups interleaved. Replies leave in the order of the requests.
+// One call takes the received frames, within the limits of a turn. Consecutive verify requests form
+// one batch: one read section, one clock reading, interleaved look-ups. Replies are in the order of
+// the requests.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@
 
 namespace latchkey {
 
-// Room for one batch, reused by all conversations of a worker so that answering allocates nothing.
+// Memory for one batch. All conversations of a worker reuse it, so that answering does not
+// allocate.
 class BatchScratch {
  public:
   BatchScratch();
@@ -33,7 +35,7 @@ class BatchScratch {
     std::uint16_t flags;
     std::size_t keys;
   };
-  // Beyond these a batch is answered before more is taken in; reserve() keeps pointers stable.
+  // A batch is answered before it exceeds these limits. reserve() keeps pointers stable.
   static constexpr std::size_t kRequests = 256;
   static constexpr std::size_t kQuestions = std::size_t{2} * LATCHKEY_BATCH_KEYS_MAX;
   static constexpr std::size_t kScopes = std::size_t{64} * LATCHKEY_SCOPES_MAX;
@@ -63,21 +65,22 @@ class Conversation {
 
   [[nodiscard]] Next answer(FrameBuffer& in, OutBuffer& out, const WorkerContext& context,
                             BatchScratch& scratch);
-  // A reload may have changed them.
+  // Called after a reload, which may have changed the caller's rights.
   void set_rights(const Rights& rights) { rights_ = rights; }
   // The sync that answer() stopped at.
   [[nodiscard]] const Sync& sync() const { return sync_; }
-  // How many keys the caller was told to be unknown since the last call.
+  // The number of keys answered as unknown since the last call.
   [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
 
-  // Beyond it, and beyond the context's `turn_work`, replies are sent before more is answered.
+  // Once replies reach this size, or work reaches the context's `turn_work`, replies are sent
+  // before more requests are answered.
   static constexpr std::size_t kOutBytesMax = std::size_t{256} * 1024;
-  // What requests cost beside their keys, measured. A `why` looks each source up and writes JSON of
-  // everything that it finds; a `status` is made now and then, but copied each time.
+  // The measured cost of requests besides their keys. A `why` looks up each source and writes JSON
+  // of everything that it finds; a `status` is made at intervals, and copied for each request.
   static constexpr std::size_t kWorkOfRequest = 1, kWorkOfWhy = 512, kWorkOfStatus = 64;
-  static constexpr std::size_t kKeyBytesOfWork = 128;     // digested once
-  static constexpr std::size_t kStatusBytesOfWork = 512;  // copied
-  static constexpr std::size_t kScopesOfWork = 8;         // compared with one key's
+  static constexpr std::size_t kKeyBytesOfWork = 128;     // bytes that are digested once
+  static constexpr std::size_t kStatusBytesOfWork = 512;  // bytes that are copied
+  static constexpr std::size_t kScopesOfWork = 8;         // scopes compared with those of one key
 
  private:
   [[nodiscard]] bool may_ask(std::uint8_t type) const;
@@ -89,7 +92,7 @@ class Conversation {
                                    const WorkerContext& context);
   [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out, const WorkerContext& context);
   void flush(OutBuffer& out, const WorkerContext& context, BatchScratch& scratch);
-  // Another request of this turn, if it may have one.
+  // kRead if this turn may take another request, else kWrite.
   [[nodiscard]] Next go_on(const OutBuffer& out, const WorkerContext& context) const {
     return out.size() < kOutBytesMax && work_ < context.turn_work ? Next::kRead : Next::kWrite;
   }
@@ -98,7 +101,7 @@ class Conversation {
 
   Rights rights_;
   Sync sync_;
-  std::size_t work_ = 0;       // done by this call of answer()
+  std::size_t work_ = 0;       // the work done by this call of answer()
   std::uint64_t unknown_ = 0;  // see take_unknown()
 };
 

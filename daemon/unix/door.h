@@ -1,4 +1,4 @@
-// The binary protocol (PROTOCOL.md) on Unix sockets, as the server sees it.
+// The server's interface to the binary protocol (PROTOCOL.md) on Unix sockets.
 #pragma once
 
 #include "daemon/server/connection.h"
