@@ -7,7 +7,7 @@
 namespace latchkey {
 namespace {
 
-constexpr std::size_t kCollectEvery = 1024;  // rows that were dealt with
+constexpr std::size_t kCollectEvery = 1024;  // rows between two calls of collect()
 
 }  // namespace
 
@@ -34,7 +34,7 @@ void ChangeSet::stage(const RecordFacts& facts, const Record* known) {
     known->mark(writer_.load_mark_);
     return;
   }
-  staged_.push_back(nullptr);  // first, so that no record is ever forgotten
+  staged_.push_back(nullptr);  // before make(): if push_back() throws, no record may leak
   staged_.back() = writer_.make(facts);
   if (scope_ == ChangeScope::kFirstTable && staged_.size() == KeyMap::kBatchMax) {
     install(staged_);
@@ -46,8 +46,8 @@ ChangeReport ChangeSet::apply() noexcept {
   std::vector<const Record*> staged = std::exchange(staged_, {});
   const std::vector<const Record*> unseen = unseen_records(staged);
 
-  // Refusals first, then rows that are gone, then good rows: what is gone stops working before
-  // anything new starts to.
+  // The order is: refusals, rows that are gone, active rows. So every refused or removed key stops
+  // working before a new one starts to work.
   const auto active = std::partition(staged.begin(), staged.end(), [](const Record* record) {
     return record->state() != RowState::kActive;
   });
@@ -68,7 +68,8 @@ ChangeReport ChangeSet::apply() noexcept {
   return report_;
 }
 
-// Outdated records are freed in between, too: their memory serves the next ones.
+// Calls `each` for parts of `records`. For whole tables it frees outdated records in between, so
+// that later records reuse their memory.
 template <typename Each>
 void ChangeSet::in_parts(std::span<const Record* const> records, const Each& each) {
   while (!records.empty()) {
@@ -79,7 +80,7 @@ void ChangeSet::in_parts(std::span<const Record* const> records, const Each& eac
   }
 }
 
-// Of a whole table: records whose rows were not staged.
+// For a whole table, returns the records whose rows were not staged.
 std::vector<const Record*> ChangeSet::unseen_records(std::span<const Record* const> staged) {
   std::vector<const Record*> unseen;
   if (scope_ == ChangeScope::kRows) return unseen;

@@ -1,11 +1,11 @@
-// Changes of one source that take effect together, wherever they come from: a whole table, or the
-// rows that a notification named.
+// Changes of one source that take effect together: a whole table, or the rows that notifications
+// named.
 //
-// A change set compares each row with the record that the map holds and keeps only differences.
-// Nothing is visible before apply(), and a set that is never applied leaves no trace. apply() alone
-// knows the safe order: refusals, then rows that are gone, then good rows. So a key stops working
-// before another row of it starts to, and while the set is applied a digest that several rows share
-// stays refused.
+// A change set compares each row with the known record of that row and keeps only differences.
+// Nothing is visible before apply(), and a set that is never applied has no effect (except with
+// kFirstTable). apply() enforces the safe order: refusals, then rows that are gone, then active
+// rows. So a key stops working before another row with the same key starts to work. While the set
+// is applied, a digest that several rows share stays refused.
 #pragma once
 
 #include <cstddef>
@@ -20,39 +20,40 @@
 namespace latchkey {
 
 enum class ChangeScope {
-  kRows,   // the rows staged, and those named gone()
+  kRows,   // the staged rows, and those passed to gone()
   kTable,  // the whole table: a row that was not staged is gone
-  // The same where freshness was never proven, so that no answer comes from the map: rows are
-  // installed as they are staged, for which a load that waits for its database has the time.
-  // Without apply() they stay, and the next set compares with them.
+  // The whole table while freshness was never proven, so that no answer comes from the map. Rows
+  // are installed as they are staged, in the time that the load would otherwise wait for its
+  // database. Without apply() they stay, and the next set compares with them.
   kFirstTable,
 };
 
 struct ChangeReport {
   std::size_t rows = 0;     // staged
   std::size_t added = 0;    // not known before
-  std::size_t changed = 0;  // known, with another content
-  std::size_t removed = 0;  // known, and gone
+  std::size_t changed = 0;  // known before with other content
+  std::size_t removed = 0;  // known before, now gone
 };
 
 class ChangeSet {
  public:
-  // `writer` outlives it. `expected_rows` saves growing step by step in a first table; 0: no
+  // `writer` outlives the set. `expected_rows` avoids repeated growth during a first table; 0: no
   // estimate. Of several sets for whole tables, only the last one may be applied.
   ChangeSet(KeySetWriter& writer, ChangeScope scope, std::size_t expected_rows = 0);
   ~ChangeSet();
   ChangeSet(const ChangeSet&) = delete;
   ChangeSet& operator=(const ChangeSet&) = delete;
 
-  // A row as it is now. Views need to live only as long as the call. `known` is the writer's find()
-  // of the row's id.
+  // Adds a row in its current state. The views in `facts` need to live only during the call.
+  // `known` is the result of the writer's find() for the row's id.
   void stage(const RecordFacts& facts) { stage(facts, writer_.find(facts.key_id)); }
   void stage(const RecordFacts& facts, const Record* known);
-  // In ChangeScope::kRows: there is no such row, or no presented key can match it. An id that is
-  // staged as well ends up absent if its row refuses, else as staged.
+  // For ChangeScope::kRows: the row does not exist, or no presented key can match it. If the id is
+  // staged, too, a refusing or unchanged row ends up absent, and a new or changed active row as
+  // staged.
   void gone(std::string_view key_id) { gone_.emplace_back(key_id); }
 
-  // Once. Want of memory ends the process (see KeySetWriter).
+  // Call it once. Lack of memory ends the process (see KeySetWriter).
   ChangeReport apply() noexcept;
 
  private:
@@ -63,7 +64,7 @@ class ChangeSet {
 
   KeySetWriter& writer_;
   ChangeScope scope_;
-  bool began_empty_;  // then no row can be gone at its end
+  bool began_empty_;  // the writer had no rows, so no row can be gone at the end
   std::vector<const Record*> staged_;
   std::vector<std::string> gone_;
   ChangeReport report_;

@@ -15,12 +15,12 @@ std::vector<std::uint8_t> encoded(latchkey_claim tag, std::string_view value) {
   return claim;
 }
 
-// Of rows that share a digest, so many are named where somebody asks why it is refused.
+// Limits on the ids that a refusing record names for rows with the same digest (see `why`).
 constexpr std::size_t kNamedRowsMax = 8;
 constexpr std::size_t kNamedBytesMax = 512;
 
-// Their ids, a zero byte between two (no PostgreSQL text holds one); an empty one stands for
-// some left out.
+// The ids of the rows, separated by zero bytes (no PostgreSQL text holds one). An empty id stands
+// for omitted ids.
 std::string names_of(const std::vector<const Record*>& rows) {
   std::string names;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -47,7 +47,7 @@ KeySetWriter::KeySetWriter(KeySet& keys, Quiescence& quiescence)
 const Record* KeySetWriter::make(const RecordFacts& facts) {
   const SharedClaim* tenant = facts.tenant ? tenants_.intern(*facts.tenant) : nullptr;
   const Record* record = Record::make(slab_, facts, tenant);
-  record->mark(load_mark_);  // a load that runs now must not take it for gone
+  record->mark(load_mark_);  // a load in progress must not treat the record as gone
   return record;
 }
 
@@ -108,7 +108,7 @@ void KeySetWriter::upsert(const RecordFacts& facts) noexcept {
   }
 }
 
-// True if its row was not known.
+// Returns true if the row was not known before.
 bool KeySetWriter::install(const Record* fresh) noexcept {
   sums_.add(fresh->row_hash());
   const Record* old = index_.insert(fresh);
@@ -118,8 +118,8 @@ bool KeySetWriter::install(const Record* fresh) noexcept {
   }
   sums_.remove(old->row_hash());
   index_.replace(old, fresh);
-  // Between two digests, the old one goes first: for an instant neither works, which is the safe
-  // order.
+  // If the digest changes, the old digest is unlinked first. For an instant neither digest works,
+  // which is the safe order.
   if (old->digest() == fresh->digest()) {
     supersede(old, fresh);
   } else {
@@ -141,10 +141,10 @@ void KeySetWriter::remove(const Record* record) noexcept {
   retire(record);
 }
 
-// ---- which row speaks for a digest
+// ---- the deciding row of a digest
 
 void KeySetWriter::link(const Record* record) noexcept {
-  if (!shared_.empty()) {  // nearly always it is, and its hash takes as long as the map's
+  if (!shared_.empty()) {  // it is nearly always empty, and its hash takes as long as the map's
     if (const auto found = shared_.find(record->digest()); found != shared_.end()) {
       found.value().rows.push_back(record);
       publish(found.value(), *record);
@@ -175,8 +175,9 @@ void KeySetWriter::unlink(const Record* record) noexcept {
   }
 }
 
-// The same digest, in place. Unlinking the old record and linking the new one would, where several
-// rows hold the digest, let the others speak for an instant: an active one beside a revoked one.
+// Replaces a record by one with the same digest, in place. Where several rows hold the digest,
+// unlinking the old record and then linking the new one would let the other rows decide for an
+// instant: for example, an active row next to a revoked one.
 void KeySetWriter::supersede(const Record* old, const Record* fresh) noexcept {
   const auto found = shared_.find(fresh->digest());
   if (found == shared_.end()) {
@@ -187,10 +188,12 @@ void KeySetWriter::supersede(const Record* old, const Record* fresh) noexcept {
   publish(found.value(), *fresh);
 }
 
-// One row left: it speaks. Several: a refusing one before any active one, and the same one whatever
-// the order in which they came. A key that several active rows hold is nobody's: to answer with one
-// of them would be to guess as whom its holder comes. And in a batch nobody knows yet who is left.
-// `changed` is the row for whose sake this is done.
+// Publishes the deciding record of a shared digest. A single row decides. Among several rows, a
+// refusing row decides before any active row, and the choice does not depend on the order in which
+// the rows arrived. A key that several active rows hold is refused, because answering with one of
+// them would guess the identity of the key's holder. During a batch, a single active row is
+// refused, too, because the remaining rows are not known yet. `changed` is the row whose change led
+// to the call; its digest is the shared one.
 void KeySetWriter::publish(Shared& shared, const Record& changed) noexcept {
   const Record* old_refusal = std::exchange(shared.refusal, nullptr);
   const Record* speaker = nullptr;
@@ -221,7 +224,7 @@ KeySetWriter::Batch::~Batch() {
   writer_.settle();
 }
 
-// What a batch has left with one row, or none.
+// Settles the digests that a batch has left with one row, or none.
 void KeySetWriter::settle() noexcept {
   for (const Digest& digest : unsettled_) {
     const auto found = shared_.find(digest);
@@ -243,16 +246,17 @@ void KeySetWriter::settle() noexcept {
 
 std::uint8_t KeySetWriter::next_load_mark() {
   if (++load_mark_ == 0) {
-    // The numbers begin anew. A record that was last seen 255 loads ago, the later ones all
-    // abandoned, would pass for seen by the load that has its number again.
+    // The marks start again at 1. A record that was last seen 255 loads ago, with all later loads
+    // abandoned, would count as seen by the load that has the same mark again. So all marks are
+    // cleared.
     load_mark_ = 1;
     index_.for_each([](const Record* record) { record->mark(0); });
   }
   return load_mark_;
 }
 
-// Brings what install() will look at into the cache, for several records at a time, so that they do
-// not wait for memory one after the other.
+// Prefetches the data that install() reads, for several records at a time, so that their cache
+// misses overlap.
 void KeySetWriter::warm_up(std::span<const Record* const> records) const {
   std::array<Digest, KeyMap::kBatchMax> digests;
   std::array<std::string_view, KeyMap::kBatchMax> key_ids;
@@ -262,7 +266,7 @@ void KeySetWriter::warm_up(std::span<const Record* const> records) const {
     key_ids[i] = records[i]->key_id();
   }
   index_.find(std::span<const std::string_view>(key_ids).first(records.size()), found);
-  // The result is of no use; the compiler must not find that out.
+  // The result is not used; this keeps the compiler from removing the look-up.
   __asm__ volatile("" : : "r"(found.data()) : "memory");
   keys_.map.find(std::span(digests).first(records.size()), found);
 }

@@ -1,7 +1,7 @@
-// All keys of one source: the map that workers read, and the writer that keeps it.
+// All keys of one source: the map that workers read, and the writer that maintains it.
 //
 // KeySet is the shared half: map and freshness. KeySetWriter is the loader's private half: it owns
-// the records and the index from row id to record, and decides which row speaks for a digest that
+// the records and the index from row id to record, and selects the deciding row of a digest that
 // several rows hold.
 #pragma once
 
@@ -29,34 +29,35 @@ struct KeySet {
   KeySet(std::string source_name, Quiescence& quiescence);
 
   const std::string name;
-  const std::vector<std::uint8_t> name_claim;  // encoded, as every answer of this source carries it
+  const std::vector<std::uint8_t> name_claim;  // the encoded claim in every answer of this source
   KeyMap map;
   FreshnessStamp freshness;
-  std::unique_ptr<UseLog> uses;  // null: nobody wants to know when keys were used
+  std::unique_ptr<UseLog> uses;  // null: uses of keys are not recorded
 };
 
-// What a source takes in memory, in bytes.
+// The memory of a source, in bytes.
 struct KeySetMemory {
-  std::size_t records = 0;  // with their claims, tenants, and what is kept for the next ones
-  std::size_t map = 0;      // likewise
+  std::size_t records = 0;  // with claims, tenants, and free memory kept for later records
+  std::size_t map = 0;      // with free memory kept for later segments
   std::size_t index = 0;
-  std::size_t waiting = 0;          // of these: outdated, but a reader may still hold it
-  std::size_t waiting_records = 0;  // how many records are among it
+  std::size_t waiting = 0;  // the part of the above that is outdated, but may be held by a reader
+  std::size_t waiting_records = 0;  // the number of records in `waiting`
 };
 
 class KeySetWriter {
  public:
   KeySetWriter(KeySet& keys, Quiescence& quiescence);
-  // Records go with the writer: no reader may be left.
+  // Destroys all records, so no reader may be left.
   ~KeySetWriter() = default;
   KeySetWriter(const KeySetWriter&) = delete;
   KeySetWriter& operator=(const KeySetWriter&) = delete;
 
-  // Where the facts of a row get their scopes from.
+  // The source of the scope sets in RecordFacts.
   [[nodiscard]] ScopeSets& scopes() { return scopes_; }
 
-  // Whatever changes what readers see is noexcept: half a change could leave a revoked row without
-  // a say for good, so want of memory ends the process, which will load everything anew.
+  // Every function that changes the readers' view is noexcept. Half a change could leave a revoked
+  // row without effect for ever, so lack of memory ends the process, and the next start loads
+  // everything anew.
 
   // ---- one changed row
 
@@ -65,9 +66,9 @@ class KeySetWriter {
 
   // ---- several changed rows that belong together: change_set.h
 
-  // While it lives, a key that several rows hold, or held, is refused: the row that refused it may
-  // be gone before the others are known. (A key that comes in with two good rows is accepted
-  // between the first and the second.) A ChangeSet opens one when it is applied.
+  // While a Batch exists, a key that several rows hold, or held, is refused, because the row that
+  // refused it may be removed before the other rows are known. (A key that arrives with two active
+  // rows is accepted between the first and the second.) ChangeSet::apply() opens a Batch.
   class Batch {
    public:
     explicit Batch(KeySetWriter& writer);
@@ -79,16 +80,16 @@ class KeySetWriter {
     KeySetWriter& writer_;
   };
 
-  // Frees what no reader can hold any more. Cheap when there is nothing; call it regularly.
+  // Frees the records that no reader can hold any more. Cheap if there are none; call it regularly.
   void collect();
 
-  // The row behind each digest; null where there is none, or where several hold it and nobody can
-  // say which of them was meant. At most KeyMap::kBatchMax. Rows live until the next change: the
-  // writer alone frees, so that on its own thread it needs no ReadSection.
+  // The row of each digest; null if there is none, or if several rows hold the digest and it is
+  // ambiguous which one is meant. At most KeyMap::kBatchMax digests. Rows live until the next
+  // change: only the writer frees rows, so on its own thread it needs no ReadSection.
   void rows_of(std::span<const Digest> digests, std::span<const Record*> rows) const;
 
   [[nodiscard]] std::size_t rows() const { return index_.size(); }
-  // All rows, in parts of some thousand, for walks that are interrupted by changes (see
+  // All rows, in parts of some thousand, for walks between whose parts the set may change (see
   // ShardedSet).
   [[nodiscard]] std::size_t row_parts() const { return index_.parts(); }
   template <typename Visit>
@@ -96,16 +97,18 @@ class KeySetWriter {
     index_.for_each_of_part(part, visit);
   }
   [[nodiscard]] std::size_t ambiguous_digests() const { return shared_.size(); }
-  // Records that wait for readers, and the stamp of whatever has waited longest.
+  // The number of records that wait for readers, and the oldest stamp of waiting records and map
+  // memory.
   [[nodiscard]] std::size_t retired() const { return retired_.size(); }
   [[nodiscard]] std::optional<std::uint64_t> oldest_retired() const;
   [[nodiscard]] std::size_t tenants() const { return tenants_.size(); }
   [[nodiscard]] KeySetMemory memory() const;
-  // Of all rows here, as their facts gave them.
+  // The sums over all rows, from their facts.
   [[nodiscard]] const RowSums& sums() const { return sums_; }
-  // Null: there is no such row. Lives until the next change.
+  // The row with this id, or null. It lives until the next change.
   [[nodiscard]] const Record* find(std::string_view key_id) const { return index_.find(key_id); }
-  // Many at once, as many results; of those that are in no cache, in a fraction of the time.
+  // Finds several rows at once, one result per id. For rows that are not in the processor's cache
+  // this takes a fraction of the time of single calls.
   void find(std::span<const std::string_view> key_ids, std::span<const Record*> found) const {
     index_.find(key_ids, found);
   }
@@ -132,7 +135,8 @@ class KeySetWriter {
   struct DigestHash {
     std::size_t operator()(const Digest& digest) const { return slot_hash(digest); }
   };
-  // Rows that hold the same digest, and the refusal made up to speak where none of them may.
+  // Rows that hold the same digest, and the refusing record that stands for them if none of them
+  // may decide.
   struct Shared {
     std::vector<const Record*> rows;
     const Record* refusal = nullptr;
@@ -166,11 +170,11 @@ class KeySetWriter {
   tsl::robin_map<Digest, Shared, DigestHash> shared_;
   RowSums sums_;
   bool in_batch_ = false;
-  // Digests of shared_ that a batch has left with fewer than two rows.
+  // Digests of shared_ that have fewer than two rows left; the end of the batch settles them.
   std::vector<Digest> unsettled_;
   std::deque<Retired> retired_;
   std::size_t retired_bytes_ = 0;
-  std::uint8_t load_mark_ = 0;  // of the last whole table that was begun; 0: of none
+  std::uint8_t load_mark_ = 0;  // the mark of the latest begun load of a whole table; 0: none
 };
 
 }  // namespace latchkey
