@@ -25,7 +25,7 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
 
 std::string_view text(const char* said) { return said == nullptr ? "" : said; }
 
-// RFC 7662 names; what is not known is not there.
+// Uses the names of RFC 7662. Unknown members are omitted.
 ordered_json to_json(const latchkey_answer& answer) {
   ordered_json json = {{"active", answer.verdict == LATCHKEY_VALID},
                        {"verdict", latchkey_verdict_name(answer.verdict)}};

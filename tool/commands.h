@@ -1,4 +1,4 @@
-// What `latchkey` does, one function a command. Each returns the exit code of the contract.
+// The commands of `latchkey`, one function each. Each returns the documented exit code.
 #pragma once
 
 #include <chrono>
@@ -15,7 +15,7 @@ constexpr int kExitSomeInactive = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitNoAnswer = 3;
 
-// The command line does not say what to do; what() is for people.
+// An error in the command line or the input. `what` is for people.
 struct UsageError {
   std::string what;
 };
@@ -34,24 +34,24 @@ struct VerifySettings {
   bool metadata = false;
 };
 
-// Throws OutputError. A pipe that nobody reads has SIGPIPE do that (signal(7)).
+// Throws OutputError. On a pipe without a reader, SIGPIPE ends the program instead (signal(7)).
 void flush(std::ostream& out);
 
-// What was printed has not arrived.
+// The output could not be written.
 struct OutputError {};
 
 constexpr std::chrono::milliseconds kTopIntervalMin{100}, kTopIntervalMax{60'000};
 
 struct TopSettings {
   std::chrono::milliseconds interval{1000};
-  std::uint64_t count = 0;  // of reports, as text; 0: until stopped
-  bool plain = false;       // text, on a terminal, too
+  std::uint64_t count = 0;  // number of reports, as text; 0: until stopped
+  bool plain = false;       // text even on a terminal
 };
 
 struct MintSettings {
   std::string prefix;
   unsigned count = 1;
-  std::string config;  // with a source: its digest scheme and newest pepper
+  std::string config;  // with `source`: gives its digest scheme and newest pepper
   std::string source;
 };
 

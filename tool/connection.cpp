@@ -50,7 +50,7 @@ void Connection::sync(std::chrono::milliseconds timeout) {
   check(latchkey_sync(client_.get(), static_cast<std::uint32_t>(timeout.count()), nullptr));
 }
 
-// The library by itself would go on trying to connect until its deadline.
+// The library alone would retry the connect until its deadline.
 latchkey_reply Connection::impatient_reply() {
   latchkey_client* const client = client_.get();
   latchkey_reply reply;
@@ -68,9 +68,9 @@ latchkey_reply Connection::impatient_reply() {
 void Connection::throw_if_nobody_listens() const {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path_.data(), path_.size());  // latchkey_open() knows that it fits
+  std::memcpy(address.sun_path, path_.data(), path_.size());  // latchkey_open() checked the length
   const int made = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (made < 0) return;  // the library will say so
+  if (made < 0) return;  // the library will report it
   const bool reached =
       ::connect(made, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   const int error = errno;

@@ -1,5 +1,5 @@
-// How `latchkey` asks: by liblatchkey, with its deadlines, limits and retries (PROTOCOL.md), as any
-// other program does. Failures become exceptions here.
+// The connection of `latchkey` to the daemon. It uses liblatchkey with its deadlines, limits and
+// retries (PROTOCOL.md), as any other program does, and turns failures into exceptions.
 #pragma once
 
 #include <latchkey/client.h>
@@ -18,7 +18,7 @@
 
 namespace latchkey {
 
-// No answer to be had: unreachable, too slow, or refused. what() is for people.
+// There is no answer: the daemon is unreachable, too slow, or refused. what() is for people.
 class NoAnswer : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -31,17 +31,17 @@ class Refused : public NoAnswer {
   std::uint32_t code;  // enum latchkey_error
 };
 
-// Every method throws NoAnswer, or UsageError for what cannot be asked.
+// Every method throws NoAnswer, or UsageError for an invalid question.
 class Connection {
  public:
-  // Each call has `timeout`, with all attempts to connect.
+  // `timeout` limits each call, including all attempts to connect.
   Connection(const std::string& path, std::chrono::milliseconds timeout);
 
-  // One answer to each key. Their texts live until the next call.
+  // Returns one answer for each key. The answers' texts live until the next call.
   std::span<const latchkey_answer> verify(const VerifyQuestion& question,
                                           std::span<const std::string_view> keys);
   nlohmann::ordered_json why(const VerifyQuestion& question, std::string_view key);
-  // These ask how the daemon is, and so are not patient with one that cannot be reached.
+  // These check the daemon's state, so they fail at once if it cannot be reached.
   nlohmann::ordered_json status();
   void ping();
   // `timeout` is added to the connection's own.

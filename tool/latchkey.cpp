@@ -1,4 +1,4 @@
-// latchkey: the operator's hand on latchkeyd. This file is the command line and nothing else.
+// latchkey: the operator's tool for latchkeyd. This file parses the command line.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -29,9 +29,9 @@ std::string default_socket() {
   return named != nullptr && *named != '\0' ? named : "/run/latchkey/latchkey.sock";
 }
 
-// An empty value is an unset shell variable sooner than a wish: `--source ""` would ask every
-// source, `--max-age=` take the next word for its value, or no age at all. What was typed is not
-// repeated, since it may be a key in the wrong place.
+// Refuses empty values, because they usually come from an unset shell variable: `--source ""` would
+// ask every source, and `--max-age=` would take the next word as its value, or set no age at all.
+// The message does not repeat the argument, since it may be a misplaced key.
 void refuse_empty_values(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
@@ -43,7 +43,7 @@ void refuse_empty_values(int argc, char** argv) {
   }
 }
 
-// What was typed is not repeated: it may be a key.
+// The message does not repeat the argument, since it may be a key.
 std::string unexpected_argument(const CLI::App& app) {
   const auto commands = app.get_subcommands();
   const bool is_option = std::ranges::any_of(
@@ -67,7 +67,7 @@ int run(int argc, char** argv, PrintableStream& out) {
       "Asks latchkeyd about API keys. Exit status: 0 all keys are active, 1 some key is not,"
       " 2 wrong usage, 3 no trustworthy answer."};
   app.require_subcommand(1);
-  app.fallthrough();  // --socket and --json may stand behind the command, too
+  app.fallthrough();  // --socket and --json are also accepted after the command
   app.set_version_flag("--version", "latchkey " LATCHKEY_VERSION_TEXT);
   CommonSettings common;
   common.socket = default_socket();
@@ -82,7 +82,7 @@ int run(int argc, char** argv, PrintableStream& out) {
   CLI::App* why_command =
       app.add_subcommand("why", "Explain the answer for one key, read from standard input");
   for (CLI::App* command : {verify_command, why_command}) {
-    // One word each: a key that somebody types behind must not pass for a scope.
+    // Each option takes one word, so that a key typed after it is not read as a scope.
     command->add_option("--scope", verify.scopes, "Scope that the key must hold; repeatable")
         ->allow_extra_args(false);
     command
@@ -151,7 +151,7 @@ int run(int argc, char** argv, PrintableStream& out) {
                            " tells what there is."};
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    // Its message would repeat what was typed, which may be a key.
+    // CLI11's message would repeat the argument, which may be a key.
     throw UsageError{"the command line cannot be understood (" + error.get_name() +
                      "). --help tells what there is."};
   }

@@ -8,7 +8,8 @@
 namespace latchkey {
 namespace {
 
-// The version whose header we are built with. dlopen(3) looks for it where the linker would.
+// The version whose header this file includes. dlopen(3) searches the same paths as the dynamic
+// linker.
 constexpr const char* kLibrary = "libpq.so.5";
 
 template <typename Function>
@@ -21,7 +22,7 @@ Function function_of(void* library, const char* name) {
 }
 
 LibpqConninfo load() {
-  // Never closed: what it has loaded (OpenSSL among others) cleans up at the program's end.
+  // Never closed: the libraries that it loads (OpenSSL among others) clean up at the program's end.
   void* const library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   return {.parse = function_of<decltype(&PQconninfoParse)>(library, "PQconninfoParse"),
           .free = function_of<decltype(&PQconninfoFree)>(library, "PQconninfoFree"),

@@ -1,4 +1,4 @@
-// libpq where it is needed: loaded when a configuration is read, not when the program starts.
+// Loads libpq on demand: when a configuration is read, not when the program starts.
 #pragma once
 
 #include <string>

@@ -18,7 +18,7 @@ std::string random_characters() {
       throw std::runtime_error("the system gives no randomness");
     }
     for (const unsigned char byte : bytes) {
-      // 248 = 4 * 62: the rest would make some characters likelier than others.
+      // 248 = 4 * 62: bytes from 248 on would make some characters more likely than others.
       if (byte < 248 && text.size() < kRandomCharacters) text += kKeyAlphabet[byte % 62];
     }
   }

@@ -37,7 +37,7 @@ std::string base64(const Digest& digest) {
   return text;
 }
 
-// How new keys of a source are stored.
+// The storage form of new keys of a source.
 class Storage {
  public:
   explicit Storage(const MintSettings& mint) {
@@ -64,7 +64,7 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  // What goes into the table beside the key that goes to its holder.
+  // The values for the table; the key itself goes to its holder.
   [[nodiscard]] ordered_json stored(const std::string& key) const {
     switch (scheme_) {
       case Scheme::kPlain: return {{"scheme", "plain"}, {"store", key}};
@@ -80,7 +80,7 @@ class Storage {
   }
 
  private:
-  // Raw bytes are shown as PostgreSQL reads them into bytea.
+  // The text form of a digest. Raw bytes are in PostgreSQL's input format of bytea.
   [[nodiscard]] std::string spelled(const Digest& digest) const {
     const std::string hex =
         to_hex({reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()});
@@ -119,7 +119,7 @@ int run_mint(const CommonSettings& common, const MintSettings& mint) {
 int run_sql(const SqlSettings& settings) {
   const Options options = Options::load(settings.config, read_conninfo);
   if (!settings.source.empty()) (void)source_named(options, settings.source);
-  std::set<std::string> roles;  // that read all their sources by what is printed here
+  std::set<std::string> roles;  // roles for which the grants on all of their sources were printed
   for (const SourceConfig& source : options.sources) {
     if (!settings.source.empty() && source.name != settings.source) continue;
     if (settings.action == "install") {

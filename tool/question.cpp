@@ -46,7 +46,7 @@ std::vector<std::string_view> KeyReader::take() {
     }
     std::string_view key = rest.substr(0, length);
     if (key.ends_with('\r')) key.remove_suffix(1);
-    // One byte too long is enough for the daemon to call it malformed.
+    // One byte over the limit is enough for the daemon to answer `malformed`.
     key = key.substr(0, LATCHKEY_KEY_BYTES_MAX + 1);
     keys.push_back(key);
     at_ = std::min(size_, at_ + length + 1);
@@ -60,7 +60,7 @@ void KeyReader::read_more() {
   size_ -= at_;
   at_ = 0;
   if (bytes_.size() - size_ < kChunk) {
-    // A longer line than this is no key: what follows its first bytes changes nothing.
+    // A longer line is no key: the bytes after its first ones do not change the answer.
     if (size_ >= kLineMax) size_ = LATCHKEY_KEY_BYTES_MAX + 1;
     std::vector<char> larger(std::max(bytes_.size() * 2, size_ + kChunk));
     std::copy_n(bytes_.begin(), size_, larger.begin());

@@ -1,4 +1,4 @@
-// What `verify` and `why` ask with: keys from standard input, terms from the command line.
+// The input of `verify` and `why`: keys from standard input, terms from the command line.
 #pragma once
 
 #include <latchkey/client.h>
@@ -10,7 +10,7 @@
 
 namespace latchkey {
 
-// The terms as liblatchkey has them. It leads into the settings, which outlive it.
+// The terms in liblatchkey's form. They refer to the settings, which outlive this object.
 class VerifyQuestion {
  public:
   explicit VerifyQuestion(const VerifySettings& settings);
@@ -23,7 +23,8 @@ class VerifyQuestion {
   latchkey_question question_ = LATCHKEY_QUESTION_INIT;
 };
 
-// Lines as they come: a key typed at a terminal is answered at once, a file in full batches.
+// Reads lines as they arrive: a key typed at a terminal is answered at once, a file in full
+// batches.
 class KeyReader {
  public:
   KeyReader() = default;
@@ -31,7 +32,8 @@ class KeyReader {
   KeyReader(const KeyReader&) = delete;
   KeyReader& operator=(const KeyReader&) = delete;
 
-  // Whole lines that are at hand now, at most a batch; empty at the end. Views until the next call.
+  // Returns the complete lines received so far, at most a batch, after waiting for the first one;
+  // empty at the end. The views live until the next call.
   std::vector<std::string_view> next();
 
  private:

@@ -1,5 +1,5 @@
-// reload: asks latchkeyd to read its configuration again, and says how that went. For systemd's
-// ExecReload=, which would else succeed whatever becomes of it.
+// reload: asks latchkeyd to read its configuration again, and reports the result. It is for
+// systemd's ExecReload=, which would otherwise succeed even if the reload failed.
 
 #include <poll.h>
 #include <signal.h>
@@ -25,12 +25,12 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kPollMs = 20;
-// latchkeyd makes a status every 100 ms at most: one asked for later than that counts every reload
-// that has ended.
+// latchkeyd makes a status at most every 100 ms: a status requested after that time counts every
+// reload that has ended.
 constexpr int kStatusAgeMs = 120;
 
-// How many reloads there were, whether one is under way, whether the last one failed, and what it
-// found changed and left as it was.
+// The reloads so far: their number, whether one is under way, the error of the last one, and the
+// changed settings that it did not apply.
 struct Outcome {
   std::uint64_t count = 0;
   bool under_way = false;
@@ -38,7 +38,7 @@ struct Outcome {
   std::vector<std::string> need_restart;
 };
 
-// Nothing: its status does not say.
+// nullopt: the status does not report reloads.
 std::optional<Outcome> outcome_of(const ordered_json& status) {
   const auto reloads = status.find("reloads");
   if (reloads == status.end()) return std::nullopt;
@@ -48,8 +48,8 @@ std::optional<Outcome> outcome_of(const ordered_json& status) {
       reloads->value("need_restart", std::vector<std::string>())};
 }
 
-// The service manager's word ($MAINPID, systemd.exec(5)), or what the status says. That may be a
-// number of another container's, so it has to be a latchkeyd here, too.
+// The pid from the service manager ($MAINPID, systemd.exec(5)), or from the status. It may be a
+// number of another container, so this also checks that it is a latchkeyd here.
 pid_t daemon_pid(const ordered_json& status) {
   const char* told = std::getenv("MAINPID");
   const pid_t pid =
@@ -69,7 +69,7 @@ pid_t daemon_pid(const ordered_json& status) {
   return pid;
 }
 
-// Nothing before `deadline`: throws NoAnswer.
+// Waits for a status that is `wanted`. Throws NoAnswer if there is none before `deadline`.
 Outcome wait_outcome(Connection& connection, std::chrono::steady_clock::time_point deadline,
                      const std::function<bool(const Outcome&)>& wanted) {
   for (;;) {

@@ -1,4 +1,4 @@
-// What `latchkey status` and `latchkey top` both read out of a status report.
+// Functions on a status report that `latchkey status` and `latchkey top` share.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -7,18 +7,18 @@
 
 namespace latchkey {
 
-// Which latchkeyd it is, and since when it runs.
+// One line: the version of latchkeyd, its pid, its uptime and its number of workers.
 [[nodiscard]] std::string report_title(const nlohmann::ordered_json& status);
 
 struct Trouble {
   std::string what;  // in a few words: source "main" stale
-  std::string more;  // a sentence, or nothing
+  std::string more;  // a sentence, or empty
 };
 
-// All that is not as it should be; empty if every source is fresh and nothing is stuck.
+// All problems in the report; empty if every source is fresh and nothing is stuck.
 [[nodiscard]] std::vector<Trouble> report_troubles(const nlohmann::ordered_json& status);
 
-// Pads, or, where a text is longer than its column, keeps a space behind it.
+// Pads the text to `width`; a text that is too long gets one space after it.
 [[nodiscard]] std::string column(std::string text, std::size_t width);
 
 }  // namespace latchkey

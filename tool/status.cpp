@@ -1,5 +1,5 @@
-// latchkey status: the daemon at a glance. One line for each database and source, marked with an
-// exclamation mark where it is not as it should be; what else is to be known of it stands below.
+// latchkey status: a summary of the daemon. Each database and source has one line, marked with an
+// exclamation mark if it has a problem; details follow below the line.
 
 #include <algorithm>
 #include <cstdio>
@@ -30,7 +30,7 @@ std::string number_of(const ordered_json& object, const char* name) {
   return std::to_string(object.value(name, 0LL));
 }
 
-// What it is, its name, its state, and since when it is in it.
+// The kind, the name, the state, and the time in that state.
 std::string heading(const char* what, const ordered_json& object, bool good) {
   std::string line = column(what, 9) + (good ? "  " : "! ") + column(text_of(object, "name"), 18) +
                      column(text_of(object, "state"), 12);
@@ -43,7 +43,7 @@ std::string age_of(const ordered_json& source) {
   return "age " + span_text(source.value("age_ms", 0.0) / 1000);
 }
 
-// Whether to read on.
+// The first lines: the title, and a summary of the problems.
 void print_summary(const ordered_json& status) {
   std::cout << printable(report_title(status)) << '\n';
   std::string summary;
@@ -102,7 +102,7 @@ void print_memory(const ordered_json& source) {
 void print_source(const ordered_json& source) {
   const bool fresh = text_of(source, "state") == "fresh";
   const std::string line = heading("source", source, fresh) + column(age_of(source), 12);
-  if (!source.contains("keys")) {  // what a caller without all rights is told
+  if (!source.contains("keys")) {  // the restricted status of a caller without all rights
     std::cout << printable(line.substr(0, line.find_last_not_of(' ') + 1)) << '\n';
     return;
   }
@@ -111,7 +111,7 @@ void print_source(const ordered_json& source) {
   for (const ordered_json& problem : source.value("problems", ordered_json::array())) {
     print_problem(problem.get<std::string>());
   }
-  // Briefly: `--json` and docs/lint.md say more of each.
+  // Short forms: `--json` and docs/lint.md describe each finding in full.
   for (const ordered_json& finding : source.value("findings", ordered_json::array())) {
     std::string found = kIndentation + text_of(finding, "number") + " " +
                         text_of(finding, "severity") + ": " + text_of(finding, "name");

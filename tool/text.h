@@ -18,8 +18,8 @@ namespace latchkey {
 // Three digits and a unit: 0, 7, 12.3k, 4.56M.
 [[nodiscard]] std::string short_number(double value);
 
-// Printable, broken at spaces before column 80. Lines but the first are indented so far, else to
-// where `text` begins. Ends with a line break.
+// Returns printable text, broken at spaces before column 80. All lines but the first are indented
+// by `indentation`, or by default to the column where `text` begins. Ends with a line break.
 [[nodiscard]] std::string wrapped(const std::string& start, std::string_view text,
                                   std::size_t indentation = std::string::npos);
 

@@ -1,10 +1,10 @@
-// latchkey top: the status again and again, with rates. On a terminal by ncurses; elsewhere, and
-// with --plain, as text that scrolls.
+// latchkey top: shows the status repeatedly, with rates. It uses ncurses on a terminal, and
+// scrolling text elsewhere and with --plain.
 
 #include <curses.h>
 #include <poll.h>
 #include <term.h>
-// Among other everyday words, it makes these its own.
+// ncurses defines these words as macros.
 #undef columns
 #undef lines
 #include <unistd.h>
@@ -32,12 +32,12 @@ namespace {
 using nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-// Asks for reports on one connection, which is made anew when it is lost.
+// Asks for reports on one connection, and reconnects after it is lost.
 class Reports {
  public:
   explicit Reports(const CommonSettings& common) : common_(common) {}
 
-  // Throws NoAnswer. What was told before stays for comparison, unless another daemon answers.
+  // Throws NoAnswer. The previous report stays for comparison, unless another daemon answers.
   void ask() {
     ordered_json report;
     try {
@@ -54,7 +54,7 @@ class Reports {
     last_ = std::move(report);
     asked_at_ = now;
   }
-  // Nothing before the first answer.
+  // Empty before the first answer.
   [[nodiscard]] std::vector<ScreenLine> lines(std::size_t columns) const {
     if (!last_) return {};
     return top_screen(
@@ -69,7 +69,7 @@ class Reports {
   double seconds_ = 0;
 };
 
-// ^C is how one leaves, not a failure.
+// ^C is the normal way to leave, not a failure.
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
 
@@ -79,7 +79,7 @@ void stop_on_interrupt() {
   sigaction(SIGINT, &action, nullptr);  // without SA_RESTART: poll() and getch() return
 }
 
-// ---- text that scrolls
+// ---- scrolling text
 
 constexpr std::size_t kPlainColumns = 100;
 
@@ -99,7 +99,7 @@ int run_plain(Reports& reports, const TopSettings& top) {
       code = kExitNoAnswer;
       std::cout << "NO ANSWER: " << printable(error.what()) << '\n';
     }
-    if (!std::cout.flush()) return kExitNoAnswer;  // nobody reads any more
+    if (!std::cout.flush()) return kExitNoAnswer;  // the output has no reader any more
   }
   return code;
 }
@@ -109,7 +109,7 @@ int run_plain(Reports& reports, const TopSettings& top) {
 class Terminal {
  public:
   Terminal() {
-    // Asked before: a newterm() that fails leaves its memory behind.
+    // setupterm() is called first, because a newterm() that fails leaks memory.
     int answer = 0;
     const bool known = setupterm(nullptr, STDOUT_FILENO, &answer) == OK;
     if (known) del_curterm(cur_term);
@@ -150,7 +150,7 @@ class Terminal {
         A_DIM);
     refresh();
   }
-  // A key, or ERR once `patience` is over.
+  // Waits for a key; returns ERR after `patience`.
   [[nodiscard]] static int key(std::chrono::milliseconds patience) {
     timeout(static_cast<int>(patience.count()));
     return getch();

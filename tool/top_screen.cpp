@@ -24,7 +24,7 @@ const ordered_json& part(const ordered_json& object, const char* name, const ord
   return found != object.end() && found->type() == none.type() ? *found : none;
 }
 
-// Of the earlier report, what belongs to `now`.
+// The object of the earlier report that corresponds to `now`.
 const ordered_json& same(const ordered_json& list, const ordered_json& now, const char* name) {
   for (const ordered_json& before : list) {
     if (before.is_object() && before.contains(name) && before[name] == now[name]) return before;
@@ -66,14 +66,14 @@ class Screen {
   void add(const std::string& text, Look look = Look::kPlain) {
     std::string line = printable(text);
     line.resize(std::min(line.find_last_not_of(' ') + 1, columns_));
-    lines_.push_back({printable(line), look});  // again: it may end within a letter
+    lines_.push_back({printable(line), look});  // again: the cut may be within a character
   }
 
   double count(const ordered_json& object, const char* name) const {
     const auto found = object.find(name);
     return found != object.end() && found->is_number() ? found->get<double>() : 0;
   }
-  // Of a counter in two reports of the same thing.
+  // The rate of a counter between two reports on the same object.
   std::string rate(const ordered_json& now, const ordered_json& before, const char* name) const {
     if (!compared_ || !before.contains(name)) return "-";
     const auto found = per_second(count(before, name), count(now, name), seconds_);
@@ -85,7 +85,7 @@ class Screen {
     add(report_title(now_), Look::kTitle);
     if (trouble.empty()) add("Every source is fresh.");
     for (const Trouble& one : trouble) {
-      // Whole: the cause often stands at the end.
+      // The text is not cut, because the cause is often at its end.
       std::istringstream text(
           wrapped("! " + one.what + (one.more.empty() ? "" : ": "), one.more, 4));
       for (std::string line; std::getline(text, line);) add(line, Look::kTrouble);
@@ -110,7 +110,7 @@ class Screen {
     }
   }
 
-  // Since the last report; since the start, if there is none.
+  // The latency since the previous report, or since the daemon's start if there is none.
   std::string latency() const {
     const ordered_json& now = part(now_, "answer_time", kNothing);
     const ordered_json& before = part(before_, "answer_time", kNothing);
@@ -195,7 +195,7 @@ class Screen {
     if (!closed.empty()) add(closed, lately ? Look::kTrouble : Look::kPlain);
   }
 
-  // Those who do most that is unusual, first.
+  // The callers with the most unusual activity come first.
   void callers() {
     std::vector<const ordered_json*> list;
     for (const ordered_json& caller : part(now_, "callers", kNoList)) list.push_back(&caller);
@@ -253,7 +253,7 @@ std::vector<ScreenLine> top_screen(const TopInputs& inputs, std::size_t columns)
   try {
     return Screen(inputs, columns).lines();
   } catch (const ordered_json::exception&) {
-    // A latchkeyd of another version.
+    // The report comes from a latchkeyd of another version.
     return {{std::string("The report of this latchkeyd cannot be understood.").substr(0, columns),
              Look::kTrouble}};
   }

@@ -1,5 +1,5 @@
-// What `latchkey top` shows, as lines of text: a function of two status reports and the time
-// between them. Pure.
+// Computes the lines of text that `latchkey top` shows, from two status reports and the time
+// between them only.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -16,20 +16,22 @@ struct ScreenLine {
 };
 
 struct TopInputs {
-  const nlohmann::ordered_json* now = nullptr;     // as the status reply has it
-  const nlohmann::ordered_json* before = nullptr;  // null: nothing to compare with yet
-  double seconds = 0;                              // between them
+  const nlohmann::ordered_json* now = nullptr;     // the status reply
+  const nlohmann::ordered_json* before = nullptr;  // the previous one; null: there is none yet
+  double seconds = 0;                              // between the two
 };
 
-// Most important first: a screen that is too short loses callers and memory, not trouble.
+// The most important lines come first: a screen that is too short omits callers and memory, not
+// problems.
 [[nodiscard]] std::vector<ScreenLine> top_screen(const TopInputs& inputs, std::size_t columns);
 
-// How many a second, from two readings of a counter; nothing if it went back (a restart).
+// The rate per second, from two readings of a counter; nullopt if the counter decreased (a
+// restart).
 [[nodiscard]] std::optional<double> per_second(double before, double now, double seconds);
 
 // The time within which `share` of the answers were given, from `le_s` (upper bounds) and the
-// counts of each bucket between two reports; infinite if longer than the last bound, nothing if
-// there were none.
+// counts of each bucket between two reports. Infinite if it is longer than the last bound; nullopt
+// if there were no answers.
 [[nodiscard]] std::optional<double> quantile_s(const std::vector<double>& le_s,
                                                const std::vector<double>& counts, double share);
 

@@ -1,5 +1,5 @@
-// latchkey why: what an operator wants to know who has one key in hand and a holder on the phone.
-// The verdict first, then what speaks for and against it, then where was looked, then what to do.
+// latchkey why: explains the verdict on one key to an operator. It prints the verdict, then the
+// rows for and against it, then the sources that were searched, then advice.
 
 #include <openssl/crypto.h>
 #include <unistd.h>
@@ -106,7 +106,7 @@ std::string condition_text(const ordered_json& condition) {
     return "row " + quoted(text_of(condition, "key_id")) + " of source " +
            quoted(text_of(condition, "source")) + " refuses this key, and a refusal goes first";
   }
-  return name;  // revoked, disabled, deleted, and what a later version may tell
+  return name;  // revoked, disabled, deleted, and conditions of later versions
 }
 
 std::string facts_of(const ordered_json& row) {
@@ -148,7 +148,7 @@ void print_rows(const ordered_json& told) {
   }
 }
 
-// ---- the key, and where it was looked for
+// ---- the key, and the sources that were searched
 
 void print_key(const ordered_json& key) {
   const std::string form = text_of(key, "form");
@@ -188,7 +188,7 @@ void print_sources(const ordered_json& told) {
   }
 }
 
-// ---- what to do
+// ---- advice
 
 void advise(const std::string& text) { std::cout << wrapped("do       ", text); }
 
@@ -223,7 +223,7 @@ void advise_on_unknown(const ordered_json& told) {
         " (" +
         stripped + "): these were copied with it.");
   }
-  if (text_of(told, "verdict") == "malformed") return;  // no table matters
+  if (text_of(told, "verdict") == "malformed") return;  // no table was searched
   const ordered_json odd = list_of(key, "odd");
   if (holds(odd, "leading_space") || holds(odd, "trailing_space")) {
     advise(
@@ -313,13 +313,13 @@ int run_why(const CommonSettings& common, const VerifySettings& settings) {
   KeyReader reader;
   const auto keys = reader.next();
   if (keys.empty()) throw UsageError{"no key on standard input: `why` explains the one it reads"};
-  // A copy: to read on moves what was read.
+  // The key is copied, because the next read moves the buffer.
   struct Key {
     std::string text;
     ~Key() { OPENSSL_cleanse(text.data(), text.size()); }
   };
   Key key{std::string(keys.front())};
-  // At a terminal, the first line is the key; elsewhere, a second one may still be on its way.
+  // At a terminal, the first line is the key. Elsewhere, a second line may still arrive.
   if (keys.size() > 1 || (isatty(STDIN_FILENO) == 0 && !reader.next().empty())) {
     throw UsageError{
         "several keys on standard input: `why` explains one. `latchkey verify` takes many"};
