@@ -1,4 +1,4 @@
-// What readers feel of a writer: latencies of batches while keys are changed beside them.
+// The effect of a writer on readers: latencies of batches while another thread changes keys.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -14,8 +14,8 @@
 
 namespace latchkey::bench {
 
-// Records to put where they stand already. Collected beforehand: finding them is not what is
-// measured.
+// Records that the peers' writer stores again under their digests. They are collected beforehand,
+// because finding them is not part of the measurement.
 [[nodiscard]] inline std::vector<const Record*> random_records(const Population& keys) {
   std::vector<const Record*> records;
   const std::size_t count = std::min<std::size_t>(keys.size(), 200'000);
@@ -25,7 +25,7 @@ namespace latchkey::bench {
   return records;
 }
 
-// Changes keys at a rate, in bursts every 200 microseconds, until told to stop.
+// Changes keys at a rate, in bursts every 200 microseconds, until stop().
 template <typename Structure>
 class PacedWriter {
  public:
@@ -35,7 +35,7 @@ class PacedWriter {
   PacedWriter(const PacedWriter&) = delete;
   PacedWriter& operator=(const PacedWriter&) = delete;
 
-  // Changes each second that were really made; negative if some were for nothing.
+  // Returns the changes made per second; negative if some of them had no effect.
   double stop() {
     if (thread_.joinable()) {
       stop_ = true;
@@ -68,7 +68,7 @@ class PacedWriter {
       std::this_thread::sleep_until(wake);
     }
     const std::chrono::duration<double> passed = Clock::now() - start;
-    // Each change of ours retires a record under a stamp of its own.
+    // Each change of Latchkey's map retires a record under a stamp of its own.
     const bool real = !std::is_same_v<Structure, Ours> || keys.quiescence.stamp() >= epoch + made;
     rate_ = real ? static_cast<double>(made) / passed.count() : -1;
   }
@@ -79,7 +79,7 @@ class PacedWriter {
 };
 
 // Arguments: keys, milliseconds for each measurement. Rates of 0, 1000 and 50 000 changes a second
-// take turns, nine rounds; the counters are medians over the rounds of each round's percentiles.
+// alternate for nine rounds; each counter is the median of the rounds' percentiles.
 template <typename Structure>
 void under_change(benchmark::State& state) {
   using Clock = std::chrono::steady_clock;

@@ -1,8 +1,8 @@
-"""What a login of the database that owns nothing can do to the freshness of answers, by NOTIFY.
+"""The effect of NOTIFY by a database login without privileges on the freshness of answers.
 
-Three tables: the attacker names one with bigint ids, or one with ids of text; nobody names the third.
-A caller asks for a key of each, fifty times a second. What is told: the share of fresh answers, and the
-age that 99 % of them do not pass.
+There are three tables: the attacker names one with bigint ids, or one with text ids, and never the third.
+A caller asks for a key of each table fifty times a second. The table shows the share of fresh answers, and
+the age that 99 % of the answers do not exceed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness import wire
 from harness.postgres import PrivateCluster
 from installation import Installation
 
-EVE = "eve"  # may connect, and that is all
+EVE = "eve"  # may connect, and has no other right
 TABLES = ("other", "numbers", "texts")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A statement that she runs again and again. Blanks or numbers make payloads differ."""
+    """A statement that the attacker runs repeatedly. Blanks or numbers make payloads differ."""
 
     named: str
     sql: str
@@ -56,7 +56,7 @@ def attacks(smoke: bool) -> dict[str, Attack]:
         "forged `all`, 100/s": Attack("numbers", forged("all"), 0.01),
         "forged `reload`, 1/s": Attack("numbers", forged("reload"), 1),
         "forged `reload`, 100/s": Attack("numbers", forged("reload"), 0.01),
-        # Ten transactions; what a single one does is the last row.
+        # Ten transactions; the last row shows the effect of a single one.
         "60,000 ids of 8 KB, bigint ids": Attack(
             "numbers", forged_ids("numbers", LONG, 6_000 // few, 1), 0.1
         ),
@@ -76,7 +76,7 @@ def attacks(smoke: bool) -> dict[str, Attack]:
 
 
 class Site(Installation):
-    """Three tables of so many rows."""
+    """Three tables of `rows` rows each."""
 
     def __init__(self, cluster: PrivateCluster, rows: int) -> None:
         cluster.createdb("attacked")
@@ -113,7 +113,7 @@ def running(there: Site, attack: Attack) -> Iterator[None]:
 
 
 def asked(there: Site, for_s: float) -> dict[str, list[tuple[bool, int]]]:
-    """Whether each answer was fresh, and its age in ms, by table."""
+    """Return for each table whether each answer was fresh, and its age in ms."""
     seen: dict[str, list[tuple[bool, int]]] = {table: [] for table in TABLES}
     request = wire.verify([f"{table} key of some length 1".encode() for table in TABLES])
     end = time.monotonic() + for_s
@@ -135,7 +135,7 @@ def told(seen: list[tuple[bool, int]]) -> str:
 
 
 def table(smoke: bool, rows: int, only: str) -> None:
-    """Prints it, in Markdown."""
+    """Print the table in Markdown."""
     print("\n| a login of the database, by NOTIFY | tables not named | the named one |")
     print("|---|---|---|")
     with server() as cluster:

@@ -1,17 +1,17 @@
-// How long after COMMIT has returned does the verdict change? And how long would the least program
-// take that does the same: LISTEN, and read the one row that a notification names?
+// Measures the time from COMMIT's return to the changed verdict, and for comparison the time of a
+// minimal program that does the same: LISTEN, and read the one row that a notification names.
 //
-// Both are measured in one run, in turns, on two tables of the same shape: one that latchkeyd
-// follows, one with a trigger of its own on a channel of its own, which latchkeyd does not hear.
-// Each round toggles one row of each. The clock starts when the UPDATE's COMMIT has returned to the
-// client that made it. Latchkey's ends when a reply with the new verdict has arrived over the Unix
-// socket (asked without pause, so a delay holds half a round trip of asking too early); the bare
-// listener's when it has the row's new value.
+// One run measures both in turns, on two tables of the same shape. latchkeyd follows one table; the
+// other has its own trigger on its own channel, to which latchkeyd does not listen. Each round
+// toggles one row of each table. The clock starts when the UPDATE's COMMIT has returned to the
+// client. Latchkey's clock ends when a reply with the new verdict has arrived over the Unix socket.
+// (The client asks without pause, so a delay includes half a round trip of asking too early.) The
+// bare listener's clock ends when it has the row's new value.
 //
 //   latchkey_delay_bench CONNINFO SOCKET KEY ROUNDS
 //
-// Prints JSON: for each of the two, microseconds at percentiles. Fails on a wrong verdict: a change
-// that is not there within five seconds.
+// Prints JSON: for each of the two, microseconds at percentiles. Fails on a wrong verdict, that is,
+// a change that is not visible within five seconds.
 #include <libpq-fe.h>
 #include <poll.h>
 
@@ -45,7 +45,7 @@ class Database {
   explicit Database(const char* conninfo) : connection_(PQconnectdb(conninfo), PQfinish) {
     if (PQstatus(connection_.get()) != CONNECTION_OK) give_up(PQerrorMessage(connection_.get()));
   }
-  // The first field, if there is one.
+  // Returns the first field, if there is one.
   std::string run(const char* sql) {
     const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQexec(connection_.get(), sql),
                                                                 PQclear);
@@ -77,7 +77,7 @@ double us(Clock::duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
 }
 
-// What LISTEN and one re-read take; its own thread, as a program of its own would be.
+// LISTEN and one re-read, on a thread of its own as in a separate program.
 class BareListener {
  public:
   BareListener(const char* conninfo, int rounds)
@@ -97,7 +97,7 @@ class BareListener {
     while (!ready_) std::this_thread::yield();
   }
   ~BareListener() { thread_.join(); }
-  // When the change of this round was seen.
+  // The time at which the listener saw the change of this round.
   Clock::time_point wait(int round) const {
     const auto deadline = Clock::now() + kDeadline;
     while (rounds_.load() <= round) {

@@ -1,5 +1,5 @@
-// Databases that live in the process: what one would use instead of a daemon. They offer what
-// structures.h says, each look-up a read transaction for its batch; nothing changes them here.
+// Embedded databases, the alternative to a daemon. They have the interface that structures.h
+// describes; each look-up is one read transaction for its batch. Nothing changes them here.
 #pragma once
 
 #include <lmdb.h>
@@ -18,7 +18,7 @@
 
 namespace latchkey::bench {
 
-// A name in memory's own file system, gone at the end.
+// A file in the file system in memory; the destructor removes it.
 class ScratchFile {
  public:
   ScratchFile() {
@@ -100,7 +100,8 @@ class Sqlite {
     const int opened = sqlite3_open(path, &made);
     SqliteDatabase db(made, sqlite3_close);
     require(opened == SQLITE_OK);
-    // As much as it may map; nobody else has the file, so no locks are taken and given back.
+    // The largest mapping that SQLite permits. No other process opens the file, so the exclusive
+    // mode saves the locking of each transaction.
     execute(db, "PRAGMA mmap_size = 2147418112; PRAGMA locking_mode = EXCLUSIVE");
     return db;
   }
@@ -144,7 +145,7 @@ class Lmdb {
     MDB_env* made = nullptr;
     require(mdb_env_create(&made) == 0);
     env_.reset(made);
-    // Some 100 bytes a key in leaves that are two thirds full.
+    // A key takes about 100 bytes, in leaves that are two thirds full.
     require(mdb_env_set_mapsize(made, (population.size() + 10'000) * 256) == 0);
     const unsigned flags = MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOLOCK | MDB_NORDAHEAD;
     require(mdb_env_open(made, file_.path(), flags, 0600) == 0);
@@ -175,7 +176,7 @@ class Lmdb {
     if (!good) throw std::runtime_error("LMDB refuses");
   }
   static MDB_val value_of(const Digest& digest) {
-    // LMDB takes keys as `void*`, and does not write to them.
+    // LMDB takes keys as `void*` and does not write to them.
     return {digest.bytes.size(), const_cast<std::uint8_t*>(digest.bytes.data())};
   }
 

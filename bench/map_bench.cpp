@@ -1,9 +1,9 @@
-// What look-ups, verifications and changes cost in this process, beside what one would use instead
-// and beside the floor (structures.h).
+// The cost of look-ups, verifications and changes in this process, compared with alternatives and
+// with the lower bound (structures.h).
 //
-// Counted: digesting a presented key (verify only), finding its record, judging it, its scopes. Not
-// counted: sockets, frames, claims copied into replies. Keys are asked for in random order, so that
-// at large sizes most look-ups miss the caches. A wrong answer ends the run with an error.
+// Included: digesting a presented key (verify only), finding its record, judging it, its scopes.
+// Not included: sockets, frames, claims copied into replies. Keys are asked for in random order, so
+// that at large sizes most look-ups miss the caches. A wrong answer ends the run with an error.
 //
 //   --size N    only this size (default: 10 000 and 1 000 000); --smoke is for tests: small, short
 #include <benchmark/benchmark.h>
@@ -42,7 +42,7 @@ void look_up(benchmark::State& state) {
   const auto batch = static_cast<std::size_t>(state.range(1));
   typename Structure::Access access(structure);
   std::array<const Record*, KeyMap::kBatchMax> found{};
-  // Threads begin in different places.
+  // Threads begin at different positions.
   std::size_t at = questions.size() / static_cast<std::size_t>(state.threads()) *
                    static_cast<std::size_t>(state.thread_index());
   std::size_t wrong = 0;
@@ -69,7 +69,7 @@ void look_up(benchmark::State& state) {
 
 // ---- whole verifications
 
-// As many texts as an L3 cache does not hold.
+// More texts than an L3 cache holds.
 std::vector<std::string> asked_texts(const Population& keys) {
   std::mt19937_64 random(kSeed);
   std::vector<std::string> texts;
@@ -80,7 +80,7 @@ std::vector<std::string> asked_texts(const Population& keys) {
 
 constexpr std::string_view kRequired[] = {"read"};
 
-// The texts of the scheme, batch by batch, to `verify`, which counts good ones.
+// Passes the scheme's texts to `verify`, batch by batch; `verify` counts valid ones.
 template <typename Verify>
 void verify_all(benchmark::State& state, const Population& keys, Verify verify) {
   const std::vector<std::string> texts = asked_texts(keys);
@@ -99,7 +99,7 @@ void verify_all(benchmark::State& state, const Population& keys, Verify verify) 
       benchmark::Counter(count / 1e9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-// Is it noted which keys were used, as where `last_used_at` is mapped?
+// Whether uses of keys are recorded, as with a mapped `last_used_at`.
 enum class Uses { kIgnored, kNoted };
 
 template <Scheme kScheme, Uses kUses = Uses::kIgnored>
@@ -130,7 +130,7 @@ void verify(benchmark::State& state) {
       UseLog* uses = verifier.routes()[findings[i].route].uses;
       if (uses != nullptr) uses->note(0, *findings[i].record, moment);
     }
-    // The loader's part, but nobody else is here to do it.
+    // This is the loader's task; the benchmark has no loader.
     if (half_full) {
       log.take([](const Use& use) { benchmark::DoNotOptimize(use.digest.bytes[0]); });
       half_full = false;
@@ -142,7 +142,7 @@ void verify(benchmark::State& state) {
   if (ago > 1 || log.deferred() > 0) fail(state);
 }
 
-// With what is at hand: OpenSSL's one-shot functions and a well-known map behind a lock.
+// The straightforward alternative: OpenSSL's one-shot functions and a well-known map behind a lock.
 template <Scheme kScheme>
 void verify_peer(benchmark::State& state) {
   Population& keys = Population::of(static_cast<std::size_t>(state.range(0)), kScheme);
@@ -202,7 +202,8 @@ void digest(benchmark::State& state) {
       }
     }
     benchmark::DoNotOptimize(digests);
-    // The map knows the right ones; asked now and then, so that it is not what is measured.
+    // The map holds the right digests. It is checked rarely, so that the check does not affect the
+    // measurement.
     const bool check = ++round % 256 == 1;
     for (std::size_t i = 0; check && i < texts.size(); ++i) {
       if (keys.keys.map.find(digests[i]) == nullptr) return std::size_t{0};
@@ -213,7 +214,7 @@ void digest(benchmark::State& state) {
 
 // ---- changes
 
-// One row says something else: what the loader does after a notification, the reading aside.
+// One row has new content: the loader's work after a notification, without the reading.
 void change(benchmark::State& state) {
   Population& keys = population(state);
   const std::uint64_t epoch = keys.quiescence.stamp();
@@ -224,11 +225,11 @@ void change(benchmark::State& state) {
     if (++made % 16 == 0) keys.writer.collect();
   }
   keys.writer.collect();
-  // Each change retires a record under a stamp of its own: none of them was for nothing.
+  // Each change retires a record under a stamp of its own, so this checks that all had an effect.
   if (keys.writer.rows() != keys.size() || keys.quiescence.stamp() < epoch + made) fail(state);
 }
 
-// A row comes and another one goes, at constant population. Each operation is timed.
+// Adds a row and removes another one, at constant population. Each operation is timed.
 void come_and_go(benchmark::State& state) {
   Population& keys = population(state);
   std::vector<std::uint32_t> took_ns;
@@ -255,7 +256,7 @@ void come_and_go(benchmark::State& state) {
     go(first++);
     if (keys.writer.rows() != keys.size()) fail(state);
   }
-  while (first > 0) {  // as it was, for whoever comes next
+  while (first > 0) {  // restores the population for later benchmarks
     come(--first);
     go(--next);
   }
@@ -268,7 +269,7 @@ void come_and_go(benchmark::State& state) {
   state.counters["max_us"] = took_ns.back() / 1e3;
 }
 
-// Every row says something else, in one load; `ns_per_key` from the first row to the publication.
+// Every row has new content, in one load; `ns_per_key` from the first row to the publication.
 void rebuild(benchmark::State& state) {
   Population& keys = population(state);
   for (auto unused : state) {
@@ -284,7 +285,7 @@ void rebuild(benchmark::State& state) {
       benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-// The peers' maps alone: a pointer changes, no record is made, no index kept.
+// The peers' maps alone: a pointer changes; no record is made, and no index is maintained.
 template <typename Structure>
 void change_peer(benchmark::State& state) {
   Population& keys = population(state);
@@ -321,8 +322,8 @@ void rebuild_peer(benchmark::State& state) {
 
 // ---- memory
 
-// Of everything that Latchkey holds: records with claims, map, loader's index. Measured when the
-// population was made.
+// The memory of all of Latchkey's data: records with claims, map, loader's index. It was measured
+// when the population was made.
 void memory(benchmark::State& state) {
   Population& keys = population(state);
   for (auto unused : state) benchmark::DoNotOptimize(keys.size());
@@ -337,12 +338,12 @@ void memory(benchmark::State& state) {
   state.counters["load_ns_per_key"] = keys.load_seconds * 1e9 / static_cast<double>(keys.size());
 }
 
-// Of the structure alone, without records.
+// The memory of the structure alone, without records.
 template <typename Structure>
 void memory_peer(benchmark::State& state) {
   Population& keys = population(state);
   Held<Structure>::drop();
-  malloc_trim(0);  // else it would be made of what others have left
+  malloc_trim(0);  // otherwise the structure would reuse memory that was freed before
   const std::size_t before = resident_bytes();
   Held<Structure>::of(keys);
   const auto grown = static_cast<double>(resident_bytes() - before);
@@ -350,7 +351,7 @@ void memory_peer(benchmark::State& state) {
   state.counters["resident_bytes_per_key"] = grown / static_cast<double>(keys.size());
 }
 
-// ---- all of it
+// ---- all benchmarks
 
 template <typename Structure>
 void register_structure(const std::string& name, std::int64_t size, bool smoke) {
@@ -375,7 +376,7 @@ void register_structure(const std::string& name, std::int64_t size, bool smoke) 
   }
 }
 
-// Which nothing changes, and one thread asks.
+// Structures that do not change here and are read by one thread.
 template <typename Structure>
 void register_embedded(const std::string& name, std::int64_t size) {
   for (const std::int64_t batch : {1, 32, 64}) {
@@ -467,7 +468,7 @@ class Judge : public Reporter {
   bool wrong_ = false;
 };
 
-// Takes `name` (and, if wanted, the value after it) out of the arguments.
+// Removes `name` (and, if `value` is given, the value after it) from the arguments.
 bool take(std::vector<char*>& arguments, const std::string& name, std::int64_t* value = nullptr) {
   const auto found =
       std::ranges::find_if(arguments, [&](const char* argument) { return name == argument; });

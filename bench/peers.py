@@ -1,4 +1,4 @@
-"""What one would use instead of Latchkey, started privately with the same keys."""
+"""Alternatives to Latchkey, started privately with the same keys."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from harness.wait import until
 TOOL = str(ROOT / "scripts" / "debian-tool")
 REDIS = [TOOL, "redis-server redis-tools libjemalloc2 liblzf1 libatomic1", "redis-server"]
 MEMCACHED = [TOOL, "memcached libevent-2.1-7 libsasl2-2", "memcached"]
-# Replies to what is stored are read before more is sent. memcached stops reading in the midst of some
-# thousand requests that came at once.
+# The number of store requests that are sent before their replies are read. memcached stops reading in the
+# middle of some thousand requests that arrive at once.
 _CHUNK = 500
 
 
 @contextlib.contextmanager
 def started(command: list[str], path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """On the server's processor; ready when somebody listens at `path`."""
+    """Start a server on the server's processor; it is ready when it listens at `path`."""
     pinned = ["taskset", "--cpu-list", str(SERVER), *command]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(pinned, stdout=log, stderr=log)
@@ -83,7 +83,7 @@ def redis(folder: Path, rows: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def memcached(folder: Path, rows: int) -> Iterator[subprocess.Popen[bytes]]:
-    """memcached with one thread, and memory enough to forget nothing."""
+    """memcached with one thread, and enough memory to evict nothing."""
     path = folder / "memcached.sock"
     command = [*MEMCACHED, "-s", str(path), "-u", "root", "-t", "1", "-c", "4096",
                "-m", str(256 + rows // 2500)]  # fmt: skip
@@ -94,7 +94,7 @@ def memcached(folder: Path, rows: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def echo(folder: Path, *, spin: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """The floor."""
+    """The echo server, the lower bound."""
     path = folder / ("spinning.sock" if spin else "echo.sock")
     command = [str(program("latchkey-bench")), "echo", "--socket", str(path)]
     with started([*command, "--spin"] if spin else command, path) as process:

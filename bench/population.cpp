@@ -33,13 +33,13 @@ Questions questions(const Population& population, std::size_t first_number) {
   return made;
 }
 
-// Of the population that is held, by their first number.
+// The questions of the current population, by their first number.
 std::map<std::size_t, Questions>& made() {
   static std::map<std::size_t, Questions> questions;
   return questions;
 }
 
-// Benchmarks with several threads come here from all of them at once.
+// Benchmarks with several threads call cached() on all of them at once.
 std::mutex made_mutex;
 
 const Questions& cached(const Population& population, std::size_t first_number) {
@@ -49,7 +49,7 @@ const Questions& cached(const Population& population, std::size_t first_number) 
   return made()[first_number] = questions(population, first_number);
 }
 
-// Cheap, and as random as a real one.
+// Cheap to compute, and as random as a real digest.
 Digest digest_of(std::size_t number) {
   Digest digest;
   for (std::size_t i = 0; i < 4; ++i) {
@@ -87,7 +87,7 @@ Rows::Rows(ScopeSets& scopes) {
 
 const RecordFacts& Rows::row(std::size_t number, const Digest& digest, std::size_t version) {
   id_ = std::to_string(10'000'000 + number);
-  // Eight digits, and another one for each version of the next ten million.
+  // Eight digits, and a different number for each of the next ten million versions.
   subject_ = std::to_string(20'000'000 + (number + version * 7) % 70'000'000);
   tenant_ = std::to_string(1000 + number % 1000);
   facts_.digest = digest;
@@ -109,7 +109,7 @@ std::size_t resident_bytes() {
 
 Population::Population(std::size_t count, Scheme scheme)
     : count_(count), scheme_(scheme), pepper_(kPepper) {
-  // In the order in which a database's heap would deliver them; what is asked for is random.
+  // Rows are in the order in which a database's heap would deliver them; questions are random.
   const std::size_t before = resident_bytes();
   const auto start = std::chrono::steady_clock::now();
   ChangeSet table(writer, ChangeScope::kTable);
@@ -126,7 +126,7 @@ Digest Population::digest(std::size_t number) const {
   return scheme_ == Scheme::kHmac ? pepper_.digest(text(number)) : sha256(text(number));
 }
 
-// Keys as people mint them: a prefix and some 200 bits, 43 characters. A JWT of 300.
+// A typical key: a prefix and about 200 random bits, 43 characters. A JWT has 300 characters.
 std::string Population::text(std::size_t number) const {
   return scheme_ == Scheme::kJwt ? "eyJhbGciOiJIUzI1NiJ9." + random_text(number, 279)
                                  : "sk_bench_" + random_text(number, 34);

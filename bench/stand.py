@@ -1,4 +1,4 @@
-"""What benchmarks over the socket have in common: a private PostgreSQL with the generated keys of
+"""The common parts of benchmarks over the socket: a private PostgreSQL with the generated keys of
 latchkey-bench, a latchkeyd that serves them, and loads."""
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from harness.postgres import PrivateCluster  # noqa: E402
 from harness.programs import Daemon, program  # noqa: E402
 from installation import PASSWORD, Installation  # noqa: E402
 
-# As a real server is set up, but for durability: shared buffers that hold the table.
+# Settings of a real server, except for durability: shared buffers that hold the table.
 POSTGRES = {"shared_buffers": "'1GB'", "max_wal_size": "'4GB'"}
 
 
 @contextlib.contextmanager
 def server() -> Iterator[PrivateCluster]:
-    """A PostgreSQL that knows the daemon's role."""
+    """Start a PostgreSQL that has the daemon's role."""
     with PrivateCluster(settings=POSTGRES) as cluster:
         with contextlib.closing(cluster.connect()) as conn, conn.cursor() as cursor:
             cursor.execute("CREATE ROLE latchkey LOGIN PASSWORD %s", (PASSWORD,))
         yield cluster
 
 
-# Whoever ends a benchmark ends what it has started.
+# SIGTERM raises SystemExit, so that the context managers end the processes of the benchmark.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 PROCESSORS = sorted(os.sched_getaffinity(0))
-# The server under test has the first one to itself, everything else (PostgreSQL, clients, what
-# measures) keeps to the last.
+# The server under test runs alone on the first processor; PostgreSQL, clients and measuring programs run on
+# the last.
 SERVER, CLIENTS = PROCESSORS[0], PROCESSORS[-1]
 os.sched_setaffinity(0, {CLIENTS})
 
 
 class Keys(Installation):
-    """The first `rows` generated keys, stored by their SHA-256 as one would."""
+    """The first `rows` generated keys, stored as SHA-256 digests."""
 
     def __init__(self, cluster: PrivateCluster, rows: int) -> None:
         name = f"keys_{rows}"
@@ -71,7 +71,7 @@ class Keys(Installation):
 
 @contextlib.contextmanager
 def served(there: Installation, processors: Sequence[int] = (SERVER,)) -> Iterator[Daemon]:
-    """Its daemon, all threads of it on the server's processor, or on others."""
+    """Start the installation's daemon, with all threads on the given processors."""
     there.install()
     with Daemon(there.config) as daemon:
         allowed = ",".join(map(str, processors))
@@ -84,11 +84,11 @@ def served(there: Installation, processors: Sequence[int] = (SERVER,)) -> Iterat
 
 
 class Failed(Exception):
-    """A load that came to no figures; the text is what it printed."""
+    """A load without figures; the text is its output."""
 
 
 def load(*options: str, user: User | None = None, before: tuple[str, ...] = ()) -> dict[str, Any]:
-    """One run of latchkey-bench, as `user`; its report. A wrong answer ends the program."""
+    """Run latchkey-bench once, as `user`; return its report. A wrong answer ends the program."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         if user is not None:

@@ -1,9 +1,9 @@
-// What Latchkey's map is measured against: what one would use instead, and the floor.
+// The structures that Latchkey's map is compared with: alternatives, and the lower bound.
 //
-// Each offers the same: an Access for each reading thread; find(access, digests, found) for one
-// batch, inside whatever protects it from a writer; change(record), which makes `record` its
-// digest's. The values are pointers to the very records that Latchkey's own map leads to. Whoever
-// looks up touches each record that was found (touch()), because an answer is made of it.
+// All have the same interface: an Access for each reading thread; find(access, digests, found) for
+// one batch, including its protection from a writer; change(record), which stores `record` under
+// its digest. The values are pointers to the records of Latchkey's own map. The benchmark touches
+// each record that was found (touch()), because an answer is made from it.
 #pragma once
 
 #include <tsl/robin_map.h>
@@ -44,7 +44,7 @@ void for_each_record(Population& population, Add add) {
   }
 }
 
-// A well-known map behind a lock that readers share, taken once for a batch.
+// A well-known map behind a shared lock that readers take once per batch.
 template <typename Map>
 class Locked {
  public:
@@ -78,7 +78,7 @@ class Locked {
   Map map_;
 };
 
-// Readers take a reference to an immutable map; a change copies all of it.
+// Readers take a reference to an immutable map; a change copies the whole map.
 class Copied {
  public:
   static constexpr bool kConcurrent = true;
@@ -114,10 +114,10 @@ class Copied {
   std::atomic<std::shared_ptr<const RobinMap>> map_;
 };
 
-// The floor: nothing but the two memory accesses that a look-up cannot do without. A table of plain
-// words [16-bit tag | record address], at most half full; records of one aligned cache line that
-// hold a digest and nothing else; both in huge pages; the same hash, the same comparison, the same
-// three passes. It cannot be changed while it is read, cannot grow, and answers nothing.
+// The lower bound: only the two memory accesses that every look-up needs. A table of plain words
+// [16-bit tag | record address], at most half full; records of one aligned cache line that hold
+// only a digest; both in huge pages; the same hash, the same comparison, the same three passes. It
+// cannot change while it is read, cannot grow, and gives no answers.
 class Bare {
  public:
   static constexpr bool kConcurrent = false;
@@ -138,7 +138,7 @@ class Bare {
       words_[slot] = (hash & ~kAddress) | reinterpret_cast<std::uint64_t>(line);
     });
   }
-  // Addresses of lines stand for records.
+  // `found` receives the addresses of lines in place of records.
   void find(Access&, std::span<const Digest> digests, std::span<const Record*> found) const {
     std::uint64_t hashes[KeyMap::kBatchMax];
     std::size_t slots[KeyMap::kBatchMax];
@@ -164,7 +164,7 @@ class Bare {
     Digest digest;
   };
   static constexpr std::uint64_t kAddress = (std::uint64_t{1} << 48) - 1;
-  // The next slot that is empty or whose tag agrees.
+  // The next slot that is empty or has a matching tag.
   [[nodiscard]] std::size_t candidate(std::size_t slot, std::uint64_t hash) const {
     while (words_[slot] != 0 && ((words_[slot] ^ hash) & ~kAddress) != 0) slot = (slot + 1) & mask_;
     return slot;
@@ -179,7 +179,7 @@ class Bare {
   Line* lines_ = nullptr;
 };
 
-// Latchkey's own, seen the same way.
+// Latchkey's own map with the same interface.
 class Ours {
  public:
   static constexpr bool kConcurrent = true;
@@ -199,7 +199,8 @@ class Ours {
   const KeyMap& map_;
 };
 
-// The one of its kind that was used last: they are large, and one is measured after the other.
+// Holds the last used structure of its type only, because structures are large and are measured one
+// after the other.
 template <typename Structure>
 class Held {
  public:

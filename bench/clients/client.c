@@ -1,5 +1,5 @@
-/* bench/clients for liblatchkey: `client MODE SECONDS`, keys from standard input, one a line, all
- * of them valid. Prints how many answers came and in how many seconds; ends with 1 at a wrong one.
+/* bench/clients for liblatchkey: `client MODE SECONDS`. Reads keys from standard input, one a line;
+ * all must be valid. Prints the number of answers and the seconds; exits with 1 at a wrong answer.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ static size_t one(latchkey_client* lk, size_t at) {
   return 1;
 }
 
-/* A question for each that is answered, so that there are always as many under way. */
+/* Sends a question for each answer, so that their number in flight is constant. */
 static size_t pipelined(latchkey_client* lk, size_t at) {
   size_t taken = 0;
   while (latchkey_pending(lk) < AT_ONCE) {

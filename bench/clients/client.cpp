@@ -1,4 +1,4 @@
-// The same as client.c for the C++ face, which has no pipelining of its own.
+// The same as client.c for the C++ interface, which has no pipelining of its own.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>

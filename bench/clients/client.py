@@ -1,4 +1,4 @@
-"""The same as client.c for Python: the waiting client, or with --asyncio the other one."""
+"""The same as client.c for Python: the blocking client, or with --asyncio the asynchronous one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AT_ONCE = 64
 
 
 def waiting(mode: str, until: float, keys: list[str]) -> int:
-    """How many answers came."""
+    """Return the number of answers."""
     answers = 0
     with Client() as client:
         while time.monotonic() < until:
@@ -28,7 +28,7 @@ def waiting(mode: str, until: float, keys: list[str]) -> int:
 
 
 async def with_tasks(mode: str, until: float, keys: list[str]) -> int:
-    """How many answers came."""
+    """Return the number of answers."""
     answers = 0
 
     async def ask(client: AsyncClient) -> None:
@@ -49,7 +49,7 @@ async def with_tasks(mode: str, until: float, keys: list[str]) -> int:
 
 
 def main() -> None:
-    """As client.c says."""
+    """Run as described in client.c."""
     *options, mode, number = sys.argv[1:]
     seconds = float(number)
     keys = sys.stdin.read().split()

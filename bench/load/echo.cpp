@@ -32,7 +32,7 @@ struct Caller {
   throw std::system_error(errno, std::generic_category(), what);
 }
 
-// False: the caller has gone.
+// Returns false if the caller has closed the connection.
 bool answer(int fd, Caller& caller, std::vector<std::uint8_t>& out) {
   const ssize_t count =
       recv(fd, caller.in.data() + caller.filled, caller.in.size() - caller.filled, MSG_DONTWAIT);
@@ -46,7 +46,7 @@ bool answer(int fd, Caller& caller, std::vector<std::uint8_t>& out) {
   }
   caller.filled -= requests * kAsked;
   std::memmove(caller.in.data(), caller.in.data() + requests * kAsked, caller.filled);
-  // A floor for callers that read: 32 KiB at most, which the socket takes.
+  // Only for callers that read their replies: at most 32 KiB, which fit into the socket's buffer.
   return out.empty() ||
          send(fd, out.data(), out.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(out.size());
 }

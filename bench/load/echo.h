@@ -1,5 +1,5 @@
-// The floor beneath any server of this kind: a bare epoll loop that sends the first 32 of each 64
-// bytes back, and does nothing else.
+// The lower bound for a server of this kind: a bare epoll loop that returns the first 32 of each 64
+// bytes, and does nothing else.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@ namespace latchkey {
 
 struct EchoSettings {
   std::string socket;
-  bool spin = false;  // never sleeps: asks the kernel again and again
+  bool spin = false;  // never sleeps: polls the kernel continuously
   int processor = -1;
 };
 

@@ -23,11 +23,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// So long may a connection go without any answer to what it asked.
+// The longest time for which a connection with open requests may have no answer.
 constexpr std::int64_t kSilenceNs = 10'000'000'000;
 constexpr std::size_t kReadBytes = std::size_t{256} << 10;
-// Requests that an open loop could not send yet. Past this the rate is out of reach, and how far
-// is no latency any more.
+// The maximum number of unsent requests in an open loop. Beyond it the server cannot reach the
+// rate, and a latency has no meaning any more.
 constexpr std::size_t kWaitingMax = 1'000'000;
 
 std::int64_t now_ns() {
@@ -38,7 +38,7 @@ std::int64_t now_ns() {
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
-// A full backlog is no refusal: who has just started thousands of connections waits.
+// A full backlog is no refusal: a program that opens thousands of connections has to wait.
 int connect_to(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -59,7 +59,7 @@ struct Request {
   std::span<const BenchKey> keys;
 };
 
-// What is in flight, oldest first.
+// The requests in flight, oldest first.
 class InFlight {
  public:
   explicit InFlight(std::size_t depth) : requests_(depth) {}
@@ -110,7 +110,7 @@ class Connection {
     in_flight_.push(request);
   }
 
-  // Whether all of it is with the kernel.
+  // Returns true if the kernel has all bytes.
   bool send_all() {
     while (sent_ < out_.size()) {
       const ssize_t count =
@@ -126,11 +126,11 @@ class Connection {
     return true;
   }
 
-  // Takes what has come; `answered` gets since when each request had waited, and of how many keys
-  // it was.
+  // Reads the available bytes. Calls `answered` for each answered request, with the time since
+  // which it has waited and its number of keys.
   template <typename Answered>
   void receive(std::vector<std::uint8_t>& scratch, const Answered& answered) {
-    // What a reply began with last time stands before what comes now.
+    // The incomplete reply of the last call precedes the new bytes.
     std::ranges::copy(rest_, scratch.begin());
     const ssize_t count =
         recv(socket_, scratch.data() + rest_.size(), scratch.size() - rest_.size(), MSG_DONTWAIT);
@@ -164,7 +164,7 @@ class Connection {
   std::int64_t heard_ns_ = 0;
 };
 
-// What all threads share.
+// The state that all threads share.
 class Course {
  public:
   Course(const LoadSettings& settings, unsigned threads)
@@ -172,7 +172,7 @@ class Course {
         interval_ns_(std::min<std::int64_t>(1'000'000'000, ns(settings.duration) / 10)),
         waiting_(threads) {}
 
-  // All threads are connected before any asks.
+  // Waits until all threads are connected; none asks before that.
   void ready() {
     std::unique_lock lock(mutex_);
     if (--waiting_ == 0) {
@@ -207,7 +207,7 @@ class Course {
     ready_.notify_all();
   }
 
-  // Watched from outside until all threads have ended.
+  // Reports progress until all threads have ended.
   void watch(const std::function<void(const Interval&)>& progress) {
     std::size_t told = 0;
     for (;;) {
@@ -218,7 +218,7 @@ class Course {
         if (failure_ != nullptr) return;
         if (waiting_ > 0) continue;
         const std::int64_t now = now_ns();
-        // An interval is told once the next one has begun everywhere.
+        // An interval is reported once the next one has begun in all threads.
         if (intervals_.size() > told + 1 &&
             now > begin_ns_ + static_cast<std::int64_t>(told + 1) * interval_ns_ + 100'000'000) {
           complete = intervals_[told++];
@@ -233,7 +233,7 @@ class Course {
   LoadResult result() {
     if (failure_ != nullptr) std::rethrow_exception(failure_);
     LoadResult result;
-    // What came in after the end belongs to nothing.
+    // Answers after the end are not counted.
     const auto whole = static_cast<std::size_t>(ns(settings_.duration) / interval_ns_);
     intervals_.resize(std::min(intervals_.size(), whole));
     for (const Interval& interval : intervals_) {
@@ -311,7 +311,7 @@ class Thread {
     }
   }
 
-  // ---- as fast as answers come
+  // ---- closed loop
 
   void closed_loop() {
     std::int64_t now = now_ns();
@@ -330,11 +330,11 @@ class Thread {
     send(connection);
   }
 
-  // ---- at a rate
+  // ---- open loop
 
   void open_loop() {
     const double gap_ns = 1e9 * settings_.threads / settings_.rate;
-    // Threads begin one after the other, so that together they keep an even pace.
+    // The threads' starts are staggered, so that together they keep an even pace.
     double next_ns = static_cast<double>(now_ns()) + gap_ns * number_ / settings_.threads;
     std::size_t turn_of = 0;
     for (std::int64_t now = now_ns(); now < course_.end_ns() && !course_.failed(); now = now_ns()) {
@@ -364,7 +364,7 @@ class Thread {
     course_.add_not_sent(due_.size());
   }
 
-  // ---- both
+  // ---- both loops
 
   template <typename Ready>
   void wait(std::int64_t patience_ns, const Ready& ready) {
@@ -392,7 +392,7 @@ class Thread {
       if (now >= course_.begin_ns()) latencies_.record(now - since_ns);
     });
   }
-  // Once a loop: what was counted goes to its interval.
+  // Called once a loop: adds the counts to their interval.
   void turn(std::int64_t now) {
     if (now < course_.begin_ns()) return;
     const std::size_t interval = course_.interval_of(now);
@@ -418,7 +418,7 @@ class Thread {
   int epoll_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::uint8_t> scratch_;
-  std::deque<std::int64_t> due_;  // open loop: when what has not been sent was to be sent
+  std::deque<std::int64_t> due_;  // open loop: the due times of unsent requests
   LatencyHistogram latencies_;
   std::size_t interval_ = 0;
   std::int64_t look_again_ns_ = 0;

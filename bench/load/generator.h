@@ -1,5 +1,5 @@
-// A load: threads with connections each, that ask as fast as answers come (closed loop) or at a
-// rate that does not care how slowly they come (open loop), and check every answer.
+// A load: threads with connections that ask as fast as answers arrive (closed loop) or at a rate
+// that is independent of the answers (open loop), and check every answer.
 #pragma once
 
 #include <chrono>
@@ -24,7 +24,7 @@ struct LoadSettings {
   std::vector<unsigned> processors;  // threads are pinned to these, in turn; empty: not pinned
   std::chrono::milliseconds warm_up{1000};
   std::chrono::milliseconds duration{10'000};
-  double rate = 0;  // requests a second in all; 0: closed loop
+  double rate = 0;  // requests per second in total; 0: closed loop
   KeyChoice choice;
 };
 
@@ -37,15 +37,15 @@ struct Interval {
 struct LoadResult {
   double seconds = 0;
   std::uint64_t requests = 0, keys = 0;
-  // In an open loop from the moment at which a request was to be sent, whether or not it could be:
-  // so what waited behind a slow answer counts (no coordinated omission).
+  // In an open loop, a latency starts at the due time of the request, even if it could not be sent
+  // then: the wait behind a slow answer counts (no coordinated omission).
   LatencyHistogram latencies;
-  std::vector<Interval> intervals;  // of a tenth of the duration, but a second at most
-  std::uint64_t not_sent = 0;       // open loop: still waiting for a free place at the end
+  std::vector<Interval> intervals;  // each a tenth of the duration, at most a second
+  std::uint64_t not_sent = 0;       // open loop: requests that were still unsent at the end
 };
 
-// Blocks until it is over. `progress` is called about once an interval, from the calling thread.
-// Throws WrongAnswer, or std::runtime_error for what cannot be connected to or stops answering.
+// Blocks until the load is over. Calls `progress` about once per interval, on the calling thread.
+// Throws WrongAnswer, or std::runtime_error if a server cannot be reached or stops answering.
 [[nodiscard]] LoadResult run_load(const LoadSettings& settings, const KeyTable& keys,
                                   const std::function<void(const Interval&)>& progress);
 

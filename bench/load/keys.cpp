@@ -12,7 +12,7 @@ constexpr std::string_view kKnownPrefix = "lk_bench_", kUnknownPrefix = "lk_othe
 constexpr std::uint64_t kUnknownKeys = 1 << 16;
 constexpr std::uint64_t kQuestions = 1 << 21, kQuestionsMin = 1 << 14;
 
-// Every 64-bit number to another one (Steele, Lea and Flood, "Fast splittable pseudorandom number
+// A permutation of the 64-bit numbers (Steele, Lea and Flood, "Fast splittable pseudorandom number
 // generators", 2014: the finalizer of SplitMix64).
 std::uint64_t mixed(std::uint64_t number) {
   number += 0x9E3779B97F4A7C15;
@@ -44,7 +44,7 @@ std::string generated_value(std::uint64_t index) {
   return value;
 }
 
-// ---- Zipf: the integral of x^-exponent, which has a form of its own for an exponent of 1
+// ---- Zipf: the integral of x^-exponent, which has a separate form for an exponent of 1
 
 ZipfDistribution::ZipfDistribution(std::uint64_t count, double exponent)
     : count_(count), exponent_(exponent) {
@@ -57,13 +57,13 @@ double ZipfDistribution::weight(double x) const { return std::pow(x, -exponent_)
 
 double ZipfDistribution::integral(double x) const {
   const double log_x = std::log(x), power = (1 - exponent_) * log_x;
-  // expm1(t) / t, which is 1 where t is 0.
+  // expm1(t) / t, which is 1 for t = 0.
   return (std::abs(power) > 1e-8 ? std::expm1(power) / power : 1 + power / 2) * log_x;
 }
 
 double ZipfDistribution::inverse_integral(double u) const {
   const double t = std::max(u * (1 - exponent_), -1.0);
-  // log1p(t) / t, likewise.
+  // log1p(t) / t, which is 1 for t = 0.
   return std::exp((std::abs(t) > 1e-8 ? std::log1p(t) / t : 1 - t / 2) * u);
 }
 
@@ -80,7 +80,7 @@ KeySequence::KeySequence(const KeyTable& table, const KeyChoice& choice, std::ui
     keys_.push_back(chooser.next());
     length += keys_.back().text.size();
   }
-  text_.reserve(length);  // so that views into it stay good
+  text_.reserve(length);  // so that views into it stay valid
   for (BenchKey& key : keys_) {
     const std::size_t begin = text_.size();
     text_ += key.text;

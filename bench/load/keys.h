@@ -1,4 +1,4 @@
-// Which keys a load asks for: known ones, generated or from a file, and in some share unknown ones.
+// The keys that a load asks for: known keys, generated or from a file, and a share of unknown keys.
 #pragma once
 
 #include <algorithm>
@@ -15,14 +15,14 @@ namespace latchkey {
 // Key number `index` (from zero) as `latchkey-bench keys` prints it: always 41 characters, of which
 // 128 bits look random. Its row has the id `index` + 1.
 [[nodiscard]] std::string generated_key(std::uint64_t index);
-// Of the same shape, and never one of the above.
+// A key of the same shape that is never a generated key.
 [[nodiscard]] std::string unknown_key(std::uint64_t index);
-// What a peer stores beside a generated key: 64 characters.
+// The value that a peer stores with a generated key: 64 characters.
 [[nodiscard]] std::string generated_value(std::uint64_t index);
 
-// Ranks from 0 with a probability that falls as 1 / (rank + 1)^exponent, by rejection from an
+// Ranks from 0 with a probability proportional to 1 / (rank + 1)^exponent, by rejection from an
 // inverted integral (Hoermann and Derflinger, "Rejection-inversion to generate variates from
-// monotone discrete distributions", 1996): no table, however many there are.
+// monotone discrete distributions", 1996). It needs no table for any number of ranks.
 class ZipfDistribution {
  public:
   ZipfDistribution(std::uint64_t count, double exponent);
@@ -49,24 +49,24 @@ class ZipfDistribution {
   double lower_, upper_, accept_;
 };
 
-// One key to ask for, and what must be answered.
+// One key to ask for, and the expected answer.
 struct BenchKey {
   std::string_view text;
-  std::uint64_t index = 0;  // among the known ones; means nothing for others
+  std::uint64_t index = 0;  // among the known keys; undefined for unknown keys
   bool known = false;
 };
 
 struct KeyChoice {
   double hits = 1;      // share of known keys
-  double exponent = 0;  // of a Zipf distribution; 0: all alike
+  double exponent = 0;  // of a Zipf distribution; 0: uniform
   std::uint64_t seed = 1;
 };
 
 class KeyTable {
  public:
-  // `count` generated ones.
+  // `count` generated keys.
   static KeyTable generated(std::uint64_t count);
-  // One a line; all must be valid. Throws std::runtime_error.
+  // Keys from a file, one a line; all must be valid. Throws std::runtime_error.
   static KeyTable from_file(const std::string& path);
 
   [[nodiscard]] std::uint64_t size() const { return known_.size(); }
@@ -77,7 +77,7 @@ class KeyTable {
   }
 
  private:
-  std::string text_;  // all of them, one after the other
+  std::string text_;  // all known keys, concatenated
   std::string unknown_text_;
   std::vector<std::string_view> known_, unknown_;
   bool generated_ = false;
@@ -85,7 +85,7 @@ class KeyTable {
   void add_unknown();
 };
 
-// A thread's own random choice among the table's.
+// Chooses keys of the table at random; each thread has its own.
 class KeyChooser {
  public:
   KeyChooser(const KeyTable& table, const KeyChoice& choice, std::uint64_t thread)
@@ -104,8 +104,8 @@ class KeyChooser {
   }
 
  private:
-  // Ranks that are asked for alike often must not be neighbours in memory: a prime has no factor
-  // in common with the size, so each index has one rank.
+  // Ranks of similar frequency must not be neighbours in memory. The prime has no factor in common
+  // with the size, so each index has exactly one rank.
   [[nodiscard]] std::uint64_t scattered(std::uint64_t rank) const {
     __extension__ using Wide = unsigned __int128;
     constexpr std::uint64_t kPrime = 18446744073709551557U;
@@ -118,12 +118,12 @@ class KeyChooser {
   ZipfDistribution zipf_;
 };
 
-// A thread's questions in the order in which it asks them, over and over. Chosen beforehand and
-// copied to where they follow one another: to look for each among millions when it is asked would
-// cost more than all else that a load does.
+// A thread's questions in the order in which it asks them, repeated in a cycle. They are chosen
+// beforehand and copied to contiguous memory, because finding each among millions of keys when it
+// is asked would cost more than all other work of a load.
 class KeySequence {
  public:
-  // Rounded up to whole batches.
+  // The length is rounded up to whole batches.
   KeySequence(const KeyTable& table, const KeyChoice& choice, std::uint64_t thread,
               std::size_t batch);
   // The keys of the next request.

@@ -1,4 +1,4 @@
-// latchkey-bench: the load generator. This file is the command line and nothing else.
+// latchkey-bench: the load generator. This file parses the command line.
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -19,7 +19,7 @@
 namespace latchkey {
 namespace {
 
-// The others are those of `latchkey`.
+// The other exit codes are those of `latchkey`.
 constexpr int kExitWrongAnswer = 1;
 
 struct RunOptions {
@@ -62,7 +62,7 @@ void write_file(const std::string& path, const std::string& text) {
   if (!(file << text).flush()) throw std::runtime_error("cannot write " + path);
 }
 
-// A connection is a descriptor.
+// Raises the limit of descriptors, because each connection needs one.
 void raise_descriptors(std::size_t wanted) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -103,7 +103,7 @@ int run(RunOptions& options) {
     const auto within_us = [&](double share) {
       return std::to_string(interval.latencies.quantile_ns(share) / 1000) + " us";
     };
-    // Not by std::cerr, which lets nothing pass that moves the cursor.
+    // std::cerr is not used, because PrintableStream escapes the "\r" that moves the cursor.
     std::clog << "\r" << interval.begin_s
               << " s: " << short_number(static_cast<double>(interval.requests)) << " requests, p50 "
               << within_us(0.5) << ", p99 " << within_us(0.99) << "      " << std::flush;

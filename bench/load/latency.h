@@ -1,5 +1,5 @@
-// Latencies counted in buckets whose width grows with the value (log-linear, as HdrHistogram does):
-// 1.6 % exact from one nanosecond to hours, in 30 KiB, with no allocation and no sorting.
+// Counts latencies in buckets that grow with the value (log-linear, as in HdrHistogram). The error
+// is at most 1.6 % from one nanosecond to hours, in 30 KiB, without allocation or sorting.
 #pragma once
 
 #include <algorithm>
@@ -32,8 +32,8 @@ class LatencyHistogram {
   [[nodiscard]] double mean_ns() const {
     return count_ == 0 ? 0 : sum_ / static_cast<double>(count_);
   }
-  // The value that `share` (0 to 1) of all are not above, to the upper end of its bucket; zero if
-  // there are none.
+  // The value that `share` (0 to 1) of all latencies do not exceed, rounded up to the end of its
+  // bucket; zero if there are none.
   [[nodiscard]] std::uint64_t quantile_ns(double share) const {
     const double wanted = share * static_cast<double>(count_);
     std::uint64_t below = 0;

@@ -91,7 +91,7 @@ class LatchkeyPeer : public Peer {
   std::uint64_t sent_ = 0, answered_ = 0;
 };
 
-// ---- the floor: 64 bytes there, the first half of them back
+// ---- the lower bound: sends 64 bytes, receives the first half of them
 
 class EchoPeer : public Peer {
  public:
@@ -110,8 +110,7 @@ class EchoPeer : public Peer {
   }
 };
 
-// ---- key-value stores: the length of a value, then the value and a line's end; or that there is
-// none
+// ---- key-value stores: the reply is the length of a value, the value and a line end; or a miss
 
 std::size_t judge_value(Bytes bytes, const BenchKey& key, std::string_view hit,
                         std::string_view miss) {
@@ -237,7 +236,7 @@ class PostgresPeer : public Peer {
       throw std::runtime_error("PostgreSQL does not listen");
     }
   }
-  // Reads up to ReadyForQuery, of which nothing follows.
+  // Reads up to ReadyForQuery, the last message of a reply.
   static void until_ready(int socket) {
     std::string got;
     for (;;) {

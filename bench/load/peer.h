@@ -1,6 +1,5 @@
-// What a load speaks: Latchkey's protocol, or that of what one would use instead. Each peer turns
-// keys into requests and replies into judgements; connections, time and threads are the
-// generator's.
+// The protocols of a load: Latchkey's, or that of an alternative. Each peer encodes keys as
+// requests and checks the replies; the generator handles connections, time and threads.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +14,7 @@
 
 namespace latchkey {
 
-// An answer that is not what it had to be: ends the run. what() says which, and what came.
+// A wrong answer; it ends the run. what() describes the expected and the received answer.
 class WrongAnswer : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -28,27 +27,27 @@ class Peer {
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
 
-  // Whatever must be said on a new connection before the first request; blocking, with a deadline.
+  // Performs the handshake on a new connection before the first request; blocking, with a deadline.
   // Throws std::runtime_error.
   virtual void greet(int socket) { (void)socket; }
-  // One request for all of `keys`.
+  // Encodes one request for all of `keys`.
   virtual void encode(OutBuffer& out, std::span<const BenchKey> keys) = 0;
-  // The reply to the oldest request that has none, for `keys`, if `bytes` hold all of it: its
-  // length; zero if more is to come. Throws WrongAnswer.
+  // Checks the reply to the oldest open request, which is for `keys`. Returns the length of the
+  // reply, or zero if `bytes` do not hold all of it yet. Throws WrongAnswer.
   virtual std::size_t judge(Bytes bytes, std::span<const BenchKey> keys) = 0;
-  // Keys that one request can carry.
+  // The maximum number of keys in one request.
   [[nodiscard]] virtual std::size_t batch_max() const { return 1; }
 };
 
 struct PeerOptions {
   std::string name = "latchkey";  // echo, redis, memcached, postgres
-  bool claims = true;             // latchkey: ask for them, and check the row's id
+  bool claims = true;             // latchkey: ask for claims, and check the row's id
   bool generated = true;          // rows and values are those of generated keys
-  std::string database = {};      // postgres: name of it
+  std::string database = {};      // postgres: the database's name
   std::string user = {};
 };
 
-// One for each connection. Throws std::runtime_error for a name that is none.
+// Makes a peer; each connection needs its own. Throws std::runtime_error for an unknown name.
 [[nodiscard]] std::unique_ptr<Peer> make_peer(const PeerOptions& options);
 
 }  // namespace latchkey

@@ -36,7 +36,7 @@ ordered_json machine() {
           {"kernel", std::string(kernel.sysname) + " " + kernel.release}};
 }
 
-// Even steps on the customary axis, on which each nine takes as much room as the one before.
+// Even steps on the customary axis, on which each further nine takes the same room.
 std::vector<double> shares_told(std::uint64_t count) {
   std::vector<double> shares;
   for (double inverse = 1; inverse <= static_cast<double>(std::max<std::uint64_t>(count, 1));
@@ -204,7 +204,7 @@ ordered_json report_json(const LoadSettings& settings, const LoadResult& result,
           {"requests_per_s", static_cast<double>(result.requests) / time},
           {"keys_per_s", static_cast<double>(result.keys) / time},
           {"not_sent", result.not_sent},
-          {"wrong_answers", 0},  // one would have ended the run
+          {"wrong_answers", 0},  // a wrong answer would have ended the run
           {"latency_us", latency},
           {"percentiles", percentiles},
           {"intervals", intervals}};

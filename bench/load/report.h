@@ -1,5 +1,4 @@
-// What a load was and how it went: as lines, as JSON, and as a page with plots that needs nothing
-// else.
+// Reports on a load and its result: as text, as JSON, and as a self-contained page with plots.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -14,8 +13,8 @@ namespace latchkey {
 [[nodiscard]] nlohmann::ordered_json report_json(const LoadSettings& settings,
                                                  const LoadResult& result,
                                                  const std::string& title);
-// From here on, a report is what report_json() made, perhaps in another run. Both throw
-// nlohmann::json::exception if it is not.
+// A `report` is the result of report_json(), possibly of another run. Both functions throw
+// nlohmann::json::exception for any other object.
 [[nodiscard]] std::string report_text(const nlohmann::ordered_json& report);
 [[nodiscard]] std::string report_html(const std::vector<nlohmann::ordered_json>& reports,
                                       const std::string& title);
