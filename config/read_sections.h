@@ -1,4 +1,4 @@
-// The sections of the configuration but [[source]]: from TOML to settings. All throw ConfigError.
+// Reads all sections of the configuration except [[source]]. All functions throw ConfigError.
 #pragma once
 
 #include "config/conninfo.h"

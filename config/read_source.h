@@ -1,4 +1,4 @@
-// A [[source]] of the configuration: from TOML to a SourceConfig.
+// Reads a [[source]] of the configuration.
 #pragma once
 
 #include "config/source.h"
@@ -6,7 +6,7 @@
 
 namespace latchkey {
 
-// The names of its settings.
+// The names of the settings of a [[source]].
 [[nodiscard]] Settings source_settings();
 // Throws ConfigError.
 [[nodiscard]] SourceConfig read_source(const Section& section);

@@ -1,4 +1,4 @@
-// Texts that several settings have in common: names, choices, and advice on misspelt ones.
+// Text settings of several sections: names, choices, and advice on misspelt ones.
 #pragma once
 
 #include <set>
@@ -12,9 +12,9 @@ namespace latchkey {
 
 // `name` of a database or a source: at most 63 characters out of A-Z a-z 0-9 _ - .
 [[nodiscard]] std::string needed_name(const Section& section, const char* example);
-// May the text be quoted into SQL as the name of a table, column or role?
+// True if the text may be quoted into SQL as the name of a table, column or role.
 [[nodiscard]] bool is_sql_name(const std::string& name);
-// What a text that is none of the known names probably means; empty: no idea.
+// Advice on a text that is not a known name; empty if there is none.
 [[nodiscard]] std::string advice_on(const std::string& text, const std::set<std::string>& known);
 
 template <typename Value>

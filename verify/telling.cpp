@@ -8,9 +8,9 @@
 namespace latchkey {
 namespace {
 
-// May a caller without the right to reasons learn this verdict? Others hide behind the answer to an
-// unknown key: a refused key is an unknown one, and so is a key that cannot be answered for,
-// because that depends on where its rows are. A verdict that is not named here is hidden.
+// True if a caller without the right to reasons may learn this verdict, because it reveals nothing
+// about refused keys. Any other verdict is hidden behind the answer to an unknown key: that of a
+// refused key, and that of an unavailable key, because its age depends on the sources of its rows.
 bool says_nothing_of_rows(latchkey_verdict verdict) {
   switch (verdict) {
     case LATCHKEY_VALID:
@@ -35,7 +35,7 @@ void Telling::tell(const Finding& finding, Wanted wanted, Answer& answer) {
   answer.fresh = told.fresh;
   answer.age_ms = told.age_ms;
   answer.count_ = 0;
-  // The owner of a bad key is told only with the reason why it is bad.
+  // A hidden verdict has no record: the owner of a key is told only together with its verdict.
   if (told.record == nullptr) return;
   if (wanted.claims) add_claims(told, answer);
   if (wanted.metadata && rights_.metadata) answer.add(told.record->metadata());
@@ -49,7 +49,7 @@ void Telling::count(const Finding& finding) const {
   stats_.accepted_by_pepper[verifier_.digesters()[finding.digester].counter()].add();
 }
 
-// Only a key that lets its holder in counts as used.
+// Only a `valid` answer counts as a use.
 void Telling::note_use(const Finding& finding) const {
   if (finding.verdict != LATCHKEY_VALID) return;
   UseLog* uses = verifier_.routes()[finding.route].uses;
@@ -61,7 +61,7 @@ void Telling::add_claims(const Finding& told, Answer& answer) const {
   answer.add(verifier_.routes()[told.route].keys->name_claim);
   answer.add(record.claims());
   if (record.tenant() != nullptr) answer.add(record.tenant()->encoded());
-  // Infinities are no times: kAlwaysValid as an expiry is one that was always past.
+  // Infinite times are not sent. (kAlwaysValid as an expiry has always been in the past.)
   const std::int64_t expires_us = std::min(record.expires_us(), told.token_expires_us);
   if (expires_us != kNeverExpires && expires_us != kAlwaysValid) {
     put_claim(answer.expires_.data(), LATCHKEY_CLAIM_EXPIRES, floor_seconds(expires_us));

@@ -1,6 +1,6 @@
-// From a finding to the answer that a caller gets, whatever door it asks at: counts the verdict,
-// reduces the finding to the caller's rights, notes the use of the key, and collects the claims. A
-// door encodes an Answer; it decides nothing.
+// Turns a finding into the answer for a caller, for every door: counts the verdict, reduces the
+// finding to the caller's rights, records the use of the key, and collects the claims. A door only
+// encodes the Answer; it decides nothing.
 #pragma once
 
 #include <array>
@@ -19,12 +19,12 @@
 
 namespace latchkey {
 
-// Verdicts given by one worker, which is the only writer.
+// The verdicts of one worker, which is the only writer.
 struct VerdictStats {
-  std::array<Counter, LATCHKEY_VERDICTS> verdicts;  // as found, whatever the caller was told
-  std::array<Counter, LATCHKEY_VERDICTS> told;      // as the caller was told
-  // As found, by the source whose row spoke; kNoSource: none did. Counted for every key alike, so
-  // that a refused key takes no longer than an unknown one.
+  std::array<Counter, LATCHKEY_VERDICTS> verdicts;  // as found
+  std::array<Counter, LATCHKEY_VERDICTS> told;      // as sent to the caller
+  // Verdicts as found, by the source of the deciding row; kNoSource: there is none. Every key is
+  // counted in the same way, so that a refused key takes no longer than an unknown one.
   static constexpr std::size_t kNoSource = kSourcesMax;
   std::array<std::array<Counter, LATCHKEY_VERDICTS>, kSourcesMax + 1> verdicts_by_source;
   std::array<Counter, kDigestersMax> accepted_by_pepper;  // by Digester::counter()
@@ -34,13 +34,13 @@ struct VerdictStats {
   }
 };
 
-// What a request asks to be told of a good key.
+// The parts of an answer that a request asks for.
 struct Wanted {
   bool claims = false;
   bool metadata = false;
 };
 
-// Complete: verdict, age, and the claims that this caller may learn.
+// A complete answer: verdict, age, and the claims that this caller may learn.
 class Answer {
  public:
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
@@ -48,10 +48,10 @@ class Answer {
   std::uint32_t age_ms = 0;
 
   Answer() = default;
-  Answer(const Answer&) = delete;  // claims() may lead into it
+  Answer(const Answer&) = delete;  // claims() may point into it
   Answer& operator=(const Answer&) = delete;
 
-  // Encoded claims (wire.h, latchkey_claim). They live as long as the ReadSection and this.
+  // Encoded claims (wire.h, latchkey_claim). They live as long as the ReadSection and this object.
   [[nodiscard]] std::span<const Bytes> claims() const { return std::span(parts_).first(count_); }
 
  private:
@@ -63,16 +63,16 @@ class Answer {
   std::array<std::uint8_t, LATCHKEY_CLAIM_BYTES + sizeof(std::int64_t)> expires_{};
 };
 
-// For the answers of one batch to one caller, inside a ReadSection. All references outlive it.
+// Makes the answers of one batch to one caller, inside a ReadSection. All references outlive it.
 class Telling {
  public:
-  // `worker` and `moment`: for the log of uses.
+  // `worker` and `moment` are for the UseLog.
   Telling(const Verifier& verifier, const Rights& rights, VerdictStats& stats, std::size_t worker,
           const UseMoment& moment)
       : verifier_(verifier), rights_(rights), stats_(stats), worker_(worker), moment_(moment) {}
 
   void tell(const Finding& finding, Wanted wanted, Answer& answer);
-  // Keys that were told to be unknown.
+  // The number of keys answered as unknown.
   [[nodiscard]] std::uint64_t unknown() const { return unknown_; }
 
  private:
@@ -88,9 +88,9 @@ class Telling {
   std::uint64_t unknown_ = 0;
 };
 
-// The sources that a request means by `name`; empty: all that the caller may ask. Nothing: there is
-// no source of this name. A caller that may not ask all sources does not learn which others exist,
-// and gets none of them instead.
+// The sources that a request names; an empty name means all sources that the caller may ask.
+// nullopt: there is no source of this name. A caller without the right to all sources must not
+// learn which others exist, so it gets the empty mask for each of them, existing or not.
 [[nodiscard]] std::optional<SourceMask> sources_named(std::string_view name, const Rights& rights,
                                                       const Verifier& verifier);
 
