@@ -41,6 +41,7 @@ inline Script first_conversation() {
   return script;
 }
 
+// Runs a cooperative database and a clock for `ms`; returns the actions.
 inline std::vector<Refresh::Action> run(Play& play, std::int64_t ms,
                                         const std::function<void()>& each_ms) {
   std::vector<Refresh::Action> actions;
