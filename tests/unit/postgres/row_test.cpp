@@ -1,41 +1,28 @@
-// Conversion of a database row to a record, or the reason against it.
+// Conversion of a database row to a record, or the reason against it: ids, keys, times, states,
+// peppers, tokens, sizes.
 #include "loader/postgres/row.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <map>
-#include <vector>
+#include <unordered_set>
 
 #include "tests/unit/support/base64.h"
 #include "tests/unit/support/helpers.h"
+#include "tests/unit/support/row_reading.h"
 
 namespace latchkey {
 namespace {
 
 using test::base64;
+using test::binary_time;
 using test::claim_of;
+using test::kEpochUs;
+using test::RowReading;
 
 constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
-constexpr std::int64_t kEpochUs = 946'684'800'000'000;  // 2000-01-01 in microseconds since 1970
-
-std::string bytes32() {
-  std::string bytes;
-  for (int i = 0; i < 32; ++i) bytes += static_cast<char>(i * 7 + 3);
-  return bytes;
-}
-
-std::string binary_time(std::int64_t us_since_2000) {
-  std::string bytes;
-  for (int shift = 56; shift >= 0; shift -= 8) {
-    bytes += static_cast<char>((static_cast<std::uint64_t>(us_since_2000) >> shift) & 0xFF);
-  }
-  return bytes;
-}
-
-// ---- times
 
 TEST(RowTime, CountsFrom1970AndKeepsInfinities) {
   EXPECT_EQ(unix_us_from_timestamptz(0), kEpochUs);
@@ -50,59 +37,6 @@ TEST(RowTime, CountsFrom1970AndKeepsInfinities) {
   EXPECT_EQ(unix_us_from_timestamptz(kMax - 1), kNeverExpires);
   EXPECT_EQ(unix_us_from_timestamptz(kMin + 1), kMin + 1 + kEpochUs);
 }
-
-// ---- rows
-
-class RowReading : public testing::Test {
- protected:
-  RowReading() {
-    source_.name = "s";
-    source_.scheme = Scheme::kSha256;
-    source_.columns = {{Role::kId, "id"}, {Role::kKey, "key"}};
-    row_[kFieldId] = "17";
-    row_[kFieldKey] = key_;
-    row_[kFieldState] = "a";
-  }
-
-  // The row as a record; null if there is none.
-  const Record* read() {
-    RowReader reader(source_, facts_, scopes_, {"v1.key", "v2.key"});
-    counts_ = {};
-    const RowMeaning meaning = reader.read(row_);
-    meaning.odd.count_in(counts_);
-    return meaning.facts ? records_.make(*meaning.facts) : nullptr;
-  }
-  // The row has exactly this oddity, once.
-  void expect_odd(Oddity oddity) {
-    for (std::size_t i = 0; i < kOddities; ++i) {
-      EXPECT_EQ(counts_[i], i == static_cast<std::size_t>(oddity) ? 1U : 0U)
-          << oddity_name(static_cast<Oddity>(i));
-    }
-  }
-  void expect_nothing_odd() {
-    for (std::size_t i = 0; i < kOddities; ++i) {
-      EXPECT_EQ(counts_[i], 0U) << oddity_name(static_cast<Oddity>(i));
-    }
-  }
-  void with_scopes(const char* type) {
-    source_.columns[Role::kScopes] = "scopes";
-    facts_.columns["scopes"] = type;
-  }
-  void with_claims(std::string_view json) {
-    source_.scheme = Scheme::kJwt;
-    claims_ = base64(json, true, false);
-    row_[kFieldJwtClaims] = claims_;
-  }
-
-  const std::string key_ = bytes32();
-  std::string claims_;
-  ScopeSets scopes_;
-  test::Records records_;
-  SourceConfig source_;
-  TableFacts facts_;
-  RowView row_;
-  OddityCounts counts_{};
-};
 
 TEST_F(RowReading, TakesOverWhatTheRowSays) {
   const std::string expires = binary_time(5), not_before = binary_time(-7);
@@ -337,210 +271,6 @@ TEST_F(RowReading, RefusesATokenWhoseClaimsItCannotRead) {
   }
 }
 
-// ---- scopes
-
-TEST_F(RowReading, ReadsScopesFromJson) {
-  with_scopes("jsonb");
-  const std::pair<std::optional<std::string_view>, const char*> cases[] = {
-      {R"(["read", "write"])", "read write"},
-      {R"(["write","read"])", "write read"},
-      {R"(["a:b/c", "caf\u00e9"])", "a:b/c caf\xC3\xA9"},
-      {"[]", ""},
-      {"null", ""},
-      {std::nullopt, ""},
-      {" [ ] ", ""},
-  };
-  for (const auto& [text, scope] : cases) {
-    row_[kFieldScopes] = text;
-    const Record* record = read();
-    ASSERT_NE(record->scopes(), nullptr);
-    EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scope);
-    EXPECT_EQ(record->state(), RowState::kActive);
-    expect_nothing_odd();
-  }
-  row_[kFieldScopes] = R"(["write","read"])";
-  EXPECT_TRUE(read()->scopes()->holds("read"));
-  EXPECT_FALSE(read()->scopes()->holds("rea"));
-}
-
-TEST_F(RowReading, ReadsScopesFromWords) {
-  with_scopes("text");
-  const std::pair<std::optional<std::string_view>, const char*> cases[] = {
-      {"read write", "read write"},
-      {"read,write", "read write"},
-      {" a ,\tb\r\n, ,c ", "a b c"},
-      {"", ""},
-      {std::nullopt, ""},
-      {" , ", ""},
-  };
-  for (const auto& [text, scope] : cases) {
-    row_[kFieldScopes] = text;
-    const Record* record = read();
-    EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scope);
-    EXPECT_EQ(record->state(), RowState::kActive);
-    expect_nothing_odd();
-  }
-}
-
-TEST_F(RowReading, RefusesScopesThatAreNoListOfWords) {
-  with_scopes("jsonb");
-  for (const char* bad : {R"({"read":true})", R"("read")", "7", "true", R"(["read",7])",
-                          R"(["read",["write"]])", R"(["read",null])", "[", "read write"}) {
-    row_[kFieldScopes] = bad;
-    EXPECT_EQ(read()->state(), RowState::kDisabled) << bad;
-    expect_odd(Oddity::kBadScopes);
-    EXPECT_EQ(read()->state(), RowState::kDisabled) << "again: " << bad;
-  }
-  row_[kFieldScopes] = "7";
-  row_[kFieldState] = "r";
-  EXPECT_EQ(read()->state(), RowState::kRevoked);
-  const std::string deep(20'000, '[');
-  row_[kFieldScopes] = deep;
-  EXPECT_EQ(read()->state(), RowState::kRevoked);
-  expect_odd(Oddity::kBadScopes);
-}
-
-// The server cuts longer texts. The rest may look like valid scopes, so the row is refused.
-TEST_F(RowReading, RefusesScopesThatWereCut) {
-  for (const char* type : {"jsonb", "text"}) {
-    with_scopes(type);
-    std::string cut = "read ";
-    cut.resize(static_cast<std::size_t>(kScopesBytesMax) + 1, ' ');
-    row_[kFieldScopes] = cut;
-    EXPECT_EQ(read()->state(), RowState::kDisabled) << type;
-    expect_odd(Oddity::kClaimsTooLong);
-    cut.pop_back();
-    row_[kFieldScopes] = cut;
-    EXPECT_EQ(read()->state(),
-              std::string_view(type) == "text" ? RowState::kActive : RowState::kDisabled);
-  }
-}
-
-TEST_F(RowReading, LeavesOutScopesThatNoRequestCanName) {
-  with_scopes("jsonb");
-  const std::string long_scope = "[\"read\", \"" + std::string(256, 'x') + "\"]";
-  for (const std::string_view text :
-       {std::string_view(R"(["read", ""])"), std::string_view(R"(["read", "a b"])"),
-        std::string_view(R"(["read", "a\tb"])"), std::string_view(R"(["\u007f", "read"])"),
-        std::string_view(R"(["\u0000", "read"])"), std::string_view(long_scope)}) {
-    for (int time = 0; time < 2; ++time) {  // the second row is counted like the first
-      row_[kFieldScopes] = text;
-      const Record* record = read();
-      EXPECT_EQ(record->state(), RowState::kActive);
-      EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "read") << text;
-      expect_odd(Oddity::kUnusableScope);
-    }
-  }
-  const std::string longest = "[\"" + std::string(255, 'x') + "\"]";
-  row_[kFieldScopes] = longest;
-  EXPECT_TRUE(read()->scopes()->holds(std::string(255, 'x')));
-  expect_nothing_odd();
-}
-
-// The owner of a row must not be able to change the scopes of other rows.
-TEST_F(RowReading, ReadsScopesTheSameWhateverOtherRowsSaid) {
-  with_scopes("jsonb");
-  const std::string poison = R"(["[\"admin\"]", ""])";  // scopes: ["admin"] (one word) and ""
-  row_[kFieldScopes] = poison;
-  (void)read();
-  row_[kFieldScopes] = R"(["admin"])";
-  const Record* second = read();
-  EXPECT_EQ(claim_of(second->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "admin");
-  row_[kFieldScopes] = R"(["[]", ""])";
-  (void)read();
-  row_[kFieldScopes] = "[]";
-  const Record* fourth = read();
-  EXPECT_EQ(claim_of(fourth->scopes()->claim, LATCHKEY_CLAIM_SCOPE), "");
-}
-
-// A row's scopes are the same after any other rows, in any order. The texts collide with each
-// other, with possible keys of a cache, and with themselves after cleaning.
-TEST_F(RowReading, ReadsScopesTheSameAfterAnyOthers) {
-  std::vector<std::string> texts;
-  for (const std::string word : {"admin", "admin ", "a", "[]", "\"", "{"}) {
-    for (const std::string before : {"", " ", "\x01", "\x02", "[\"", "{\"", "\"", "\xC2\xA0"}) {
-      for (const std::string after : {"", " ", "\x01", "\x02", "\"]", "\"}", ",", " \x02"}) {
-        texts.push_back(before + word + after);
-      }
-    }
-  }
-  const auto said = [&](RowReader& reader, const std::string& text) {
-    row_[kFieldScopes] = text;
-    OddityCounts counts{};
-    const RowMeaning meaning = reader.read(row_);
-    meaning.odd.count_in(counts);
-    const auto& facts = meaning.facts;
-    std::string told = facts->state == RowState::kActive ? "active" : "refused";
-    for (const std::uint64_t odd : counts) told += " " + std::to_string(odd);
-    return facts->scopes == nullptr ? told
-                                    : told + claim_of(facts->scopes->claim, LATCHKEY_CLAIM_SCOPE);
-  };
-  test::Random random;
-  for (const char* type : {"text", "jsonb"}) {
-    with_scopes(type);
-    std::map<std::string, std::string> alone;
-    for (const std::string& text : texts) {
-      ScopeSets scopes;
-      RowReader reader(source_, facts_, scopes, {});
-      alone[text] = said(reader, text);
-    }
-    RowReader reader(source_, facts_, scopes_, {});
-    for (int round = 0; round < 20'000; ++round) {
-      const std::string& text = texts[random.below(texts.size())];
-      ASSERT_EQ(said(reader, text), alone[text]) << type << ": " << text;
-    }
-  }
-}
-
-TEST_F(RowReading, TakesTextThatBeginsLikeJsonForJson) {
-  with_scopes("text");
-  const struct {
-    const char* text;
-    const char* scopes;  // null: refused
-  } cases[] = {
-      {R"(["read","write"])", "read write"},
-      {R"(  ["read", "write"] )", "read write"},
-      {R"([])", ""},
-      {R"(read "admin")", nullptr},
-      {R"({"scopes":["read"],"comment":"may not use admin api"})", nullptr},
-      {R"({read,write})", nullptr},
-      {R"("read")", nullptr},
-      {R"("read admin)", nullptr},
-      {R"([read, write])", nullptr},
-      {R"(["read"] admin)", nullptr},
-      {R"([["read"]])", nullptr},
-      {R"(, ["read"])", nullptr},
-      {"\xEF\xBB\xBF[\"read\"]", "read"},
-      {"\xEF\xBB\xBF{\"comment\": \"may not use admin api\"}", nullptr},
-      {"\v\f{\"comment\": \"may not use admin api\"}", nullptr},
-      {"\xC2\xA0{\"comment\": \"may not use admin api\"}", nullptr},
-  };
-  for (const auto& [text, scopes] : cases) {
-    row_[kFieldScopes] = text;
-    const Record* record = read();
-    EXPECT_EQ(record->state(), scopes == nullptr ? RowState::kDisabled : RowState::kActive) << text;
-    if (scopes == nullptr) {
-      EXPECT_EQ(record->scopes(), nullptr) << text;
-      expect_odd(Oddity::kBadScopes);
-    } else {
-      EXPECT_EQ(claim_of(record->scopes()->claim, LATCHKEY_CLAIM_SCOPE), scopes) << text;
-    }
-  }
-}
-
-TEST_F(RowReading, SharesEqualScopeSets) {
-  with_scopes("jsonb");
-  row_[kFieldScopes] = R"(["a", "b"])";
-  const Record* first = read();
-  row_[kFieldScopes] = R"(["a","b"])";
-  const Record* second = read();
-  EXPECT_EQ(first->scopes(), second->scopes());
-  row_[kFieldScopes] = R"(["a b"])";
-  EXPECT_NE(read()->scopes(), first->scopes()) << "one scope with a space is not two";
-}
-
-// ---- sizes
-
 TEST_F(RowReading, ServesWithoutMetadataThatAreTooLong) {
   // source (1 byte), key id, expiry, metadata, each with tag and length
   const std::size_t room = LATCHKEY_CLAIMS_BYTES_MAX - (3 + 1) - (3 + 2) - (3 + 8) - 3;
@@ -576,17 +306,6 @@ TEST_F(RowReading, RefusesAnIdentityThatIsTooLong) {
   }
   row_[kFieldState] = "r";
   EXPECT_EQ(read()->state(), RowState::kRevoked);
-}
-
-TEST_F(RowReading, RefusesScopesThatAreTooLongAltogether) {
-  with_scopes("text");
-  std::string scopes;
-  for (int i = 0; i < 20'000; ++i) scopes += "scope" + std::to_string(i) + " ";  // over 64 KiB
-  row_[kFieldScopes] = scopes;
-  const Record* record = read();
-  EXPECT_EQ(record->state(), RowState::kDisabled);
-  EXPECT_EQ(record->scopes(), nullptr);
-  expect_odd(Oddity::kClaimsTooLong);
 }
 
 TEST(RowOddities, HaveNamesAndSentences) {
@@ -642,162 +361,6 @@ TEST_F(RowReading, RefusesARowWhoseIdIsTooLong) {
     EXPECT_EQ(record->state(), expected);
     EXPECT_THAT(std::string(record->key_id()), testing::StartsWith("(id too long) 030a11"));
   }
-}
-
-TEST_F(RowReading, TakesNoWordsOutOfOtherNotations) {
-  with_scopes("text");
-  for (const char* bad : {R"(1 ["a", admin ])", R"(/* "x" */ admin)", "(read admin write)",
-                          "'read admin write'", "- read\n- admin", "<s>not for admin please</s>",
-                          "read {admin}", "read \\ admin", "`admin`", "read >admin"}) {
-    row_[kFieldScopes] = bad;
-    EXPECT_EQ(read()->state(), RowState::kDisabled) << bad;
-    expect_odd(Oddity::kBadScopes);
-  }
-  for (const char* good :
-       {"read:keys https://example.com/auth/x.y write-all *", "a=b a!b a+b ~a"}) {
-    row_[kFieldScopes] = good;
-    EXPECT_EQ(read()->state(), RowState::kActive) << good;
-    expect_nothing_odd();
-  }
-}
-
-// ---- wire format
-
-TEST(RowDecoderTest, ConvertsTextThatIsReadAsItIsStored) {
-  RowDecoder decoder({{kFieldId, kBytea, true},
-                      {kFieldKey, kBytea},
-                      {kFieldSubject, kBytea, true},
-                      {kFieldTenant, kBytea, true}},
-                     "WIN1252");
-  RowDecoder::Texts texts;
-  RowView view;
-  const auto decode = [&](std::string_view id, std::string_view subject, std::string_view tenant) {
-    const std::array<std::optional<std::string_view>, 4> row = {id, "\x81", subject, tenant};
-    decoder.decode(row, texts, view);
-  };
-  const std::string longer(100, '\xE9');
-  decode("\xE9t\xE9", "\x80 5", longer);
-  EXPECT_EQ(view[kFieldId], "été");
-  EXPECT_EQ(view[kFieldKey], "\x81") << "no text";
-  EXPECT_EQ(view[kFieldSubject], "€ 5");
-  EXPECT_EQ(view[kFieldTenant]->size(), 200U);
-  EXPECT_FALSE(view[kFieldUnreadable]);
-  decode("1", "2", "a\x81");
-  EXPECT_TRUE(view[kFieldUnreadable]);
-  EXPECT_EQ(view[kFieldSubject], "2");
-  EXPECT_FALSE(view[kFieldTenant]);
-  decode("a\x81", "2", "3");
-  EXPECT_TRUE(view[kFieldUnreadable]);
-  EXPECT_EQ(view[kFieldId],
-            "\xFF"
-            "a\x81")
-      << "rows are told apart by it all the same";
-  decode("1", "2", "3");
-  EXPECT_FALSE(view[kFieldUnreadable]) << "what an earlier row said is gone";
-}
-
-TEST(RowDecoderTest, SpellsOutIntegersOfEachSize) {
-  RowDecoder decoder({{kFieldId, kInt8}, {kFieldSubject, kInt4}, {kFieldTenant, kInt2}}, "UTF8");
-  RowDecoder::Texts texts;
-  const auto decode = [&](std::string_view id, std::string_view subject, std::string_view tenant) {
-    const std::array<std::optional<std::string_view>, 3> row = {id, subject, tenant};
-    RowView view;
-    decoder.decode(row, texts, view);
-    return view;
-  };
-  using namespace std::string_view_literals;
-  RowView view = decode("\0\0\0\0\0\0\0\x11"sv, "\0\0\1\0"sv, "\0\7"sv);
-  EXPECT_EQ(view[kFieldId], "17");
-  EXPECT_EQ(view[kFieldSubject], "256");
-  EXPECT_EQ(view[kFieldTenant], "7");
-  EXPECT_FALSE(view[kFieldKey]) << "what was not sent is not there";
-  view = decode("\x80\0\0\0\0\0\0\0"sv, "\xFF\xFF\xFF\xFF"sv, "\x80\0"sv);
-  EXPECT_EQ(view[kFieldId], "-9223372036854775808");
-  EXPECT_EQ(view[kFieldSubject], "-1");
-  EXPECT_EQ(view[kFieldTenant], "-32768");
-  EXPECT_EQ(decode("\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF"sv, "\0\0\0\0"sv, "\0\0"sv)[kFieldId],
-            "9223372036854775807");
-  EXPECT_THROW((void)decode("\0\0\0\x11"sv, "\0\0\1\0"sv, "\0\7"sv), std::runtime_error);
-  EXPECT_THROW((void)decode(""sv, "\0\0\1\0"sv, "\0\7"sv), std::runtime_error);
-}
-
-TEST(RowDecoderTest, TakesTheTextOutOfJsonb) {
-  RowDecoder decoder({{kFieldScopes, kJsonb}, {kFieldMetadata, kJsonb}}, "UTF8");
-  RowDecoder::Texts texts;
-  RowView view;
-  const auto decode = [&](std::optional<std::string_view> scopes,
-                          std::optional<std::string_view> metadata) {
-    const std::array<std::optional<std::string_view>, 2> row = {scopes, metadata};
-    decoder.decode(row, texts, view);
-  };
-  decode("\1[]", "\1{}");
-  EXPECT_EQ(view[kFieldScopes], "[]");
-  EXPECT_EQ(view[kFieldMetadata], "{}");
-  decode("\1[\"a\"]", std::nullopt);
-  EXPECT_EQ(view[kFieldScopes], "[\"a\"]");
-  EXPECT_FALSE(view[kFieldMetadata]) << "what an earlier row said is gone";
-  EXPECT_THROW(decode("[\"a\"]", std::nullopt), std::runtime_error);
-  EXPECT_THROW(decode("\2[]", std::nullopt), std::runtime_error);
-  EXPECT_THROW(decode(std::nullopt, ""), std::runtime_error);
-}
-
-TEST(RowDecoderTest, TakesNoValueOfAnotherLength) {
-  struct {
-    WireField wire;
-    std::size_t bytes;
-    std::string said;
-  } const kinds[] = {
-      {{kFieldId, kInt8}, 8, "a row's `id` is an integer of an impossible length"},
-      {{kFieldSubject, kInt4}, 4, "a row's `subject` is an integer of an impossible length"},
-      {{kFieldTenant, kInt2}, 2, "a row's `tenant` is an integer of an impossible length"},
-      {{kFieldExpires, kTimestamptz}, 8, "a row's `expires_at` is a time of an impossible length"},
-      {{kFieldNotBefore, kTimestamptz},
-       8,
-       "a row's `not_before` is a time of an impossible length"},
-  };
-  for (const auto& [wire, bytes, said] : kinds) {
-    RowDecoder decoder({wire}, "UTF8");
-    for (std::size_t length = 0; length <= 17; ++length) {
-      // Each value is in a heap block of its own size, so that a sanitizer detects reads past it.
-      const std::vector<char> value(length, '\1');
-      const std::array<std::optional<std::string_view>, 1> row = {
-          std::string_view(value.data(), value.size())};
-      RowDecoder::Texts texts;
-      RowView view;
-      if (length == bytes) {
-        EXPECT_NO_THROW(decoder.decode(row, texts, view)) << said;
-        continue;
-      }
-      try {
-        decoder.decode(row, texts, view);
-        ADD_FAILURE() << said << ": " << length << " bytes were taken";
-      } catch (const std::runtime_error& error) {
-        EXPECT_EQ(error.what(), said);
-      }
-    }
-  }
-}
-
-TEST(RowDecoderTest, TakesNoRowOfAnotherWidth) {
-  RowDecoder decoder({{kFieldId, kText}, {kFieldKey, kText}}, "UTF8");
-  RowDecoder::Texts texts;
-  RowView view;
-  const std::vector<std::optional<std::string_view>> row(3, "x");
-  EXPECT_NO_THROW(decoder.decode(std::span(row).first(2), texts, view));
-  EXPECT_THROW(decoder.decode(std::span(row).first(0), texts, view), std::runtime_error);
-  EXPECT_THROW(decoder.decode(std::span(row).first(1), texts, view), std::runtime_error);
-  EXPECT_THROW(decoder.decode(row, texts, view), std::runtime_error);
-}
-
-TEST(RowDecoderTest, LeavesTextsAndNullsAlone) {
-  RowDecoder decoder({{kFieldId, kText}, {kFieldSubject, kInt8}, {kFieldScopes, kText}}, "UTF8");
-  RowDecoder::Texts texts;
-  const std::array<std::optional<std::string_view>, 3> row = {"an id", std::nullopt, ""};
-  RowView view;
-  decoder.decode(row, texts, view);
-  EXPECT_EQ(view[kFieldId], "an id");
-  EXPECT_FALSE(view[kFieldSubject]);
-  EXPECT_EQ(view[kFieldScopes], "");
 }
 
 }  // namespace
