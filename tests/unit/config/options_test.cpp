@@ -68,23 +68,24 @@ TEST(OptionsFile, ReadsTheExampleOfTheContract) {
   EXPECT_EQ(options.allow[0].sources, std::vector<std::string>{"api_keys"});
   EXPECT_TRUE(options.allow[0].reasons);
   EXPECT_FALSE(options.allow[0].metadata);
+}
 
-  TEST(OptionsFile, HasADefaultForAllThatIsNotSaid) {
-    const Options options = parse(kMinimal);
-    EXPECT_EQ(options.listen.socket, "/run/latchkey/latchkey.sock");
-    EXPECT_EQ(options.listen.mode, 0660U);
-    EXPECT_EQ(options.listen.workers, 1U);
-    EXPECT_EQ(options.freshness.bound, 5s);
-    EXPECT_EQ(options.limits.connections, 4096U);
-    EXPECT_EQ(options.log_level, "info");
-    EXPECT_EQ(options.sources[0].database, "main") << "there is but one";
-    EXPECT_EQ(options.sources[0].encoding, Encoding::kRaw);
-    EXPECT_EQ(options.databases[0].role, "latchkey");
-    EXPECT_TRUE(options.allow.empty());
-  }
+TEST(OptionsFile, HasADefaultForAllThatIsNotSaid) {
+  const Options options = parse(kMinimal);
+  EXPECT_EQ(options.listen.socket, "/run/latchkey/latchkey.sock");
+  EXPECT_EQ(options.listen.mode, 0660U);
+  EXPECT_EQ(options.listen.workers, 1U);
+  EXPECT_EQ(options.freshness.bound, 5s);
+  EXPECT_EQ(options.limits.connections, 4096U);
+  EXPECT_EQ(options.log_level, "info");
+  EXPECT_EQ(options.sources[0].database, "main") << "there is but one";
+  EXPECT_EQ(options.sources[0].encoding, Encoding::kRaw);
+  EXPECT_EQ(options.databases[0].role, "latchkey");
+  EXPECT_TRUE(options.allow.empty());
+}
 
-  TEST(OptionsFile, MapsAnyTable) {
-    const Options options = parse(kDatabase + R"([[source]]
+TEST(OptionsFile, MapsAnyTable) {
+  const Options options = parse(kDatabase + R"([[source]]
 name = "my.keys-2"
 table = '"My Schema"."key.table"'
 scheme = "hmac-sha256"
@@ -104,99 +105,98 @@ idle_timeout = "90s"
 [listen]
 workers = 4
 )");
-    const SourceConfig& source = options.sources.at(0);
-    EXPECT_EQ(source.table.schema, "My Schema");
-    EXPECT_EQ(source.table.table, "key.table");
-    EXPECT_EQ(source.scheme, Scheme::kHmac);
-    EXPECT_EQ(source.encoding, Encoding::kBase64);
-    EXPECT_EQ(source.columns,
-              (std::map<Role, std::string>{
-                  {Role::kId, "key id"}, {Role::kKey, "digest"}, {Role::kStatus, "state"}}));
-    EXPECT_EQ(source.status_active, (std::vector<std::string>{"on", "new"}));
-    EXPECT_TRUE(source.status_revoked.empty());
-    EXPECT_EQ(source.time_zone, "Europe/Berlin");
-    EXPECT_EQ(options.log_level, "debug");
-    EXPECT_EQ(options.limits.connections, 10U);
-    EXPECT_EQ(options.limits.idle_timeout, 90s);
-    EXPECT_EQ(options.listen.workers, 4U);
-  }
+  const SourceConfig& source = options.sources.at(0);
+  EXPECT_EQ(source.table.schema, "My Schema");
+  EXPECT_EQ(source.table.table, "key.table");
+  EXPECT_EQ(source.scheme, Scheme::kHmac);
+  EXPECT_EQ(source.encoding, Encoding::kBase64);
+  EXPECT_EQ(source.columns,
+            (std::map<Role, std::string>{
+                {Role::kId, "key id"}, {Role::kKey, "digest"}, {Role::kStatus, "state"}}));
+  EXPECT_EQ(source.status_active, (std::vector<std::string>{"on", "new"}));
+  EXPECT_TRUE(source.status_revoked.empty());
+  EXPECT_EQ(source.time_zone, "Europe/Berlin");
+  EXPECT_EQ(options.log_level, "debug");
+  EXPECT_EQ(options.limits.connections, 10U);
+  EXPECT_EQ(options.limits.idle_timeout, 90s);
+  EXPECT_EQ(options.listen.workers, 4U);
+}
 
-  TEST(OptionsFile, NamesOneJwtSecretOrSeveral) {
-    const auto files = [](const std::string& value) {
-      const Options options = parse(kDatabase +
-                                    "[[source]]\nname = \"s\"\npreset = \"auth_api_key\"\n"
-                                    "scheme = \"jwt-hs256\"\nkey = \"jti\"\njwt_secret_file = " +
-                                    value + "\n");
-      EXPECT_EQ(options.sources.at(0).scheme, Scheme::kJwtJti);
-      EXPECT_EQ(*options.sources.at(0).column(Role::kKey), "jti");
-      return options.sources.at(0).jwt_secret_files;
-    };
-    EXPECT_EQ(files("\"jwt\""), (std::vector<std::string>{"jwt"}));
-    EXPECT_EQ(files("[\"new.b64\", \"/etc/old\"]"),
-              (std::vector<std::string>{"new.b64", "/etc/old"}));
-  }
+TEST(OptionsFile, NamesOneJwtSecretOrSeveral) {
+  const auto files = [](const std::string& value) {
+    const Options options = parse(kDatabase +
+                                  "[[source]]\nname = \"s\"\npreset = \"auth_api_key\"\n"
+                                  "scheme = \"jwt-hs256\"\nkey = \"jti\"\njwt_secret_file = " +
+                                  value + "\n");
+    EXPECT_EQ(options.sources.at(0).scheme, Scheme::kJwtJti);
+    EXPECT_EQ(*options.sources.at(0).column(Role::kKey), "jti");
+    return options.sources.at(0).jwt_secret_files;
+  };
+  EXPECT_EQ(files("\"jwt\""), (std::vector<std::string>{"jwt"}));
+  EXPECT_EQ(files("[\"new.b64\", \"/etc/old\"]"),
+            (std::vector<std::string>{"new.b64", "/etc/old"}));
+}
 
-  TEST(OptionsFile, LetsColumnsOverrideAPresetOrTakeThemAway) {
-    const auto columns = parse(kDatabase +
-                               "[[source]]\nname = \"s\"\npreset = \"external_credentials\"\n"
-                               "metadata = \"data\"\nsubject = \"other\"\ndeleted_at = false\n")
-                             .sources.at(0)
-                             .columns;
-    EXPECT_EQ(columns.at(Role::kMetadata), "data");
-    EXPECT_EQ(columns.at(Role::kSubject), "other");
-    EXPECT_FALSE(columns.contains(Role::kDeletedAt));
-  }
+TEST(OptionsFile, LetsColumnsOverrideAPresetOrTakeThemAway) {
+  const auto columns = parse(kDatabase +
+                             "[[source]]\nname = \"s\"\npreset = \"external_credentials\"\n"
+                             "metadata = \"data\"\nsubject = \"other\"\ndeleted_at = false\n")
+                           .sources.at(0)
+                           .columns;
+  EXPECT_EQ(columns.at(Role::kMetadata), "data");
+  EXPECT_EQ(columns.at(Role::kSubject), "other");
+  EXPECT_FALSE(columns.contains(Role::kDeletedAt));
+}
 
-  TEST(OptionsFile, TakesTheRoleFromTheConninfoUnlessItIsSaid) {
-    const auto role = [](const std::string& lines) {
-      return parse("[[database]]\nname = \"main\"\n" + lines + kSource).databases.at(0).role;
-    };
-    EXPECT_EQ(role("conninfo = \"user=reader\"\n"), "reader");
-    EXPECT_EQ(role("conninfo = \"postgresql://reader@host/db\"\n"), "reader");
-    EXPECT_EQ(role("conninfo = \"user=reader\"\nrole = \"other\"\n"), "other");
-  }
+TEST(OptionsFile, TakesTheRoleFromTheConninfoUnlessItIsSaid) {
+  const auto role = [](const std::string& lines) {
+    return parse("[[database]]\nname = \"main\"\n" + lines + kSource).databases.at(0).role;
+  };
+  EXPECT_EQ(role("conninfo = \"user=reader\"\n"), "reader");
+  EXPECT_EQ(role("conninfo = \"postgresql://reader@host/db\"\n"), "reader");
+  EXPECT_EQ(role("conninfo = \"user=reader\"\nrole = \"other\"\n"), "other");
+}
 
-  TEST(OptionsFile, WritesTheLastUseOnlyWhereItIsMapped) {
-    const Options plain = parse(kMinimal);
-    EXPECT_EQ(plain.sources.at(0).column(Role::kLastUsedAt), nullptr);
-    EXPECT_EQ(plain.last_used.flush, 5s);
-    const Options mapped =
-        parse(kMinimal + "last_used_at = \"used\"\n[last_used]\nflush = \"10m\"\n");
-    EXPECT_EQ(*mapped.sources.at(0).column(Role::kLastUsedAt), "used");
-    EXPECT_EQ(mapped.last_used.flush, 10min);
-    EXPECT_THAT(mapped.sources.at(0).watched, Not(Contains("used")))
-        << "or we would notify ourselves";
-  }
+TEST(OptionsFile, WritesTheLastUseOnlyWhereItIsMapped) {
+  const Options plain = parse(kMinimal);
+  EXPECT_EQ(plain.sources.at(0).column(Role::kLastUsedAt), nullptr);
+  EXPECT_EQ(plain.last_used.flush, 5s);
+  const Options mapped =
+      parse(kMinimal + "last_used_at = \"used\"\n[last_used]\nflush = \"10m\"\n");
+  EXPECT_EQ(*mapped.sources.at(0).column(Role::kLastUsedAt), "used");
+  EXPECT_EQ(mapped.last_used.flush, 10min);
+  EXPECT_THAT(mapped.sources.at(0).watched, Not(Contains("used")))
+      << "or we would notify ourselves";
+}
 
-  TEST(OptionsFile, TakesAtMost32Sources) {
-    std::string text = kDatabase;
-    for (int i = 0; i < 33; ++i) {
-      text += "[[source]]\nname = \"s" + std::to_string(i) + "\"\ntable = \"a.t" +
-              std::to_string(i) + "\"\nscheme = \"plain\"\nid = \"id\"\nkey = \"k\"\n";
-      if (i == 31) {
-        EXPECT_EQ(parse(text).sources.size(), 32U);
-      }
+TEST(OptionsFile, TakesAtMost32Sources) {
+  std::string text = kDatabase;
+  for (int i = 0; i < 33; ++i) {
+    text += "[[source]]\nname = \"s" + std::to_string(i) + "\"\ntable = \"a.t" + std::to_string(i) +
+            "\"\nscheme = \"plain\"\nid = \"id\"\nkey = \"k\"\n";
+    if (i == 31) {
+      EXPECT_EQ(parse(text).sources.size(), 32U);
     }
-    EXPECT_THROW((void)parse(text), ConfigError);
+  }
+  EXPECT_THROW((void)parse(text), ConfigError);
+}
+
+// The sources of one table share its triggers: triggers made for one mapping would be outdated for
+// the other.
+TEST(OptionsFile, LetsSourcesOfOneTableShareItsTriggers) {
+  std::string second = kSource;
+  second.replace(second.find("\"s\""), 3, "\"t\"");
+  const Options options = parse(kMinimal + second + "tenant = \"tenant\"\n");
+  // Each source watches the columns of the other, so both print the same triggers.
+  EXPECT_THAT(options.sources[0].watched, Contains("tenant"));
+  for (const std::string& name : trigger_names()) {
+    EXPECT_EQ(trigger_definition(options.sources[0], name),
+              trigger_definition(options.sources[1], name));
   }
 
-  // The sources of one table share its triggers: triggers made for one mapping would be outdated
-  // for the other.
-  TEST(OptionsFile, LetsSourcesOfOneTableShareItsTriggers) {
-    std::string second = kSource;
-    second.replace(second.find("\"s\""), 3, "\"t\"");
-    const Options options = parse(kMinimal + second + "tenant = \"tenant\"\n");
-    // Each source watches the columns of the other, so both print the same triggers.
-    EXPECT_THAT(options.sources[0].watched, Contains("tenant"));
-    for (const std::string& name : trigger_names()) {
-      EXPECT_EQ(trigger_definition(options.sources[0], name),
-                trigger_definition(options.sources[1], name));
-    }
-
-    second.replace(second.find("id = \"id\""), 9, "id = \"i2\"");
-    EXPECT_THROW((void)parse(kMinimal + second), ConfigError)
-        << "ids in notifications are one kind";
-  }
+  second.replace(second.find("id = \"id\""), 9, "id = \"i2\"");
+  EXPECT_THROW((void)parse(kMinimal + second), ConfigError) << "ids in notifications are one kind";
+}
 
 }  // namespace
 }  // namespace latchkey
