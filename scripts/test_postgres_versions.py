@@ -48,7 +48,7 @@ SERVERS = {
 TESTS = [
     f"tests/system/test_{name}.py"
     for name in (
-        "ddl", "changes", "traps", "followed", "any_table", "jwt_jti", "last_used", "faults_table", "faults_load",
+        "ddl_meaning", "ddl_claims", "ddl_suspended", "ddl_races", "spelled_ids", "equal_values", "changes", "traps", "followed", "any_table", "jwt_jti", "last_used", "faults_table", "faults_load",
         "security_sql", "security_owners", "lint",
     )
 ]  # fmt: skip

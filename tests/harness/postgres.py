@@ -272,6 +272,13 @@ could run programs as the server's user. `primary` makes it a standby of that se
         command += ["-d", self.conninfo(dbname, user), "-f", "-"]
         return child.run(command, stdin=text.encode()).expect(0).stdout
 
+    def create_role(self, name: str) -> None:
+        """Create a login role unless there is one: roles belong to the server, and outlive a test's database."""
+        self.sql(
+            f"DO $$ BEGIN CREATE ROLE {name} LOGIN;"
+            " EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+
     def createdb(self, name: str) -> None:
         """A new, empty database."""
         self.sql('CREATE DATABASE "{}"'.format(name.replace('"', '""')))
