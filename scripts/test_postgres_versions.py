@@ -48,8 +48,10 @@ SERVERS = {
 TESTS = [
     f"tests/system/test_{name}.py"
     for name in (
-        "ddl_meaning", "ddl_claims", "ddl_suspended", "ddl_races", "spelled_ids", "equal_values", "changes", "traps", "followed", "any_table", "jwt_jti", "last_used", "faults_table", "faults_load",
-        "security_sql", "security_owners", "lint",
+        "ddl_meaning", "ddl_claims", "ddl_suspended", "ddl_races", "spelled_ids", "equal_values", "changes",
+        "outages", "forged_notifications", "hidden_rows", "auth_api_key_traps", "external_credentials_traps",
+        "api_keys_traps", "keys_in_several_rows", "followed", "any_table", "stored_keys", "mapped_values",
+        "jwt_jti", "last_used", "faults_table", "faults_load", "security_sql", "security_owners", "lint",
     )
 ]  # fmt: skip
 

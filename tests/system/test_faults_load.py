@@ -105,7 +105,7 @@ FLIPS = 10
 
 
 def test_a_damaged_load_lets_nobody_in(site: Proxied) -> None:
-    """Fault 13, on the wire: one byte of the load is flipped. (In the table: see test_traps.py.)"""
+    """Fault 13, on the wire: one byte of the load is flipped. (In the table: see test_api_keys_traps.py.)"""
     revoked = site.several("sk_revoked", 200)
     site.revoke(*revoked)
     with site.serve() as daemon, Witness(site, revoked) as witness:

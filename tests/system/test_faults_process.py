@@ -1,4 +1,4 @@
-"""Stopped threads of the daemon. (A stopped process: see test_changes.py.)"""
+"""Stopped threads of the daemon. (A stopped process: see test_outages.py.)"""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ WAYS = {
 def test_a_table_that_cannot_be_read_is_not_an_empty_one(
     site: Faulty, harm: str, mend: str, reason: str
 ) -> None:
-    """Fault 24: known keys stay, and age. (Row-level security: see test_traps.py.)"""
+    """Fault 24: known keys stay, and age. (Row-level security: see test_hidden_rows.py.)"""
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 3)
     with site.serve() as daemon, Witness(site, tokens, steady) as witness:
         site.wait_fresh(steady[0])
@@ -117,7 +117,7 @@ def test_a_table_that_cannot_be_read_is_not_an_empty_one(
 def test_without_triggers_nothing_is_fresh(site: Faulty, harm: str) -> None:
     """Fault 16: no trigger would report a change, so no answer may claim to be up to date.
 
-    test_changes.py shows the findings of the audit, test_traps.py shows TRUNCATE.
+    test_changes.py shows the findings of the audit, test_external_credentials_traps.py shows TRUNCATE.
     """
     site.freshness["audit"] = "0s"
     tokens, steady = site.several("sk_revoked", 2), site.several("sk_steady", 1)
