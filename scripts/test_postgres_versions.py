@@ -51,7 +51,8 @@ TESTS = [
         "ddl_meaning", "ddl_claims", "ddl_suspended", "ddl_races", "spelled_ids", "equal_values", "changes",
         "outages", "forged_notifications", "hidden_rows", "auth_api_key_traps", "external_credentials_traps",
         "api_keys_traps", "keys_in_several_rows", "followed", "any_table", "stored_keys", "mapped_values",
-        "jwt_jti", "last_used", "faults_table", "faults_load", "security_sql", "security_owners", "lint",
+        "jwt_jti", "last_used", "last_used_failures", "faults_table", "faults_load", "security_sql",
+        "security_owners", "lint", "lint_errors",
     )
 ]  # fmt: skip
 

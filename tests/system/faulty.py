@@ -14,7 +14,7 @@ from harness.programs import Daemon
 from harness.proxy import ChaosProxy
 from harness.wait import until
 from harness.wire import Raw
-from installation import Keys, prepare
+from installation import Databases, Keys, prepare
 
 BOUND_S = 1.0
 QUICK = {"heartbeat": "100ms", "bound": "1s"}
@@ -117,6 +117,21 @@ class Proxied(Faulty):
     def listener(self) -> int:
         """The number of the connection that listens."""
         return max(facts.number for facts in self.proxy.connections if facts.listens)
+
+
+@contextlib.contextmanager
+def faulty_on(server: PrivateCluster, databases: Databases) -> Iterator[Faulty]:
+    """An installation over a server that tests may stop. Its database is dropped at the end: a standby would copy it."""
+    with contextlib.closing(Faulty(server, databases.new("api_keys"))) as made:
+        yield made
+    if server.running:
+        databases.drop(made.dbname)
+
+
+def two_hosts(site: Faulty, *folders: object) -> str:
+    """A conninfo that names several servers with the same port."""
+    hosts = ",".join(str(folder) for folder in folders)
+    return site.cluster.conninfo(site.dbname, PASSWORD_ROLE, host=hosts, connect_timeout="2")
 
 
 class Witness:

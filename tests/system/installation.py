@@ -218,6 +218,18 @@ def emptied(cluster: PrivateCluster, dbname: str) -> Iterator[Installation]:
         site.sql(f"CREATE SCHEMA public; ALTER DATABASE {dbname} RESET ALL")
 
 
+@contextlib.contextmanager
+def one_key(
+    cluster: PrivateCluster, databases: Databases, key: str, source: str = "external"
+) -> Iterator[Installation]:
+    """An installation over external_credentials with one valid key."""
+    with contextlib.closing(Installation(cluster, databases.new("external_credentials"))) as site:
+        site.source(source, preset="external_credentials")
+        seeds.insert_external(site.conn, key, 42)
+        site.install()
+        yield site
+
+
 class Keys(Installation):
     """An installation over api_keys, with a tenant, a user and a pepper for new keys."""
 

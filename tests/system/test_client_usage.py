@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import seeds
 from harness.folder import TemporaryFolder
 from harness.postgres import PrivateCluster
 from harness.programs import Cli
-from installation import Databases, Installation, Keys
+from installation import Databases, Installation, Keys, one_key
 from occupied import listening, make_stale
 from refusals import correct
 
@@ -170,12 +169,8 @@ def test_what_is_no_latchkeyd_gives_no_answer(
 @pytest.fixture(scope="module")
 def served(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
     """A daemon with one key, for the client's options."""
-    there = Installation(cluster, databases.new("external_credentials"))
-    there.source("external", preset="external_credentials")
-    seeds.insert_external(there.conn, "sk_served", 1)
-    with there.serve():
+    with one_key(cluster, databases, "sk_served") as there, there.serve():
         yield there
-    there.close()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import seeds
 from harness.postgres import PrivateCluster
 from harness.programs import Daemon
-from installation import Databases, Installation
+from installation import Databases, Installation, one_key
 from occupied import listening, make_stale
 from refusals import WORLD, assert_refused
 
@@ -19,12 +18,8 @@ from refusals import WORLD, assert_refused
 @pytest.fixture(scope="module")
 def placed(cluster: PrivateCluster, databases: Databases) -> Iterator[Installation]:
     """An installation with a socket path that a test may occupy; the test frees it again."""
-    there = Installation(cluster, databases.new("external_credentials"))
-    there.source("external", preset="external_credentials")
-    seeds.insert_external(there.conn, "sk_placed", 1)
-    there.install()
-    yield there
-    there.close()
+    with one_key(cluster, databases, "sk_placed") as there:
+        yield there
 
 
 @contextlib.contextmanager

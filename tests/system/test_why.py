@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 import pytest
+from explained import ALL, RESTRICTED, UNTOLD, Site, conditions
 from harness import seeds, wire
 from harness.folder import TemporaryFolder
 from harness.postgres import PrivateCluster
 from harness.programs import Cli
-from harness.wait import until
 from harness.wire import Raw
-from installation import PASSWORD, Databases, Installation
-
-ALL, UNTOLD, RESTRICTED = 61501, 61502, 61503
-
-RULES = f"""
-[[allow]]
-uid = {ALL}
-reasons = true
-[[allow]]
-uid = {UNTOLD}
-[[allow]]
-uid = {RESTRICTED}
-sources = ["plain"]
-reasons = true
-"""
-
-
-class Site(Installation):
-    """An installation with the three schemas in one database and two pepper versions."""
-
-    def __init__(self, cluster: PrivateCluster, dbname: str) -> None:
-        super().__init__(cluster, dbname)
-        for name in ("external_credentials", "auth_api_key"):
-            seeds.create_schema(self.conn, name)
-        self.old, self.new = (seeds.Pepper.random(f"pepper_v{i}") for i in (1, 2))
-        for pepper in (self.old, self.new):
-            pepper.write_to(self.peppers)
-        self.source("hashed", preset="api_keys", peppers=str(self.peppers))
-        self.source("plain", preset="external_credentials")
-        self.source("jwt", preset="auth_api_key")
-        self.listen["mode"] = "0666"
-        self.more = RULES
-        self.tenant = seeds.insert_tenant(self.conn, "Acme")
-        self.user = seeds.insert_user(self.conn)
-
-    def issue(self, token: str, pepper: seeds.Pepper | None = None, **facts: Any) -> int:
-        name = f"{token} {secrets.token_hex(4)}"  # unique in the table
-        return seeds.insert_api_key(
-            self.conn, self.tenant, self.user, name, token, pepper or self.new, **facts
-        )
-
-    def why(self, key: str | bytes, **options: Any) -> dict[str, Any]:
-        """The explanation of a key after a `sync`. It must agree with the answer of `verify`, and
-        must not repeat the key."""
-        self.cli.sync("30s")
-        done = self.cli.why(key, **options)
-        (told,) = done.json_lines()
-        (answer,) = self.cli.verify([key], **options)
-        for member in ("active", "verdict", "source", "key_id"):
-            assert told.get(member) == answer.get(member), member
-        assert done.exit_code == (0 if told["active"] else 1)
-        text = key.decode(errors="replace") if isinstance(key, bytes) else key
-        if len(text) > 3:
-            assert text.strip() not in done.stdout + done.stderr
-        return told
-
-    def words(self, key: str | bytes, *options: str) -> str:
-        """The text for people, with spaces instead of line breaks."""
-        self.cli.sync("30s")
-        raw = key if isinstance(key, bytes) else key.encode()
-        done = self.cli.run("--socket", str(self.socket), "why", *options, stdin=raw + b"\n")
-        assert done.exit_code in (0, 1) and done.stderr == ""
-        if len(raw) > 3:
-            assert raw.strip().decode(errors="replace") not in done.stdout
-        assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
-        return " ".join(done.stdout.split())
+from installation import Databases, Installation
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +24,6 @@ def site(cluster: PrivateCluster, databases: Databases) -> Iterator[Site]:
         site.daemon = daemon  # type: ignore[attr-defined]
         yield site
     site.close()
-
-
-def conditions(told: dict[str, Any], row: int = 0) -> list[str]:
-    return [condition["condition"] for condition in told["rows"][row]["failing"]]
 
 
 # ---- one row
@@ -428,101 +356,3 @@ def test_without_a_daemon_there_is_no_answer() -> None:
     done = Cli(temporary.path / "latchkey.sock").why("sk_key", expect=3)
     assert done.stdout == "" and "Is latchkeyd running" in done.stderr
     temporary.close()
-
-
-# ---- the age, and its text in `status`
-
-
-@pytest.fixture
-def ageing(databases: Databases) -> Iterator[Installation]:
-    """An installation over a private server, which the test may stop."""
-    with PrivateCluster() as server:
-        server.sql(f"CREATE ROLE latchkey LOGIN PASSWORD '{PASSWORD}'")
-        server.createdb("app")
-        with contextlib.closing(server.connect("app")) as conn:
-            seeds.create_schema(conn, "external_credentials")
-        there = Installation(server, "app")
-        there.source("plain", preset="external_credentials")
-        there.freshness |= {"heartbeat": "100ms", "bound": "4s", "max_stale": "12s"}
-        seeds.insert_external(there.conn, "sk_ageing", 1, deleted=True)
-        yield there
-        there.close()
-
-
-def status_words(there: Installation) -> str:
-    done = there.cli.run("--socket", str(there.socket), "status").expect(0)
-    lines = done.stdout.splitlines()
-    # A path in an error may be longer.
-    assert all(len(line) <= 80 or " " not in line.strip() for line in lines), done.stdout
-    return done.stdout
-
-
-def test_states_of_a_source_from_fresh_to_lost_to_unavailable_and_back(
-    ageing: Installation,
-) -> None:
-    there = ageing
-
-    def state() -> str:
-        return str(there.source_status("plain")["state"])
-
-    with there.serve() as daemon:
-        until(lambda: state() == "fresh", 10, "fresh")
-        database = there.database_status()
-        assert database["last_error"] == "" and "last_error_age_s" not in database
-        words = status_words(there)
-        assert "! " not in words and "PROBLEM" not in words and "last error" not in words, words
-        began = time.monotonic()
-        until(lambda: there.source_status("plain")["since_s"] > 0.5, 10, "fresh for a while")
-
-        # The daemon is connected and receives a change, but cannot read it: the table is locked.
-        with contextlib.closing(there.cluster.connect("app")) as other, other.cursor() as cursor:
-            cursor.execute("BEGIN; LOCK TABLE public.external_credentials")
-            notice = json.dumps({"t": "public.external_credentials", "ids": ["1"]})
-            there.sql("SELECT pg_notify('latchkey', %s)", notice)
-            until(lambda: state() == "stale", 10, "stale")
-            assert there.database_status()["state"] == "live"
-            words = status_words(there)
-            assert "! plain" in words and "stale" in words
-            cursor.execute("ROLLBACK")
-        until(lambda: state() == "fresh", 20, "fresh again")
-        assert there.source_status("plain")["since_s"] < time.monotonic() - began
-
-        there.cluster.stop()
-        until(lambda: state() == "lost", 15, "lost")
-        source, database = there.source_status("plain"), there.database_status()
-        assert database["state"] == "lost" and database["last_error"]
-        assert 0 <= database["last_error_age_s"] < 20
-        assert source["since_s"] <= source["age_ms"] / 1000 - 4 + 0.01
-        words = status_words(there)
-        assert "! plain" in words and "lost" in words and "PROBLEM: " in words
-        (told,) = there.cli.why("sk_ageing", expect=1).json_lines()
-        assert told["verdict"] == "deleted" and not told["fresh"]
-        (told,) = there.cli.why("sk_ageing", max_age="100ms", expect=3).json_lines()
-        assert told["verdict"] == "unavailable"
-        assert told["sources"][0]["too_old"] == "max_age"
-
-        until(lambda: state() == "unavailable", 20, "unavailable")
-        (told,) = there.cli.why("sk_ageing", expect=3).json_lines()
-        assert told["verdict"] == "unavailable" and not told["active"]
-        assert told["sources"][0]["too_old"] == "max_stale"
-        # The last known row appears in the answer, and decides nothing.
-        assert conditions(told) == ["deleted"] and told["rows"][0]["speaks"] is False
-        done = there.cli.run("--socket", str(there.socket), "why", stdin=b"sk_ageing\n").expect(3)
-        assert done.stdout.startswith("unavailable: no trustworthy answer")
-        assert "`max_stale`" in done.stdout
-
-        there.cluster.start()
-        until(lambda: state() == "fresh", 20, "fresh once more")
-        there.conn.close()
-        there.conn = there.cluster.connect(there.dbname)
-        assert there.source_status("plain")["since_s"] < 30
-        # The last error stays visible with its age, marked as past.
-        database = there.database_status()
-        assert database["state"] == "live" and database["last_error"]
-        before = database["last_error_age_s"]
-        until(
-            lambda: there.database_status()["last_error_age_s"] > before + 0.2, 10, "the error ages"
-        )
-        words = status_words(there)
-        assert "over since; last error" in words and "PROBLEM" not in words
-        assert "sk_ageing" not in daemon.log()
