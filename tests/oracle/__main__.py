@@ -11,7 +11,7 @@ from pathlib import Path
 from .faults import KINDS
 from .history import RULES
 from .run import Settings, Worthless, Wrong, run
-from .shifting import KINDS as SHIFTS
+from .shifts import KINDS as SHIFTS
 
 # Exit codes besides 0. Python itself ends with 1 after an error, argparse with 2.
 WRONG, WORTHLESS = 3, 4

@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 from harness import child
 from harness.postgres import PrivateCluster
-from harness.programs import Cli, Daemon
+from harness.cli import Cli
+from harness.programs import Daemon
 from harness.proxy import ChaosProxy, Direction
 from harness.wait import until
 
 from .judge import Judge, now_ns
-from .workers import Breaking
+from .shifter import Breaking
 
 _RECOVERY_S = 30.0
 _FOUND_S = 30.0  # until an audit has found the lost changes

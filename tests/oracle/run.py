@@ -17,11 +17,13 @@ from harness.proxy import ChaosProxy
 from harness.wait import scaled
 from installation import PASSWORD, Installation
 
-from . import clients, shifting, tables, workers
+from . import clients, shifts, tables, workers
+from .changer import Changer
 from .faults import Faults
 from .history import NS_PER_S, RULES, Promise
 from .judge import Judge, now_ns
-from .workers import Breaking, Changer, Shifter, Worker
+from .shifter import Breaking, Shifter
+from .workers import Worker
 
 BOUND_S = 1.0
 MAX_STALE_S = 20.0
@@ -88,7 +90,7 @@ class _Scene:
         site.listen["workers"] = 2
         made = tables.create(site, f"oracle {settings.seed}")
         keys = [key for table in made for key in table.keys]
-        shifted = shifting.create(site, f"oracle {settings.seed}", len(keys))
+        shifted = shifts.create(site, f"oracle {settings.seed}", len(keys))
         keys += [key for table in shifted for key in table.keys]
         workers.prepare(lambda text: site.sql(text))
         site.install()

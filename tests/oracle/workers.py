@@ -1,6 +1,6 @@
 """The workers change keys: each thread owns some keys of one table, which no other thread touches.
 
-A Changer changes rows. A Shifter owns all rows of a small table, and also changes its definition.
+Their common part: one transaction at a time, and its outcome even if the connection is lost.
 """
 
 from __future__ import annotations
@@ -9,29 +9,24 @@ import contextlib
 import os
 import random
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import psycopg2
 import psycopg2.errors
 from harness.postgres import PrivateCluster
 from harness.wait import until
-from installation import changed_for_a_while
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from .history import ABSENT, UNKNOWN, Version
+from .history import ABSENT, Version
 from .judge import Judge
-from .shifting import Shifting
-from .tables import Key, Source, Table
+from .tables import Key, Source
 
 # A stopped server is started again after seconds; a busy machine takes longer.
-_RECONNECT_S = 60.0
+RECONNECT_S = 60.0
 _CHANGER_PAUSE_S = (0.01, 0.1)
-_SHIFTER_PAUSE_S = (0.05, 0.25)  # each of its transactions reads the table
 # PostgreSQL's message for COMMIT: a query.
 _COMMIT = b"Q" + (4 + len(b"COMMIT\0")).to_bytes(4, "big") + b"COMMIT\0"
 # Session settings that change the text of values.
@@ -49,13 +44,6 @@ _SETTINGS = (
     "extra_float_digits = 3",
     "quote_all_identifiers = on",
 )
-# The pause between two changes of a table's definition is often longer than the bound, so that one
-# does not mask a change that the daemon missed. A table with many kinds has less time for each.
-_SHIFT_PAUSE_S = (0.4, 4.0)
-_SHORTER_PAUSE_S = (0.3, 2.2)
-_MANY_KINDS = 10
-_BROKEN_S = (1.3, 2.2)
-_WHOLE_S = (3.0, 6.0)
 
 
 @dataclass
@@ -190,7 +178,7 @@ class Worker(ABC):
                 raise
             cursor.connection.close()
             self.counts.unknown += 1
-            (happened,) = until(self._outcome, _RECONNECT_S, "what became of a COMMIT")
+            (happened,) = until(self._outcome, RECONNECT_S, "what became of a COMMIT")
             if not happened:
                 self._judge.aborted(changes)
                 return False
@@ -235,233 +223,8 @@ class Worker(ABC):
             except psycopg2.OperationalError:
                 return None
 
-        self._conn = until(connect, _RECONNECT_S, f"worker {self._number} is connected again")
+        self._conn = until(connect, RECONNECT_S, f"worker {self._number} is connected again")
         return self._conn
-
-
-class Changer(Worker):
-    """Changes rows of a table with a fixed definition."""
-
-    _table: Table
-
-    def fill(self) -> None:
-        while not self.counts.commits:
-            self._change({key: self._wish() for key in self._now})
-
-    def _before(self, cursor: Cursor) -> None:
-        """Sometimes force a reload of the table, while others change it."""
-        if self._dice.random() >= 0.03:
-            return
-        change = changed_for_a_while(self._table.table)
-        with contextlib.suppress(psycopg2.errors.LockNotAvailable):
-            cursor.execute(f"SET lock_timeout = '1s'; {change}")
-        cursor.execute("RESET lock_timeout")
-
-    def _step(self) -> None:
-        dice = self._dice
-        keys = list(self._now)
-        count = dice.choices([1, dice.randint(2, 8), dice.randint(20, 50)], [70, 27, 3])[0]
-        chosen = dice.sample(keys, min(count, len(keys)))
-        whole = len(keys) == len(self._table.keys)
-        if whole and dice.random() < 0.04:
-            self._change({key: self._wish() for key in keys}, truncate=True)
-        elif dice.random() < 0.05:
-            self._rotate()
-        elif dice.random() < 0.1:
-            self._change(dict.fromkeys(chosen, self._wish()))  # the same state for all of them
-        else:
-            self._change({key: self._wish() for key in chosen})
-
-    def _wish(self) -> Version:
-        return self._table.wish(self._dice, _real_us())
-
-    def _rotate(self) -> None:
-        there = [key for key, version in self._now.items() if version.row]
-        absent = [key for key, version in self._now.items() if not version.row]
-        if not there or not absent:
-            return
-        old, new = self._dice.choice(there), self._dice.choice(absent)
-        version = self._now[old]
-
-        def rotate(cursor: Cursor) -> dict[Key, Version]:
-            if self._table.rotate(cursor, version.row, new):
-                return {old: ABSENT, new: version}
-            return {}
-
-        self._transact(rotate)
-
-    def _change(self, wishes: dict[Key, Version], *, truncate: bool = False) -> None:
-        stays_empty = self._dice.random() < 0.4
-        in_vain = self._dice.random() < 0.1
-
-        def change(cursor: Cursor) -> dict[Key, Version]:
-            if in_vain:
-                self._try_in_vain(cursor, list(wishes))
-            become: dict[Key, Version] = {}
-            if truncate and self._table.truncate(cursor):
-                become = dict.fromkeys(wishes, ABSENT)
-                if stays_empty:
-                    return become
-            elif len(wishes) > 1 and len(set(wishes.values())) == 1:
-                return self._bring_together(cursor, wishes)
-            for key, wish in wishes.items():
-                old = become.get(key, self._now[key])
-                become[key] = self._table.bring(cursor, key, old, wish)
-            return become
-
-        self._transact(change)
-
-    def _bring_together(self, cursor: Cursor, wishes: dict[Key, Version]) -> dict[Key, Version]:
-        """One statement for all existing rows."""
-        (wish,) = set(wishes.values())
-        there = {key: self._now[key].row for key in wishes if self._now[key].row}
-        rows = list(there.values())
-        if wish.verdict == UNKNOWN:
-            self._table.delete(cursor, rows)
-            return dict.fromkeys(there, ABSENT)
-        self._table.update(cursor, rows, wish)
-        return {key: wish._replace(row=row) for key, row in there.items()}
-
-    def _try_in_vain(self, cursor: Cursor, keys: list[Key]) -> None:
-        """A part of a transaction that is rolled back, and must never be seen."""
-        cursor.execute("SAVEPOINT in_vain")
-        for key in keys[:5]:
-            self._table.bring(cursor, key, self._now[key], self._wish())
-        cursor.execute("ROLLBACK TO SAVEPOINT in_vain")
-
-
-class Breaking:
-    """Which table is unreadable, if any.
-
-    An unreadable table makes every sync fail and keeps a daemon from starting. So at most one is broken at a
-    time, with a pause before the next one, and none while `held_off` is active.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._broken = False
-        self._held = 0
-        self._next = 0.0
-
-    def begin(self) -> bool:
-        """Whether the caller may break its table now. If so, it must call `end`."""
-        with self._lock:
-            if self._broken or self._held or time.monotonic() < self._next:
-                return False
-            self._broken = True
-            return True
-
-    def end(self, pause_s: float) -> None:
-        """The table is readable again."""
-        with self._lock:
-            self._broken = False
-            self._next = time.monotonic() + pause_s
-
-    @contextlib.contextmanager
-    def held_off(self) -> Iterator[None]:
-        """Within the block, every table is readable."""
-        with self._lock:
-            self._held += 1
-        try:
-            until(lambda: not self._broken, _RECONNECT_S, "every table can be read")
-            yield
-        finally:
-            with self._lock:
-                self._held -= 1
-
-
-class Shifter(Worker):
-    """Changes rows, settings and the definition of its own table."""
-
-    _table: Shifting
-    _pause_s = _SHIFTER_PAUSE_S
-
-    def __init__(
-        self,
-        number: int,
-        table: Shifting,
-        judge: Judge,
-        cluster: PrivateCluster,
-        dbname: str,
-        seed: int,
-        breaking: Breaking,
-        log: Callable[[str], None],
-        only: Iterable[str] = (),
-    ) -> None:
-        super().__init__(number, table, table.keys, judge, cluster, dbname, seed)
-        self.kinds = [kind for kind in table.kinds if not only or kind in only]
-        self._queue: list[str] = []
-        self._shift_pause_s = _SHORTER_PAUSE_S if len(self.kinds) > _MANY_KINDS else _SHIFT_PAUSE_S
-        self._next_shift = 0.0
-        self._broken = False
-        self._breaking = breaking
-        self._log = log
-
-    def fill(self) -> None:
-        for _ in range(20):
-            self._write()
-
-    def _step(self) -> None:
-        if time.monotonic() < self._next_shift:
-            self._write()
-        elif self._broken:
-            self._mend()
-        else:
-            self._shift()
-
-    def _write(self) -> bool:
-        return self._do(lambda cursor: self._table.write(cursor, self._dice))
-
-    def _shift(self) -> None:
-        """Start the next kind: each once, in an order that depends on the seed, then again."""
-        self._next_shift = time.monotonic() + self._dice.uniform(*self._shift_pause_s)
-        if not self._queue:
-            self._queue = self._dice.sample(self.kinds, len(self.kinds))
-        if not self._queue:
-            return
-        kind = self._table.kinds[self._queue[-1]]
-        if kind.breaks and not self._breaking.begin():
-            self._queue.insert(0, self._queue.pop())
-            return
-        done = False
-
-        def shift(cursor: Cursor) -> None:
-            nonlocal done
-            done = kind.do(self._table, cursor, self._dice)
-
-        happened = self._do(shift)
-        if kind.breaks and not happened:
-            self._breaking.end(0)
-        if not happened:
-            return  # the kind is tried again
-        name = self._queue.pop()
-        self.counts.kinds[name] += done
-        self._log(f"{self._table.source}: {name}")
-        if kind.breaks:
-            self._broken = True
-            self._next_shift = time.monotonic() + self._dice.uniform(*_BROKEN_S)
-
-    def _mend(self) -> None:
-        if self._do(self._table.mend):
-            self._log(f"{self._table.source}: mended")
-            self._broken = False
-            self._breaking.end(self._dice.uniform(*_WHOLE_S))
-            self._next_shift = time.monotonic() + self._dice.uniform(*self._shift_pause_s)
-
-    def _do(self, statements: Callable[[Cursor], object]) -> bool:
-        def change(cursor: Cursor) -> dict[Key, Version]:
-            # A reader may hold the table's lock for as long as the network takes.
-            cursor.execute("SET LOCAL lock_timeout = '1s'")
-            try:
-                statements(cursor)
-            except psycopg2.Error as error:
-                if "latchkey." in (error.diag.context or ""):
-                    self._judge.failed(f"a statement of the application's failed in our trigger: {error}")
-                raise
-            truth = self._table.read(cursor)
-            return {key: version for key, version in truth.items() if version != self._now[key]}
-
-        return self._transact(change)
 
 
 def _commit_and_hang_up(conn: Connection, size: int) -> None:
@@ -480,7 +243,3 @@ def _broken(conn: Connection, error: psycopg2.Error) -> bool:
 
 def _connection_name(worker: int, number: int) -> str:
     return f"oracle-worker-{worker}-{number}"
-
-
-def _real_us() -> int:
-    return time.clock_gettime_ns(time.CLOCK_REALTIME) // 1000

@@ -11,7 +11,8 @@ from typing import Any
 from harness import seeds
 from harness.folder import TemporaryFolder
 from harness.postgres import PASSWORD_ROLE, PrivateCluster
-from harness.programs import Cli, Daemon, Verdicts, check_config
+from harness.cli import Cli, Verdicts
+from harness.programs import Daemon, check_config
 from harness.wait import until
 
 PASSWORD = "geheim"

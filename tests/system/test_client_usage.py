@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.folder import TemporaryFolder
 from harness.postgres import PrivateCluster
-from harness.programs import Cli
+from harness.cli import Cli
 from installation import Databases, Installation, Keys, one_key
 from occupied import listening, make_stale
 from refusals import correct

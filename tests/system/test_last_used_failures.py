@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from harness.postgres import PrivateCluster
-from harness.programs import Cli, Daemon
+from harness.cli import Cli
+from harness.programs import Daemon
 from harness.wait import until
 from installation import Databases, Installation
 from last_uses import LATE, SOON, last_used, rows, table, used, wait_used, writing_soon

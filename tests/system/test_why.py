@@ -12,7 +12,7 @@ from explained import ALL, RESTRICTED, UNTOLD, Site, conditions
 from harness import seeds, wire
 from harness.folder import TemporaryFolder
 from harness.postgres import PrivateCluster
-from harness.programs import Cli
+from harness.cli import Cli
 from harness.wire import Raw
 from installation import Databases, Installation
 
