@@ -1,4 +1,4 @@
-// Heartbeats of the refresh policy: barriers at intervals, what one that returns proves, and
+// Heartbeats of the refresh policy: barriers at intervals, the proof by one that returns, and
 // barriers that are delayed, refused or lost.
 #include <gtest/gtest.h>
 

@@ -17,7 +17,7 @@ namespace latchkey::test {
 // 2000-01-01 in microseconds since 1970.
 inline constexpr std::int64_t kEpochUs = 946'684'800'000'000;
 
-// A digest, whose bytes all differ.
+// A digest of 32 different bytes.
 inline std::string bytes32() {
   std::string bytes;
   for (int i = 0; i < 32; ++i) bytes += static_cast<char>(i * 7 + 3);
@@ -33,7 +33,7 @@ inline std::string binary_time(std::int64_t us_since_2000) {
   return bytes;
 }
 
-// A row with an id, a key and a state; tests add what they need.
+// A row with an id, a key and a state; tests add further fields.
 class RowReading : public testing::Test {
  protected:
   RowReading() {
