@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "loader/postgres/ids.h"
 #include "loader/postgres/sql_text.h"
 #include "tests/unit/support/queries_fixture.h"
 
