@@ -196,8 +196,11 @@ class Explanation {
       json["stripped_verdict"] = verdict_name(verdict_of(bare));
     }
     for (const std::string_view rest : behind_prefixes(bare)) {
-      const latchkey_verdict verdict = verdict_of(rest);
-      if (verdict == LATCHKEY_UNKNOWN || verdict == LATCHKEY_MALFORMED) continue;
+      std::vector<Sighting> seen;
+      const latchkey_verdict verdict =
+          verifier_.verify({rest, question_.terms}, now_, seen).verdict;
+      // A part of the key is shown only where a row is known for the rest of it.
+      if (seen.empty() || verdict == LATCHKEY_UNKNOWN) continue;
       json["stripped_verdict"] = verdict_name(verdict);
       json["stripped_prefix"] = bare.substr(0, bare.size() - rest.size());
       return;

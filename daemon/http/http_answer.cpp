@@ -52,13 +52,20 @@ bool equal_but_for_case(std::string_view a, std::string_view b) {
 // under a name of its own that resolves to 127.0.0.1 (DNS rebinding); the authority is that name
 // then.
 bool is_loopback(std::string_view authority) {
-  std::string_view host = authority;
-  if (host.starts_with('[')) {
-    const std::size_t end = host.find(']');
-    if (end == host.npos) return false;
-    host = host.substr(1, end - 1);
-  } else {
-    host = host.substr(0, host.find(':'));
+  const bool bracketed = authority.starts_with('[');
+  const std::size_t end = bracketed ? authority.find(']') : authority.find(':');
+  if (bracketed && end == authority.npos) return false;
+  const std::string_view host = bracketed ? authority.substr(1, end - 1) : authority.substr(0, end);
+  // Nothing but a port may follow (RFC 3986 section 3.2).
+  const std::string_view rest =
+      authority.substr(std::min(end + (bracketed ? 1 : 0), authority.size()));
+  if (!rest.empty() && (rest[0] != ':' || rest.find_first_not_of("0123456789", 1) != rest.npos)) {
+    return false;
+  }
+  if (bracketed) {
+    in6_addr address{};
+    return inet_pton(AF_INET6, std::string(host).c_str(), &address) == 1 &&
+           IN6_IS_ADDR_LOOPBACK(&address) != 0;
   }
   if (equal_but_for_case(host, "localhost") || equal_but_for_case(host, "localhost.")) return true;
   beast::error_code error;

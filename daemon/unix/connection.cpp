@@ -260,7 +260,12 @@ void UnixConnection::check_deadline(std::int64_t now_ns, std::int64_t idle_ns) {
   if (state_ == State::kClosed) return;
   const bool idle = state_ == State::kReading && frame_deadline_ns_ == 0;
   if (now_ns < (idle ? idle_since_ns_ + idle_ns : deadline_ns_)) return;
-  (idle ? host_.context().stats->closed_idle : host_.context().stats->closed_stalled).add();
+  WorkerStats& stats = *host_.context().stats;
+  if (idle) {
+    stats.closed_idle.add();
+  } else if (state_ != State::kLingering) {  // it has had its last words
+    stats.closed_stalled.add();
+  }
   close();
 }
 

@@ -24,7 +24,8 @@ double number_or_fail(std::string_view text) {
   double number = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);
-  if (text.empty() || error != std::errc() || rest != end) {
+  // A part of the whole queue; neither NaN nor infinity, which from_chars() reads.
+  if (text.empty() || error != std::errc() || rest != end || !(number >= 0 && number <= 1)) {
     throw PgError("what the server says of its notification queue is no number");
   }
   return number;

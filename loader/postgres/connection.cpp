@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "loader/postgres/server_message.h"
@@ -50,33 +52,36 @@ void discard_notice(void*, const PGresult*) {}
 
 PgConnection::PgConnection(const PgTarget& target, const PgHost& host)
     : connection_(nullptr, PQfinish) {
-  std::vector<const char*> keywords = {"dbname", "client_encoding"};
-  std::vector<const char*> values = {target.conninfo.c_str(), "UTF8"};
-  const auto add = [&](const char* keyword, const char* value) {
-    keywords.push_back(keyword);
-    values.push_back(value);
+  std::map<std::string, std::string> settings = conninfo_options(target.conninfo);
+  for (const auto& [keyword, value] : kDefaults) settings.emplace(keyword, value);
+  // Each takes the place of the conninfo's list, where it has one. An empty element of a list means
+  // libpq's default, so the keyword is left out.
+  const auto choose = [&](const char* keyword, const std::string& value) {
+    settings.erase(keyword);
+    if (!value.empty()) settings.emplace(keyword, value);
   };
-  for (const auto& [keyword, value] : kDefaults) {
-    if (!conninfo_option(target.conninfo, keyword)) add(keyword, value);
-  }
+  choose("host", host.host);
+  choose("hostaddr", host.hostaddr);
+  choose("port", host.port);
+  settings["client_encoding"] = "UTF8";
   std::string password;
   try {
     if (target.password) password = target.password();
   } catch (const std::exception& error) {
     throw PgConnectError(error.what());
   }
-  if (!password.empty()) add("password", password.c_str());
-  // Each replaces the conninfo's list. (libpq ignores an empty value and keeps the list.)
-  if (!host.host.empty() || conninfo_option(target.conninfo, "host"))
-    add("host", host.host.c_str());
-  if (!host.hostaddr.empty() || conninfo_option(target.conninfo, "hostaddr")) {
-    add("hostaddr", host.hostaddr.c_str());
+  std::vector<const char*> keywords, values;
+  for (const auto& [keyword, value] : settings) {
+    keywords.push_back(keyword.c_str());
+    values.push_back(value.c_str());
   }
-  if (!host.port.empty() || conninfo_option(target.conninfo, "port"))
-    add("port", host.port.c_str());
-  add(nullptr, nullptr);
-  // Later keywords override those inside the expanded dbname: client_encoding is ours.
-  connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/1));
+  if (!password.empty()) {
+    keywords.push_back("password");
+    values.push_back(password.c_str());
+  }
+  keywords.push_back(nullptr);
+  values.push_back(nullptr);
+  connection_.reset(PQconnectStartParams(keywords.data(), values.data(), /*expand_dbname=*/0));
   OPENSSL_cleanse(password.data(), password.size());
   if (connection_ == nullptr) throw PgError("out of memory");
   if (PQstatus(connection_.get()) == CONNECTION_BAD) fail();

@@ -30,6 +30,14 @@ ConninfoFacts Conninfo::facts() const {
   return facts;
 }
 
+std::map<std::string, std::string> Conninfo::options() const {
+  std::map<std::string, std::string> options;
+  for (const PQconninfoOption* o = options_.get(); o != nullptr && o->keyword != nullptr; ++o) {
+    if (o->val != nullptr) options.emplace(o->keyword, o->val);
+  }
+  return options;
+}
+
 std::optional<std::string> Conninfo::option(std::string_view keyword) const {
   for (const PQconninfoOption* o = options_.get(); o != nullptr && o->keyword != nullptr; ++o) {
     if (o->keyword == keyword && o->val != nullptr) return o->val;

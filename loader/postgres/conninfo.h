@@ -3,6 +3,7 @@
 
 #include <libpq-fe.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ class Conninfo {
   Conninfo(const std::string& text, const LibpqConninfo& libpq);
 
   [[nodiscard]] ConninfoFacts facts() const;
+  // All settings, by keyword.
+  [[nodiscard]] std::map<std::string, std::string> options() const;
   // nullopt if the conninfo does not set it.
   [[nodiscard]] std::optional<std::string> option(std::string_view keyword) const;
 

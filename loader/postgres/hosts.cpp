@@ -36,6 +36,10 @@ std::vector<std::string> parts_of(const std::string& list) {
 
 }  // namespace
 
+std::map<std::string, std::string> conninfo_options(const std::string& conninfo) {
+  return Conninfo(conninfo, kLibpq).options();
+}
+
 std::optional<std::string> conninfo_option(const std::string& conninfo, std::string_view keyword) {
   return Conninfo(conninfo, kLibpq).option(keyword);
 }

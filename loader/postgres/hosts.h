@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,6 +46,8 @@ struct PgHost {
 // In seconds, where the conninfo sets none.
 constexpr const char* kConnectTimeoutDefault = "5";
 
+// All that a conninfo sets, by keyword.
+[[nodiscard]] std::map<std::string, std::string> conninfo_options(const std::string& conninfo);
 // The value of a keyword; nothing: the conninfo does not set it.
 [[nodiscard]] std::optional<std::string> conninfo_option(const std::string& conninfo,
                                                          std::string_view keyword);

@@ -273,6 +273,16 @@ def test_a_standby_alone_is_never_answered_from(site: Faulty, standby: PrivateCl
     assert "hot standby" in daemon.log()
 
 
+def test_an_empty_element_of_a_list_is_the_default(site: Faulty) -> None:
+    """libpq ignores an empty value: the whole list would take its place, and match no single host."""
+    named = two_hosts(site, "/nonexistent", site.cluster.socket_dir)
+    site.database["conninfo"] = named.replace(f"port={site.cluster.port}", "port=1,")
+    assert "port=1," in site.database["conninfo"]
+    site.issue("sk_1")
+    with site.serve():
+        site.wait_fresh("sk_1")
+
+
 def test_the_new_primary_is_followed(site: Faulty, standby: PrivateCluster) -> None:
     """Fault 22, running: the primary dies, and the standby is promoted."""
     primary = site.cluster

@@ -553,6 +553,7 @@ TEST_F(ConnectionTest, LingersForASecondAtMost) {
   EXPECT_FALSE(is_closed());
   connection_->check_deadline(after_ns + kS, kIdle);
   EXPECT_TRUE(is_closed()) << "requests buy no time";
+  EXPECT_EQ(stats_.closed_stalled.get(), 0U) << "it has had its refusal";
 }
 
 // ---- drain

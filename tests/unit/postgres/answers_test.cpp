@@ -48,7 +48,7 @@ TEST(NumberOrFail, TakesWholeNumbersOnly) {
       {"0", 0}, {"1", 1}, {"0.5", 0.5}, {"0.000095367", 0.000095367}, {"1e-3", 0.001}};
   for (const auto& [text, number] : good) EXPECT_EQ(number_or_fail(text), number) << text;
   for (const char* bad : {"", " ", " 0", "0 ", "0\n", "+1", "0x1", "1,5", "0.5.1", "half", "1e999",
-                          "--1", "0.5%", "NULL"}) {
+                          "--1", "0.5%", "NULL", "nan", "inf", "-inf", "1.5", "-0.1"}) {
     EXPECT_THROW((void)number_or_fail(bad), PgError) << bad;
   }
 }

@@ -340,6 +340,17 @@ TEST_F(ExplainTest, SeesThroughDecorations) {
   }
 }
 
+// A part of the presented text is shown only where a row is known for the rest of it.
+TEST_F(ExplainTest, ShowsNoPartOfAKeyThatIsNowhere) {
+  a_.freshness.forget();
+  b_.freshness.forget();
+  c_.freshness.forget();
+  const std::string too_long = "sk_live_secret0123" + std::string(LATCHKEY_KEY_BYTES_MAX, ' ');
+  const auto told = why(too_long);
+  EXPECT_EQ(told["verdict"], "malformed");
+  EXPECT_FALSE(told.contains("stripped_prefix")) << told.dump();
+}
+
 // ---- the whole
 
 // For every content of the maps, the explanation has the verifier's verdict, and its reasons
