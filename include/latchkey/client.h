@@ -34,9 +34,12 @@
 extern "C" {
 #endif
 
+/* The daemon's socket, unless latchkey_open() or $LATCHKEY_SOCKET selects another. */
 #define LATCHKEY_DEFAULT_SOCKET "/run/latchkey/latchkey.sock"
 
+/* The default deadline, and the limits of each handle's queues. */
 enum {
+  /* The deadline of each call, in milliseconds, until latchkey_set_timeout() sets another. */
   LATCHKEY_DEFAULT_TIMEOUT_MS = 1000,
   /* Requests started whose replies were not taken; more fail with LATCHKEY_FAILED_FULL. */
   LATCHKEY_PENDING_MAX = 4096,
@@ -52,6 +55,7 @@ enum latchkey_failure {
   LATCHKEY_FAILED_CLOSED = -4,   /* the connection ended before the reply: ask again */
   LATCHKEY_FAILED_PROTOCOL = -5, /* the peer does not speak Latchkey's protocol */
   LATCHKEY_FAILED_REFUSED = -6, /* the daemon refused: latchkey_reply.refusal, latchkey_refusal() */
+  /* no memory for the request or for its reply */
   LATCHKEY_FAILED_MEMORY = -7,
   LATCHKEY_FAILED_FULL = -8 /* too many requests under way: take replies first */
 };
@@ -61,8 +65,8 @@ typedef struct latchkey_client latchkey_client;
 
 /* A presented key: any bytes. A terminating zero byte is not required. */
 typedef struct latchkey_key {
-  const char* bytes;
-  size_t length;
+  const char* bytes; /* owned by the caller; the library keeps no reference after the call */
+  size_t length;     /* in bytes; an empty or too long key gets the verdict LATCHKEY_MALFORMED */
 } latchkey_key;
 
 /* The question asked of each key. Start from LATCHKEY_QUESTION_INIT: an all-zero structure is
@@ -73,27 +77,33 @@ typedef struct latchkey_question {
   uint32_t max_age_ms; /* older data gives LATCHKEY_UNAVAILABLE; or LATCHKEY_MAX_AGE_ANY */
   const char* source;  /* NULL: every source that this process may use */
   const char* const* all_scopes; /* the key must hold all of these */
-  size_t all_scopes_count;
+  size_t all_scopes_count;       /* at most LATCHKEY_SCOPES_MAX */
   const char* const* any_scopes; /* if there are any: the key must hold at least one of these */
-  size_t any_scopes_count;
+  size_t any_scopes_count;       /* at most LATCHKEY_SCOPES_MAX */
 } latchkey_question;
 
+/* An initial latchkey_question: all sources, any age, no scopes, claims without metadata. */
 #define LATCHKEY_QUESTION_INIT \
   { sizeof(latchkey_question), LATCHKEY_WANT_CLAIMS, LATCHKEY_MAX_AGE_ANY, NULL, NULL, 0, NULL, 0 }
 
+/* The answer to one key. The handle owns its texts. */
 typedef struct latchkey_answer {
   uint32_t verdict; /* enum latchkey_verdict; LATCHKEY_UNAVAILABLE if there was no answer at all */
   uint32_t age_ms;  /* since the source was last proven complete; LATCHKEY_AGE_UNKNOWN */
   uint8_t fresh;    /* 1: no change that committed longer ago than the daemon's bound is missing */
-  uint8_t has_expires;
-  uint8_t reserved[6];
-  int64_t expires; /* if has_expires: seconds since 1970 UTC, rounded down */
+  uint8_t has_expires; /* 1: the key expires, and `expires` is set */
+  uint8_t reserved[6]; /* 0 */
+  int64_t expires;     /* if has_expires: seconds since 1970 UTC, rounded down */
   /* NULL: absent. */
   const char* source;
+  /* The id of the key's row; NULL: absent. */
   const char* key_id;
+  /* The key's holder, from the mapped column; NULL: absent. */
   const char* subject;
+  /* The holder's tenant, from the mapped column; NULL: absent. */
   const char* tenant;
   const char* scope; /* separated by spaces; "": the key holds no scopes */
+  /* The mapped column as it stands in the row, if LATCHKEY_WANT_METADATA is set; NULL: absent. */
   const char* metadata;
   const void* more[2]; /* reserved */
 } latchkey_answer;
@@ -122,7 +132,9 @@ uint32_t latchkey_refusal(const latchkey_client* lk);
 /* "valid", "revoked", ...; "timeout", "refused", ...; "not_allowed", "timed_out", ... A number
  * without a name gives "unknown_...". */
 const char* latchkey_verdict_name(uint32_t verdict);
+/* The name of an enum latchkey_failure, as above. All these names are static texts. */
 const char* latchkey_failure_name(int failure);
+/* The name of an enum latchkey_error, as above. */
 const char* latchkey_refusal_name(uint32_t refusal);
 
 /* ---- blocking calls. FAILED_ARGUMENT while replies of latchkey_start_* are outstanding. */
@@ -171,6 +183,7 @@ int latchkey_why(latchkey_client* lk, const char* key, size_t length,
  * others under way fail with LATCHKEY_FAILED_CLOSED.
  */
 
+/* The reply to one request. latchkey_take() specifies how long its pointers are valid. */
 typedef struct latchkey_reply {
   void* context;                  /* as passed to latchkey_start_* */
   uint32_t type;                  /* of the request: LATCHKEY_VERIFY, LATCHKEY_PING, ... */
@@ -187,9 +200,13 @@ typedef struct latchkey_reply {
  * one request (LATCHKEY_REQUEST_BYTES_MAX); otherwise LATCHKEY_FAILED_ARGUMENT. */
 int latchkey_start_verify(latchkey_client* lk, const latchkey_question* question,
                           const latchkey_key* keys, size_t count, void* context);
+/* Queues a ping. Returns the same results as latchkey_start_verify(). */
 int latchkey_start_ping(latchkey_client* lk, void* context);
+/* Queues a sync, which may take `timeout_ms` (1 to 60000) in addition to the handle's timeout. */
 int latchkey_start_sync(latchkey_client* lk, uint32_t timeout_ms, void* context);
+/* Queues a request for the daemon's state. The reply contains one JSON object. */
 int latchkey_start_status(latchkey_client* lk, void* context);
+/* Queues a request to explain one key's verdict, and copies the key. The reply contains JSON. */
 int latchkey_start_why(latchkey_client* lk, const latchkey_question* question,
                        const latchkey_key* key, void* context);
 
@@ -216,7 +233,9 @@ short latchkey_events(const latchkey_client* lk);
  * timeout. */
 int latchkey_due_ms(const latchkey_client* lk);
 
-/* ---- for the caller's own transport (io_uring, a test), instead of latchkey_step() */
+/* ---- for the caller's own transport (io_uring, a test), instead of latchkey_step()
+ *
+ * With such a transport, the caller applies deadlines: end it when latchkey_due_ms() has passed. */
 
 /* Copies up to `room` bytes to send into `buffer`, wipes the originals, and returns their
  * number. */
@@ -231,8 +250,6 @@ void latchkey_lost(latchkey_client* lk);
 
 /* 1: the bytes fed make the transport unusable. End it, take all replies, drain to a new one. */
 int latchkey_broken(const latchkey_client* lk);
-
-/* With such a transport, the caller applies deadlines: end it when latchkey_due_ms() has passed. */
 
 #ifdef __cplusplus
 }

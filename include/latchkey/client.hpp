@@ -20,33 +20,43 @@
 
 #include "client.h"
 
+// All names of the library for C++.
 namespace latchkey {
 
 // There is no answer: admit no one. what() is for a log and never contains a key.
 class Error : public std::runtime_error {
  public:
+  // The library constructs it; what() returns `text`.
   Error(latchkey_failure why, std::uint32_t daemons_refusal, const std::string& text)
       : std::runtime_error(text), failure(why), refusal(daemons_refusal) {}
-  latchkey_failure failure;
-  std::uint32_t refusal;  // if failure is LATCHKEY_FAILED_REFUSED: enum latchkey_error
+  latchkey_failure failure;  // why there is no answer
+  std::uint32_t refusal;     // if failure is LATCHKEY_FAILED_REFUSED: enum latchkey_error
 };
 
+// The question asked of each key. The default: all sources, any age, no scopes.
 struct Question {
   std::string source;                   // empty: every source that this process may use
   std::vector<std::string> all_scopes;  // the key must hold all of these
   std::vector<std::string> any_scopes;  // if there are any: the key must hold at least one of these
   // Older data gives `unavailable`; nullopt: any age up to the daemon's own limit.
   std::optional<std::chrono::milliseconds> max_age;
-  bool claims = true;
-  bool metadata = false;
+  bool claims = true;     // return the key's claims except the metadata
+  bool metadata = false;  // return the metadata, if this process may know them
 };
 
+// The answer to one key. It owns its texts.
 struct Answer {
-  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
-  bool fresh = false;
+  latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;  // only LATCHKEY_VALID is a yes
+  bool fresh = false;  // no change that committed longer ago than the daemon's bound is missing
   std::optional<std::chrono::milliseconds> age;  // nullopt: never loaded, or no source asked
   // Absent if the key's row has no value or this process may not know it.
-  std::optional<std::string> source, key_id, subject, tenant, scope, metadata;
+  std::optional<std::string> source;    // the configured source that answered
+  std::optional<std::string> key_id;    // the id of the key's row
+  std::optional<std::string> subject;   // the key's holder, from the mapped column
+  std::optional<std::string> tenant;    // the holder's tenant, from the mapped column
+  std::optional<std::string> scope;     // separated by spaces; empty: the key holds no scopes
+  std::optional<std::string> metadata;  // the mapped column as it stands in the row
+  // Rounded down to seconds, and limited to the clock's range; nullopt: the key does not expire.
   std::optional<std::chrono::system_clock::time_point> expires;
 
   // True if the holder is admitted: only the verdict `valid` is a yes.
@@ -134,6 +144,7 @@ class Client {
     set_timeout(timeout);
   }
 
+  // Sets the deadline of later calls, at least 1 ms. It covers connecting and all retries.
   void set_timeout(std::chrono::milliseconds timeout) {
     const auto ms = timeout.count();
     latchkey_set_timeout(get(), ms < 1            ? 1U
@@ -141,6 +152,7 @@ class Client {
                                                   : static_cast<std::uint32_t>(ms));
   }
 
+  // Returns the answer to one key, or throws.
   Answer verify(std::string_view key, const Question& question = {}) {
     const detail::QuestionView view(question);
     latchkey_answer answer;
@@ -163,6 +175,7 @@ class Client {
     return answers;
   }
 
+  // Returns once the daemon has answered.
   void ping() { check(latchkey_ping(get())); }
 
   // Returns once every change that committed before the call is in force; the result is the waiting
@@ -183,6 +196,7 @@ class Client {
     check(latchkey_status(get(), &json));
     return json;
   }
+  // Explains the verdict on one key.
   std::string why(std::string_view key, const Question& question = {}) {
     const detail::QuestionView view(question);
     const char* json = nullptr;
