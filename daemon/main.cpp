@@ -106,6 +106,42 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
   return 0;
 }
 
+struct Loaded {
+  std::vector<LintFinding> trouble;  // empty: every source is loaded and proven, or `interrupted`
+  bool interrupted = false;          // by a signal that ends the daemon
+};
+
+// Starts the loaders and waits for their first load.
+Loaded load_all(Running& running, bool check) {
+  for (const auto& loader : running.loaders) loader->start();
+  Loaded loaded;
+  const auto check_interrupted = [&] { return loaded.interrupted = is_pending(kEnds); };
+  ShownStatus shown;
+  const auto waiting = [&] {
+    // The start has its own limit, `start_timeout`, which a running load extends.
+    notify_patience(std::chrono::seconds(30));
+    notify_alive();
+    std::vector<LoaderStatus> statuses;
+    for (const auto& loader : running.loaders) statuses.push_back(loader->status());
+    shown.show(loading_line(statuses));
+  };
+  loaded.trouble = wait_loaded(running.loaders, running.options.freshness.start_timeout, check,
+                               check_interrupted, waiting);
+  return loaded;
+}
+
+int finish_check(Running& running, const std::vector<LintFinding>& trouble) {
+  for (const auto& loader : running.loaders) {
+    // report_check() reports a comparison that did not finish in time.
+    (void)loader->wait_linted(std::chrono::duration_cast<std::chrono::milliseconds>(
+        running.options.freshness.start_timeout));
+  }
+  const int code = report_check(trouble, running.loaders);
+  std::cout.flush();
+  running.stop_loaders(code);
+  return code;
+}
+
 // `reasons` are for finish_log().
 int run(const std::string& config_path, bool check, std::vector<std::string>& reasons) {
   Options options = Options::load(config_path, read_conninfo);
@@ -129,37 +165,13 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
   secrets.reset();
   // A check reports the loaders' findings itself.
   if (check) spdlog::set_level(spdlog::level::off);
-  for (const auto& loader : running.loaders) loader->start();
-  bool interrupted = false;
-  const auto check_interrupted = [&] { return interrupted = is_pending(kEnds); };
-  ShownStatus shown;
-  const auto waiting = [&] {
-    // The start has its own limit, `start_timeout`, which a running load extends.
-    notify_patience(std::chrono::seconds(30));
-    notify_alive();
-    std::vector<LoaderStatus> statuses;
-    for (const auto& loader : running.loaders) statuses.push_back(loader->status());
-    shown.show(loading_line(statuses));
-  };
-  const FreshnessOptions& freshness = running.options.freshness;
-  const auto trouble =
-      wait_loaded(running.loaders, freshness.start_timeout, check, check_interrupted, waiting);
-  if (check) {
-    for (const auto& loader : running.loaders) {
-      // report_check() reports a comparison that did not finish in time.
-      (void)loader->wait_linted(
-          std::chrono::duration_cast<std::chrono::milliseconds>(freshness.start_timeout));
-    }
-    const int code = report_check(trouble, running.loaders);
-    std::cout.flush();
-    running.stop_loaders(code);
-    return code;
-  }
-  for (const LintFinding& finding : trouble) {
+  const Loaded loaded = load_all(running, check);
+  if (check) return finish_check(running, loaded.trouble);
+  for (const LintFinding& finding : loaded.trouble) {
     reasons.push_back(fmt::format("{}: {}", finding.number(), finding.text));
   }
-  if (!trouble.empty()) return kExitFailure;
-  if (interrupted) {
+  if (!loaded.trouble.empty()) return kExitFailure;
+  if (loaded.interrupted) {
     running.stop_loaders(0);
     return 0;
   }

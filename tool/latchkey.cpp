@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 #include <string>
 
 #include "base/duration.h"
@@ -61,124 +62,157 @@ std::string unexpected_argument(const CLI::App& app) {
          known + "; before the command stand --socket, --timeout, --json.";
 }
 
-int run(int argc, char** argv, PrintableStream& out) {
-  refuse_empty_values(argc, argv);
-  CLI::App app{
+// The command line: its options, then the command that it names.
+class CommandLine {
+ public:
+  CommandLine() {
+    app_.require_subcommand(1);
+    app_.fallthrough();  // --socket and --json are also accepted after the command
+    app_.set_version_flag("--version", "latchkey " LATCHKEY_VERSION_TEXT);
+    common_.socket = default_socket();
+    app_.add_option("--socket", common_.socket, "Socket of latchkeyd (else $LATCHKEY_SOCKET)")
+        ->capture_default_str();
+    app_.add_flag("--json", common_.json, "One JSON object a line, for machines");
+    add_questions();
+    add_requests();
+    add_top();
+    add_mint();
+    add_sql();
+  }
+
+  int run(int argc, char** argv, PrintableStream& out) {
+    if (const auto code = parse(argc, argv)) return *code;
+    if (common_.json) out.set_kind(PrintableStream::Kind::kJson);
+    if (!max_age_.empty()) verify_.max_age = duration(max_age_, "--max-age");
+    if (verify_command_->parsed()) return run_verify(common_, verify_);
+    if (why_command_->parsed()) return run_why(common_, verify_);
+    if (sync_command_->parsed()) return run_sync(common_, milliseconds(sync_timeout_, "--timeout"));
+    if (ping_command_->parsed()) return run_ping(common_);
+    if (reload_command_->parsed()) {
+      return run_reload(common_, milliseconds(reload_timeout_, "--timeout"));
+    }
+    if (status_command_->parsed()) return run_status(common_);
+    if (top_command_->parsed()) {
+      top_.interval = milliseconds(interval_, "--interval");
+      if (top_.interval < kTopIntervalMin || top_.interval > kTopIntervalMax) {
+        throw UsageError{"--interval must be 100ms to 60s"};
+      }
+      return run_top(common_, top_);
+    }
+    if (mint_command_->parsed()) return run_mint(common_, mint_);
+    return run_sql(sql_);
+  }
+
+ private:
+  static std::chrono::milliseconds milliseconds(const std::string& text, const char* option) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(duration(text, option));
+  }
+
+  void add_questions() {
+    verify_command_ =
+        app_.add_subcommand("verify", "Verify keys, read from standard input, one a line");
+    why_command_ =
+        app_.add_subcommand("why", "Explain the answer for one key, read from standard input");
+    for (CLI::App* command : {verify_command_, why_command_}) {
+      // Each option takes one word, so that a key typed after it is not read as a scope.
+      command->add_option("--scope", verify_.scopes, "Scope that the key must hold; repeatable")
+          ->allow_extra_args(false);
+      command
+          ->add_option("--any-scope", verify_.any_scopes,
+                       "Scope of which one must be held; repeatable")
+          ->allow_extra_args(false);
+      command->add_option("--source", verify_.source, "Ask this source only");
+      command->add_option("--max-age", max_age_, "Oldest acceptable knowledge, e.g. 5s");
+    }
+    verify_command_->add_flag("--metadata", verify_.metadata,
+                              "Show the row's metadata, if allowed");
+  }
+
+  void add_requests() {
+    sync_command_ =
+        app_.add_subcommand("sync", "Return once everything committed before is in force");
+    sync_command_->add_option("--timeout", sync_timeout_, "How long to wait, at most 60s")
+        ->capture_default_str();
+    ping_command_ = app_.add_subcommand("ping", "Does latchkeyd answer?");
+    reload_command_ = app_.add_subcommand(
+        "reload", "Have latchkeyd read its configuration again; say how it went");
+    reload_command_->add_option("--timeout", reload_timeout_, "How long to wait")
+        ->capture_default_str();
+    status_command_ = app_.add_subcommand("status", "Freshness, sizes, counters");
+  }
+
+  void add_top() {
+    top_command_ = app_.add_subcommand("top", "Live: rates, verdicts, ages, connections");
+    top_command_->add_option("--interval", interval_, "Time between reports, 100ms to 60s")
+        ->capture_default_str();
+    top_command_->add_option("--count", top_.count, "As text, so many reports");
+    top_command_->add_flag("--plain", top_.plain, "As text, on a terminal, too");
+  }
+
+  void add_mint() {
+    mint_command_ = app_.add_subcommand("mint", "Make new keys, with what to store");
+    mint_command_->add_option("--prefix", mint_.prefix, "What the keys begin with")->required();
+    mint_command_->add_option("--count", mint_.count, "How many")->check(CLI::Range(1, 1'000'000));
+    mint_command_->add_option("--config", mint_.config, "Configuration that has the source");
+    mint_command_->add_option("--source", mint_.source, "Store as this source does");
+  }
+
+  void add_sql() {
+    sql_command_ = app_.add_subcommand("sql", "Print SQL for the operator to run");
+    sql_command_->add_option("action", sql_.action, "install, uninstall or grant")
+        ->required()
+        ->check(CLI::IsMember({"install", "uninstall", "grant"}));
+    sql_command_->add_option("--config", sql_.config, "Configuration file")->required();
+    sql_command_->add_option("--source", sql_.source, "For this source only");
+  }
+
+  // An exit status, if there is nothing more to do. CLI11's own messages would repeat the argument,
+  // which may be a key.
+  std::optional<int> parse(int argc, char** argv) {
+    try {
+      app_.parse(argc, argv);
+    } catch (const CLI::ExtrasError&) {
+      throw UsageError{unexpected_argument(app_)};
+    } catch (const CLI::RequiredError& error) {
+      if (app_.get_subcommands().empty()) {
+        throw UsageError{
+            "no such command. Choose verify, why, sync, ping, status, reload, top, mint or sql; "
+            "--help tells"
+            " more."};
+      }
+      throw UsageError{std::string(error.what()) + ". --help tells what there is."};
+    } catch (const CLI::ArgumentMismatch&) {
+      throw UsageError{"an option lacks its value. --help tells what there is."};
+    } catch (const CLI::ValidationError&) {
+      throw UsageError{sql_command_->parsed()
+                           ? "`latchkey sql` prints one of install, uninstall, grant."
+                           : "an option has a value that it cannot have. --help"
+                             " tells what there is."};
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
+      throw UsageError{"the command line cannot be understood (" + error.get_name() +
+                       "). --help tells what there is."};
+    }
+    return std::nullopt;
+  }
+
+  CLI::App app_{
       "Asks latchkeyd about API keys. Exit status: 0 all keys are active, 1 some key is not,"
       " 2 wrong usage, 3 no trustworthy answer."};
-  app.require_subcommand(1);
-  app.fallthrough();  // --socket and --json are also accepted after the command
-  app.set_version_flag("--version", "latchkey " LATCHKEY_VERSION_TEXT);
-  CommonSettings common;
-  common.socket = default_socket();
-  app.add_option("--socket", common.socket, "Socket of latchkeyd (else $LATCHKEY_SOCKET)")
-      ->capture_default_str();
-  app.add_flag("--json", common.json, "One JSON object a line, for machines");
+  CommonSettings common_;
+  VerifySettings verify_;
+  TopSettings top_;
+  MintSettings mint_;
+  SqlSettings sql_;
+  std::string max_age_, sync_timeout_ = "5s", reload_timeout_ = "30s", interval_ = "1s";
+  CLI::App *verify_command_ = nullptr, *why_command_ = nullptr, *sync_command_ = nullptr,
+           *ping_command_ = nullptr, *reload_command_ = nullptr, *status_command_ = nullptr,
+           *top_command_ = nullptr, *mint_command_ = nullptr, *sql_command_ = nullptr;
+};
 
-  VerifySettings verify;
-  std::string max_age;
-  CLI::App* verify_command =
-      app.add_subcommand("verify", "Verify keys, read from standard input, one a line");
-  CLI::App* why_command =
-      app.add_subcommand("why", "Explain the answer for one key, read from standard input");
-  for (CLI::App* command : {verify_command, why_command}) {
-    // Each option takes one word, so that a key typed after it is not read as a scope.
-    command->add_option("--scope", verify.scopes, "Scope that the key must hold; repeatable")
-        ->allow_extra_args(false);
-    command
-        ->add_option("--any-scope", verify.any_scopes,
-                     "Scope of which one must be held; repeatable")
-        ->allow_extra_args(false);
-    command->add_option("--source", verify.source, "Ask this source only");
-    command->add_option("--max-age", max_age, "Oldest acceptable knowledge, e.g. 5s");
-  }
-  verify_command->add_flag("--metadata", verify.metadata, "Show the row's metadata, if allowed");
-
-  std::string sync_timeout = "5s";
-  CLI::App* sync_command =
-      app.add_subcommand("sync", "Return once everything committed before is in force");
-  sync_command->add_option("--timeout", sync_timeout, "How long to wait, at most 60s")
-      ->capture_default_str();
-  CLI::App* ping_command = app.add_subcommand("ping", "Does latchkeyd answer?");
-  std::string reload_timeout = "30s";
-  CLI::App* reload_command =
-      app.add_subcommand("reload", "Have latchkeyd read its configuration again; say how it went");
-  reload_command->add_option("--timeout", reload_timeout, "How long to wait")
-      ->capture_default_str();
-  CLI::App* status_command = app.add_subcommand("status", "Freshness, sizes, counters");
-
-  TopSettings top;
-  std::string interval = "1s";
-  CLI::App* top_command = app.add_subcommand("top", "Live: rates, verdicts, ages, connections");
-  top_command->add_option("--interval", interval, "Time between reports, 100ms to 60s")
-      ->capture_default_str();
-  top_command->add_option("--count", top.count, "As text, so many reports");
-  top_command->add_flag("--plain", top.plain, "As text, on a terminal, too");
-
-  MintSettings mint;
-  CLI::App* mint_command = app.add_subcommand("mint", "Make new keys, with what to store");
-  mint_command->add_option("--prefix", mint.prefix, "What the keys begin with")->required();
-  mint_command->add_option("--count", mint.count, "How many")->check(CLI::Range(1, 1'000'000));
-  mint_command->add_option("--config", mint.config, "Configuration that has the source");
-  mint_command->add_option("--source", mint.source, "Store as this source does");
-
-  SqlSettings sql;
-  CLI::App* sql_command = app.add_subcommand("sql", "Print SQL for the operator to run");
-  sql_command->add_option("action", sql.action, "install, uninstall or grant")
-      ->required()
-      ->check(CLI::IsMember({"install", "uninstall", "grant"}));
-  sql_command->add_option("--config", sql.config, "Configuration file")->required();
-  sql_command->add_option("--source", sql.source, "For this source only");
-
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ExtrasError&) {
-    throw UsageError{unexpected_argument(app)};
-  } catch (const CLI::RequiredError& error) {
-    if (app.get_subcommands().empty()) {
-      throw UsageError{
-          "no such command. Choose verify, why, sync, ping, status, reload, top, mint or sql; "
-          "--help tells"
-          " more."};
-    }
-    throw UsageError{std::string(error.what()) + ". --help tells what there is."};
-  } catch (const CLI::ArgumentMismatch&) {
-    throw UsageError{"an option lacks its value. --help tells what there is."};
-  } catch (const CLI::ValidationError&) {
-    throw UsageError{sql_command->parsed()
-                         ? "`latchkey sql` prints one of install, uninstall, grant."
-                         : "an option has a value that it cannot have. --help"
-                           " tells what there is."};
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    // CLI11's message would repeat the argument, which may be a key.
-    throw UsageError{"the command line cannot be understood (" + error.get_name() +
-                     "). --help tells what there is."};
-  }
-  if (common.json) out.set_kind(PrintableStream::Kind::kJson);
-  if (!max_age.empty()) verify.max_age = duration(max_age, "--max-age");
-  if (verify_command->parsed()) return run_verify(common, verify);
-  if (why_command->parsed()) return run_why(common, verify);
-  if (sync_command->parsed()) {
-    return run_sync(common, std::chrono::duration_cast<std::chrono::milliseconds>(
-                                duration(sync_timeout, "--timeout")));
-  }
-  if (ping_command->parsed()) return run_ping(common);
-  if (reload_command->parsed()) {
-    return run_reload(common, std::chrono::duration_cast<std::chrono::milliseconds>(
-                                  duration(reload_timeout, "--timeout")));
-  }
-  if (status_command->parsed()) return run_status(common);
-  if (top_command->parsed()) {
-    top.interval =
-        std::chrono::duration_cast<std::chrono::milliseconds>(duration(interval, "--interval"));
-    if (top.interval < kTopIntervalMin || top.interval > kTopIntervalMax) {
-      throw UsageError{"--interval must be 100ms to 60s"};
-    }
-    return run_top(common, top);
-  }
-  if (mint_command->parsed()) return run_mint(common, mint);
-  return run_sql(sql);
+int run(int argc, char** argv, PrintableStream& out) {
+  refuse_empty_values(argc, argv);
+  return CommandLine().run(argc, argv, out);
 }
 
 }  // namespace

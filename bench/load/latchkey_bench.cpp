@@ -139,6 +139,56 @@ int make_report(const ReportOptions& options) {
   return 0;
 }
 
+CLI::App* add_run(CLI::App& app, RunOptions& options) {
+  LoadSettings& load = options.load;
+  CLI::App* command = app.add_subcommand("run", "Make a load and measure it");
+  command->add_option("--socket", load.socket, "Unix socket of the server")->capture_default_str();
+  command->add_option("--protocol", load.peer.name, "latchkey, echo, redis, memcached or postgres")
+      ->check(CLI::IsMember({"latchkey", "echo", "redis", "memcached", "postgres"}))
+      ->capture_default_str();
+  command->add_option("--connections", load.connections, "How many")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  command->add_option("--depth", load.depth, "Requests in flight on each connection, at most")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--batch", load.batch, "Keys in each request")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  command->add_option("--threads", load.threads, "Threads that ask")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  command->add_option("--pin", load.processors, "Processors that threads are bound to, in turn")
+      ->delimiter(',');
+  command->add_option("--duration", options.duration, "What is measured")->capture_default_str();
+  command->add_option("--warm-up", options.warm_up, "Before that")->capture_default_str();
+  command
+      ->add_option("--rate", load.rate,
+                   "Open loop: requests a second, whatever becomes of answers; latency counts"
+                   " from when each was to be sent. 0: closed loop")
+      ->check(CLI::Range(0.0, 1e9))
+      ->capture_default_str();
+  command
+      ->add_option("--generate", options.generate,
+                   "Ask for the first N generated keys (`latchkey-bench keys` prints them)")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{100'000'000}));
+  command->add_option("--keys", options.key_file, "Ask for the keys in this file, one a line");
+  command->add_option("--hits", load.choice.hits, "Share of known keys, 0 to 1")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--distribution", options.distribution, "uniform, or zipf:EXPONENT")
+      ->capture_default_str();
+  command->add_option("--seed", load.choice.seed, "Of the choice of keys")->capture_default_str();
+  command->add_flag("--no-claims", options.no_claims, "Latchkey: ask for verdicts alone");
+  command->add_option("--database", load.peer.database, "PostgreSQL: database");
+  command->add_option("--user", load.peer.user, "PostgreSQL: user, who needs no password");
+  command->add_option("--title", options.title, "Name of this run in reports");
+  command->add_option("--json", options.json, "Write the report as JSON");
+  command->add_option("--html", options.html, "Write it as a page with plots");
+  command->add_flag("--quiet", options.quiet, "Print nothing");
+  return command;
+}
+
 int main_of(int argc, char** argv) {
   CLI::App app{
       "Loads latchkeyd, or what one would use instead, and checks every answer. Exit status: 0 all"
@@ -147,57 +197,8 @@ int main_of(int argc, char** argv) {
   app.set_version_flag("--version", "latchkey-bench " LATCHKEY_VERSION_TEXT);
 
   RunOptions options;
-  LoadSettings& load = options.load;
-  load.socket = "/run/latchkey/latchkey.sock";
-  CLI::App* run_command = app.add_subcommand("run", "Make a load and measure it");
-  run_command->add_option("--socket", load.socket, "Unix socket of the server")
-      ->capture_default_str();
-  run_command
-      ->add_option("--protocol", load.peer.name, "latchkey, echo, redis, memcached or postgres")
-      ->check(CLI::IsMember({"latchkey", "echo", "redis", "memcached", "postgres"}))
-      ->capture_default_str();
-  run_command->add_option("--connections", load.connections, "How many")
-      ->check(CLI::Range(1, 100'000))
-      ->capture_default_str();
-  run_command->add_option("--depth", load.depth, "Requests in flight on each connection, at most")
-      ->check(CLI::Range(1, 10'000))
-      ->capture_default_str();
-  run_command->add_option("--batch", load.batch, "Keys in each request")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  run_command->add_option("--threads", load.threads, "Threads that ask")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  run_command->add_option("--pin", load.processors, "Processors that threads are bound to, in turn")
-      ->delimiter(',');
-  run_command->add_option("--duration", options.duration, "What is measured")
-      ->capture_default_str();
-  run_command->add_option("--warm-up", options.warm_up, "Before that")->capture_default_str();
-  run_command
-      ->add_option("--rate", load.rate,
-                   "Open loop: requests a second, whatever becomes of answers; latency counts"
-                   " from when each was to be sent. 0: closed loop")
-      ->check(CLI::Range(0.0, 1e9))
-      ->capture_default_str();
-  run_command
-      ->add_option("--generate", options.generate,
-                   "Ask for the first N generated keys (`latchkey-bench keys` prints them)")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{100'000'000}));
-  run_command->add_option("--keys", options.key_file, "Ask for the keys in this file, one a line");
-  run_command->add_option("--hits", load.choice.hits, "Share of known keys, 0 to 1")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  run_command->add_option("--distribution", options.distribution, "uniform, or zipf:EXPONENT")
-      ->capture_default_str();
-  run_command->add_option("--seed", load.choice.seed, "Of the choice of keys")
-      ->capture_default_str();
-  run_command->add_flag("--no-claims", options.no_claims, "Latchkey: ask for verdicts alone");
-  run_command->add_option("--database", load.peer.database, "PostgreSQL: database");
-  run_command->add_option("--user", load.peer.user, "PostgreSQL: user, who needs no password");
-  run_command->add_option("--title", options.title, "Name of this run in reports");
-  run_command->add_option("--json", options.json, "Write the report as JSON");
-  run_command->add_option("--html", options.html, "Write it as a page with plots");
-  run_command->add_flag("--quiet", options.quiet, "Print nothing");
+  options.load.socket = "/run/latchkey/latchkey.sock";
+  CLI::App* run_command = add_run(app, options);
 
   std::uint64_t count = 1;
   CLI::App* keys_command = app.add_subcommand("keys", "Print generated keys; row N holds the Nth");

@@ -4,20 +4,10 @@
 
 #include <string>
 
+#include "daemon/observe/process_facts.h"
 #include "daemon/observe/status_inputs.h"
 
 namespace latchkey {
-
-// The kernel's figures on this process. read_process_facts() reads them from /proc and by system
-// calls; the caller sets `started_unix_s`.
-struct ProcessFacts {
-  double resident_bytes = 0;
-  double cpu_seconds = 0;
-  double open_fds = 0;
-  double max_fds = 0;
-  double started_unix_s = 0;  // since 1970
-};
-[[nodiscard]] ProcessFacts read_process_facts();
 
 // The readers of the metrics. With kAnybody, every user of the host may read them, so they must not
 // tell a caller without `reasons` more about the key that it has just asked for than its answer

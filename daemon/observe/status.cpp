@@ -215,6 +215,50 @@ std::string fitting(ordered_json status) {
   return text();
 }
 
+std::uint64_t sum_of(const StatusInputs& inputs, Counter WorkerStats::*counter) {
+  return sum(inputs,
+             [counter](const WorkerStats& worker) -> const Counter& { return worker.*counter; });
+}
+
+ordered_json verdicts(const StatusInputs& inputs) {
+  ordered_json verdicts = ordered_json::object();
+  for (int verdict = 0; verdict < LATCHKEY_VERDICTS; ++verdict) {
+    verdicts[verdict_name(static_cast<latchkey_verdict>(verdict))] =
+        sum(inputs, [verdict](const WorkerStats& worker) -> const Counter& {
+          return worker.verdicts[static_cast<std::size_t>(verdict)];
+        });
+  }
+  return verdicts;
+}
+
+ordered_json connections(const StatusInputs& inputs) {
+  // `closed` is read first: a connection that ends in between must not make the difference
+  // negative.
+  const std::uint64_t closed = sum_of(inputs, &WorkerStats::connections_closed);
+  const std::uint64_t opened = sum_of(inputs, &WorkerStats::connections_opened);
+  const AcceptStats& accepts = *inputs.accepts;
+  return {{"open", opened - closed},
+          {"accepted", accepts.accepted.get()},
+          {"refused_not_allowed", accepts.refused_not_allowed.get()},
+          {"refused_overloaded", accepts.refused_overloaded.get()},
+          {"refused_uid_limit", accepts.refused_uid_limit.get()},
+          {"refused_no_descriptors", accepts.refused_no_descriptors.get()},
+          {"accept_errors", accepts.accept_errors.get()},
+          {"closed_idle", sum_of(inputs, &WorkerStats::closed_idle)},
+          {"closed_stalled", sum_of(inputs, &WorkerStats::closed_stalled)},
+          {"closed_hoarding", sum_of(inputs, &WorkerStats::closed_hoarding)}};
+}
+
+ordered_json reloads(const ReloadReport& reload) {
+  ordered_json json = {
+      {"succeeded", reload.succeeded}, {"failed", reload.failed}, {"under_way", reload.under_way}};
+  if (!reload.last_error.empty()) json["last_error"] = printable(reload.last_error);
+  for (const std::string& setting : reload.need_restart) {
+    json["need_restart"].push_back(printable(setting));
+  }
+  return json;
+}
+
 }  // namespace
 
 std::string status_json(const StatusInputs& inputs, const Rights& rights) {
@@ -225,22 +269,8 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
         {"sources", restricted_sources(inputs, rights.sources)}};
     return fitting(restricted);
   }
-  ordered_json verdicts = ordered_json::object();
-  for (int verdict = 0; verdict < LATCHKEY_VERDICTS; ++verdict) {
-    verdicts[verdict_name(static_cast<latchkey_verdict>(verdict))] =
-        sum(inputs, [verdict](const WorkerStats& worker) -> const Counter& {
-          return worker.verdicts[static_cast<std::size_t>(verdict)];
-        });
-  }
-  const auto total = [&](Counter WorkerStats::*counter) {
-    return sum(inputs,
-               [counter](const WorkerStats& worker) -> const Counter& { return worker.*counter; });
-  };
-  // `closed` is read first: a connection that ends in between must not make the difference
-  // negative.
-  const std::uint64_t closed = total(&WorkerStats::connections_closed);
-  const std::uint64_t opened = total(&WorkerStats::connections_opened);
-  ordered_json status = {
+  const auto total = [&](Counter WorkerStats::*counter) { return sum_of(inputs, counter); };
+  const ordered_json status = {
       {"version", LATCHKEY_VERSION_TEXT},
       {"pid", getpid()},
       {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
@@ -248,37 +278,18 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
       {"databases", databases(inputs)},
       {"sources", sources(inputs)},
       {"requests", total(&WorkerStats::requests)},
-      {"verdicts", verdicts},
+      {"verdicts", verdicts(inputs)},
       {"answer_time", answer_time(inputs)},
       {"protocol_errors", total(&WorkerStats::protocol_errors)},
       {"explained", total(&WorkerStats::explained)},
       {"refused_no_reasons", total(&WorkerStats::refused_no_reasons)},
       {"refused_operations", total(&WorkerStats::refused_operations)},
-      {"connections",
-       {{"open", opened - closed},
-        {"accepted", inputs.accepts->accepted.get()},
-        {"refused_not_allowed", inputs.accepts->refused_not_allowed.get()},
-        {"refused_overloaded", inputs.accepts->refused_overloaded.get()},
-        {"refused_uid_limit", inputs.accepts->refused_uid_limit.get()},
-        {"refused_no_descriptors", inputs.accepts->refused_no_descriptors.get()},
-        {"accept_errors", inputs.accepts->accept_errors.get()},
-        {"closed_idle", total(&WorkerStats::closed_idle)},
-        {"closed_stalled", total(&WorkerStats::closed_stalled)},
-        {"closed_hoarding", total(&WorkerStats::closed_hoarding)}}},
+      {"connections", connections(inputs)},
       {"callers", callers(inputs)},
       {"log_lines_dropped", inputs.log_lines_dropped},
-      {"reloads",
-       {{"succeeded", inputs.reload.succeeded},
-        {"failed", inputs.reload.failed},
-        {"under_way", inputs.reload.under_way}}},
+      {"reloads", reloads(inputs.reload)},
       {"socket_in_place", inputs.socket_in_place},
   };
-  if (!inputs.reload.last_error.empty()) {
-    status["reloads"]["last_error"] = printable(inputs.reload.last_error);
-  }
-  for (const std::string& setting : inputs.reload.need_restart) {
-    status["reloads"]["need_restart"].push_back(printable(setting));
-  }
   // fitting() replaces invalid UTF-8 and limits the length, because the texts include the
   // database's error messages.
   return fitting(status);

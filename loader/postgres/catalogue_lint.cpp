@@ -6,34 +6,20 @@
 #include "loader/postgres/sql_text.h"
 
 namespace latchkey {
+namespace {
 
-std::vector<LintFinding> catalogue_findings(const SourceConfig& source, const TableFacts& facts) {
-  std::vector<LintFinding> found;
+LintFinding finding(Lint lint, const std::string& text) {
+  return {.lint = lint, .count = 0, .about = "", .text = text};
+}
+
+// Ways to change rows that fire no trigger.
+void add_unnoticed_changes(const SourceConfig& source, const TableFacts& facts,
+                           std::vector<LintFinding>& found) {
   const auto add = [&found](Lint lint, const std::string& text) {
-    found.push_back({.lint = lint, .count = 0, .about = "", .text = text});
+    found.push_back(finding(lint, text));
   };
   const std::string table = source.table.display();
   const std::string section = "[[source]] \"" + source.name + "\"";
-  const std::string& key = *source.column(Role::kKey);
-
-  // No index can hold a whole JWT: PostgreSQL's index entries are limited to 2704 bytes.
-  if (source.scheme != Scheme::kJwt && std::ranges::find(facts.unique, key) == facts.unique.end()) {
-    add(Lint::kKeyNotUnique,
-        "nothing keeps two rows of " + table + " from holding the same key: column \"" + key +
-            "\" has no unique index of its own (one over several columns or with a WHERE does not"
-            " count). A key in several rows is refused (L301). Consider CREATE UNIQUE INDEX"
-            " CONCURRENTLY ON " +
-            quoted(source.table) + " (" + quote_identifier(key) + ").");
-  }
-  if (facts.superuser) {
-    add(Lint::kSuperuser,
-        "latchkeyd reads " + table +
-            " as a superuser (`allow_superuser`), whose password or connection opens the whole "
-            "server."
-            " Give it a role"
-            " that can read the mapped columns only: run what `latchkey sql grant --source " +
-            source.name + "` prints, and name that role in `conninfo`.");
-  }
   if (facts.has_parts) {
     add(Lint::kPartitioned,
         table + " has partitions or child tables. Statements that name one of these instead of " +
@@ -61,6 +47,37 @@ std::vector<LintFinding> catalogue_findings(const SourceConfig& source, const Ta
             " revoked on the publisher stays valid until the next audit. Point `conninfo` at"
             " the publisher, or make `audit` short.");
   }
+}
+
+}  // namespace
+
+std::vector<LintFinding> catalogue_findings(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<LintFinding> found;
+  const auto add = [&found](Lint lint, const std::string& text) {
+    found.push_back(finding(lint, text));
+  };
+  const std::string table = source.table.display();
+  const std::string& key = *source.column(Role::kKey);
+
+  // No index can hold a whole JWT: PostgreSQL's index entries are limited to 2704 bytes.
+  if (source.scheme != Scheme::kJwt && std::ranges::find(facts.unique, key) == facts.unique.end()) {
+    add(Lint::kKeyNotUnique,
+        "nothing keeps two rows of " + table + " from holding the same key: column \"" + key +
+            "\" has no unique index of its own (one over several columns or with a WHERE does not"
+            " count). A key in several rows is refused (L301). Consider CREATE UNIQUE INDEX"
+            " CONCURRENTLY ON " +
+            quoted(source.table) + " (" + quote_identifier(key) + ").");
+  }
+  if (facts.superuser) {
+    add(Lint::kSuperuser,
+        "latchkeyd reads " + table +
+            " as a superuser (`allow_superuser`), whose password or connection opens the whole "
+            "server."
+            " Give it a role"
+            " that can read the mapped columns only: run what `latchkey sql grant --source " +
+            source.name + "` prints, and name that role in `conninfo`.");
+  }
+  add_unnoticed_changes(source, facts, found);
   if (facts.bypasses_rls) {
     add(Lint::kBypassesRls,
         "the role that reads " + table +

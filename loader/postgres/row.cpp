@@ -252,21 +252,31 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
     odd.add(Oddity::kUnreadableTime);
     if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
   }
-  if (source_.scheme == Scheme::kJwt) {
-    const auto text = decode_base64(row[kFieldJwtClaims].value_or(""));
-    const auto claims = text ? read_jwt_claims(*text) : std::nullopt;
-    if (!claims) {
-      odd.add(Oddity::kUnreadableJwt);
-      if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
-    } else {
-      // The row and the token may disagree; the stricter one counts.
-      facts.expires_us = std::min(facts.expires_us, claims->times.expires_us);
-      facts.not_before_us = std::max(facts.not_before_us, claims->times.not_before_us);
-    }
-  }
+  if (source_.scheme == Scheme::kJwt) read_token_times(row, facts, odd);
   if (source_.column(Role::kScopes) != nullptr) {
     facts.scopes = read_scopes(row[kFieldScopes].value_or(""), facts, odd);
   }
+  fit_claims(row, meaning);
+}
+
+// The row and the token may disagree; the stricter time counts.
+void RowReader::read_token_times(const RowView& row, RecordFacts& facts, Oddities& odd) {
+  const auto text = decode_base64(row[kFieldJwtClaims].value_or(""));
+  const auto claims = text ? read_jwt_claims(*text) : std::nullopt;
+  if (!claims) {
+    odd.add(Oddity::kUnreadableJwt);
+    if (facts.state == RowState::kActive) facts.state = RowState::kDisabled;
+  } else {
+    facts.expires_us = std::min(facts.expires_us, claims->times.expires_us);
+    facts.not_before_us = std::max(facts.not_before_us, claims->times.not_before_us);
+  }
+}
+
+// Reduces a record whose claims do not fit an answer.
+void RowReader::fit_claims(const RowView& row, RowMeaning& meaning) {
+  Oddities& odd = meaning.odd;
+  RecordFacts& facts = *meaning.facts;
+  const Digest digest = facts.digest;
   if (facts.metadata && !facts.metadata_fits(source_.name.size())) {
     odd.add(Oddity::kMetadataTooLong);
     facts.metadata.reset();
@@ -278,7 +288,7 @@ void RowReader::read_facts(const RowView& row, RowMeaning& meaning) {
     facts.subject.reset();
     facts.tenant.reset();
     facts.scopes = nullptr;
-    if (!facts.claims_fit(source_.name.size())) meaning.facts = refusal(*digest, row);
+    if (!facts.claims_fit(source_.name.size())) meaning.facts = refusal(digest, row);
   }
 }
 

@@ -69,6 +69,8 @@ class RowReader {
   RowState read_state(const RowView& row, Oddities& odd) const;
   const ScopeSet* read_scopes(std::string_view text, RecordFacts& facts, Oddities& odd);
   void read_facts(const RowView& row, RowMeaning& meaning);
+  static void read_token_times(const RowView& row, RecordFacts& facts, Oddities& odd);
+  void fit_claims(const RowView& row, RowMeaning& meaning);
 
   const SourceConfig& source_;
   ScopeSets& scopes_;

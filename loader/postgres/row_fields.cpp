@@ -227,85 +227,111 @@ struct Selected {
   std::string sql;
 };
 
-std::vector<Selected> selected(const SourceConfig& source, const TableFacts& facts) {
-  std::vector<Selected> list;
-  const bool as_stored = is_read_as_stored(facts.encoding);
-  const auto add = [&](RowField field, std::uint32_t type, std::string sql) {
+// Collects the fields of a table, in RowField order.
+class Selection {
+ public:
+  Selection(const SourceConfig& source, const TableFacts& facts) : source_(source), facts_(facts) {
+    add_text(kFieldId, Role::kId);
+    add_key();
+    add(kFieldState, kText, state_of(source, facts));
+    add_times();
+    add_text(kFieldSubject, Role::kSubject);
+    add_text(kFieldTenant, Role::kTenant);
+    add_value(kFieldScopes, Role::kScopes, kScopesBytesMax, kStoredBytesMax);
+    add_value(kFieldMetadata, Role::kMetadata, kTextBytesMax, kMetadataStoredBytesMax);
+    add_notes();
+  }
+  [[nodiscard]] std::vector<Selected> take() { return std::move(list_); }
+
+ private:
+  void add(RowField field, std::uint32_t type, std::string sql) {
+    const bool as_stored = is_read_as_stored(facts_.encoding);
     if (as_stored && type == kJsonb) {
       sql = "(" + sql + ")::pg_catalog.text";
       type = kText;
     }
     if (as_stored && type == kText) {
-      list.push_back({{field, kBytea, true}, stored_bytes(sql, facts)});
+      list_.push_back({{field, kBytea, true}, stored_bytes(sql, facts_)});
     } else {
-      list.push_back({{field, type}, std::move(sql)});
+      list_.push_back({{field, type}, std::move(sql)});
     }
-  };
-  const auto add_text = [&](RowField field, Role role) {
-    if (source.column(role) == nullptr) return;
-    if (const auto integer = integer_field(source, facts, field, role)) {
-      list.push_back({*integer, qualified(*source.column(role))});
-    } else {
-      const std::string text =
-          role == Role::kId ? id_of(source, facts) : text_of(source, facts, role);
-      add(field, kText,
-          limited(text, qualified(*source.column(role)), type_of(source, facts, role),
-                  kTextBytesMax));
+  }
+
+  void add_text(RowField field, Role role) {
+    if (source_.column(role) == nullptr) return;
+    const std::string column = qualified(*source_.column(role));
+    if (const auto integer = integer_field(source_, facts_, field, role)) {
+      list_.push_back({*integer, column});
+      return;
     }
-  };
-  const bool text_encoded = (source.scheme == Scheme::kSha256 || source.scheme == Scheme::kHmac) &&
-                            source.encoding != Encoding::kRaw;
-  add_text(kFieldId, Role::kId);
-  add(kFieldKey, text_encoded ? kText : kBytea, key_of(source, facts));
-  if (source.column(Role::kKeyVersion) != nullptr) {
+    const std::string text =
+        role == Role::kId ? id_of(source_, facts_) : text_of(source_, facts_, role);
+    add(field, kText, limited(text, column, type_of(source_, facts_, role), kTextBytesMax));
+  }
+
+  void add_key() {
+    const bool digest = source_.scheme == Scheme::kSha256 || source_.scheme == Scheme::kHmac;
+    const bool text_encoded = digest && source_.encoding != Encoding::kRaw;
+    add(kFieldKey, text_encoded ? kText : kBytea, key_of(source_, facts_));
+    if (source_.column(Role::kKeyVersion) == nullptr) return;
     add(kFieldKeyVersion, kText,
-        limited_text_of(source, facts, Role::kKeyVersion, kKeyVersionBytesMax));
+        limited_text_of(source_, facts_, Role::kKeyVersion, kKeyVersionBytesMax));
   }
-  add(kFieldState, kText, state_of(source, facts));
-  for (const auto& [field, role] :
-       {std::pair(kFieldExpires, Role::kExpiresAt), std::pair(kFieldNotBefore, Role::kNotBefore)}) {
-    if (source.column(role) != nullptr) add(field, kTimestamptz, time_of(source, facts, role));
+
+  void add_times() {
+    for (const auto& [field, role] : {std::pair(kFieldExpires, Role::kExpiresAt),
+                                      std::pair(kFieldNotBefore, Role::kNotBefore)}) {
+      if (source_.column(role) != nullptr) add(field, kTimestamptz, time_of(source_, facts_, role));
+    }
   }
-  add_text(kFieldSubject, Role::kSubject);
-  add_text(kFieldTenant, Role::kTenant);
-  for (const auto& [field, role, bytes, stored_max] :
-       {std::tuple(kFieldScopes, Role::kScopes, kScopesBytesMax, kStoredBytesMax),
-        std::tuple(kFieldMetadata, Role::kMetadata, kTextBytesMax, kMetadataStoredBytesMax)}) {
-    const std::string* name = source.column(role);
-    if (name == nullptr) continue;
+
+  // Scopes or metadata.
+  void add_value(RowField field, Role role, int bytes, int stored_max) {
+    const std::string* name = source_.column(role);
+    if (name == nullptr) return;
     const std::string column = qualified(*name);
-    const std::string& type = type_of(source, facts, role);
+    const std::string& type = type_of(source_, facts_, role);
     if (type == "jsonb") {
       add(field, kJsonb, limited_jsonb(column, bytes, stored_max));
     } else if (role == Role::kScopes && type.ends_with("[]")) {
-      add(field, kText, limited(array_as_json(source, facts), column, type, bytes, stored_max));
+      add(field, kText, limited(array_as_json(source_, facts_), column, type, bytes, stored_max));
     } else if (role == Role::kMetadata && is_text_type(type)) {
       // A text that is too long is dropped: triggers do not report its changes.
       add(field, kText,
           "CASE WHEN " + longer_than(column, bytes) + " THEN " + too_long(bytes) + " ELSE " +
-              text_of(source, facts, role) + " END");
+              text_of(source_, facts_, role) + " END");
     } else {
-      add(field, kText, limited_text_of(source, facts, role, bytes, stored_max));
+      add(field, kText, limited_text_of(source_, facts_, role, bytes, stored_max));
     }
   }
-  const std::string key = text_of(source, facts, Role::kKey);
-  if (source.scheme == Scheme::kJwt) {
-    add(kFieldJwtClaims, kText,
-        "CASE WHEN " + longer_than(key, LATCHKEY_KEY_BYTES_MAX) +
-            " THEN '' ELSE pg_catalog.split_part(" + key + ", '.', 2) END");
-  }
-  if (source.scheme == Scheme::kPlain) {
-    add(kFieldShort, kText,
-        "CASE WHEN pg_catalog.octet_length(" + key + in_catalog(") {<} ") +
-            std::to_string(kShortKeyBytes) + " THEN 's' END");
-  }
-  if (is_integer_type(type_of(source, facts, Role::kLastUsedAt))) {
-    const std::string used = qualified(*source.column(Role::kLastUsedAt));
+
+  // Fields that depend on the scheme, and on the type of last_used_at.
+  void add_notes() {
+    const std::string key = text_of(source_, facts_, Role::kKey);
+    if (source_.scheme == Scheme::kJwt) {
+      add(kFieldJwtClaims, kText,
+          "CASE WHEN " + longer_than(key, LATCHKEY_KEY_BYTES_MAX) +
+              " THEN '' ELSE pg_catalog.split_part(" + key + ", '.', 2) END");
+    }
+    if (source_.scheme == Scheme::kPlain) {
+      add(kFieldShort, kText,
+          "CASE WHEN pg_catalog.octet_length(" + key + in_catalog(") {<} ") +
+              std::to_string(kShortKeyBytes) + " THEN 's' END");
+    }
+    if (!is_integer_type(type_of(source_, facts_, Role::kLastUsedAt))) return;
+    const std::string used = qualified(*source_.column(Role::kLastUsedAt));
     add(kFieldUseTimeUnit, kText,
         "CASE WHEN " + used + in_catalog(" {<} '0'::pg_catalog.int8 OR ") + used +
             in_catalog(" {>} ") + epoch_seconds_max() + " THEN 'x' END");
   }
-  return list;
+
+  const SourceConfig& source_;
+  const TableFacts& facts_;
+  std::vector<Selected> list_;
+};
+
+std::vector<Selected> selected(const SourceConfig& source, const TableFacts& facts) {
+  return Selection(source, facts).take();
 }
 
 }  // namespace

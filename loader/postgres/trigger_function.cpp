@@ -131,14 +131,51 @@ std::string notify(const std::string& payload) {
   return "PERFORM pg_catalog.pg_notify('" + std::string(kChangeChannel) + "', " + payload + ");\n";
 }
 
+// Notifies that the whole table is to be read or looked at.
+std::string whole(const std::string& tag, const std::string& why) {
+  return notify("pg_catalog.json_build_object('t', " + tag + ", '" + why +
+                "', true)::pg_catalog.text");
+}
+
+// Sends the ids in `changed`, in payloads that fit.
+std::string send_ids(const std::string& tag) {
+  return "    IF changed IS NULL THEN\n"
+         "      RETURN NULL;\n"
+         "    END IF;\n"
+         "    IF pg_catalog.cardinality(changed)" +
+         in_catalog(" {>} ") + std::to_string(kIdsMax) +
+         " OR EXISTS\n"
+         "       (SELECT 1 FROM pg_catalog.unnest(changed) AS c(id)\n"
+         "         WHERE pg_catalog.octet_length(pg_catalog.to_json(c.id)::pg_catalog.text)" +
+         in_catalog(" {>} ") + std::to_string(kIdBytesMax) +
+         ") THEN\n"
+         "      -- More than it pays to name, or an id too long for a payload.\n"
+         "      " +
+         whole(tag, "reload") +
+         "      RETURN NULL;\n"
+         "    END IF;\n"
+         "    FOR payload IN\n"
+         "      SELECT pg_catalog.json_build_object('t', " +
+         tag +
+         ", 'ids', pg_catalog.json_agg(part.id))::pg_catalog.text\n"
+         "        FROM (SELECT c.id, pg_catalog.sum(pg_catalog.octet_length(\n"
+         "                             pg_catalog.to_json(c.id)::pg_catalog.text)" +
+         in_catalog(" {+} 2") +
+         ")\n"
+         "                           OVER (ROWS UNBOUNDED PRECEDING)" +
+         in_catalog(" {/} ") + std::to_string(kIdsBytesMax) +
+         " AS chunk\n"
+         "                FROM pg_catalog.unnest(changed) AS c(id)) AS part\n"
+         "       GROUP BY part.chunk::pg_catalog.int8\n"
+         "    LOOP\n"
+         "      " +
+         notify("payload") + "    END LOOP;\n";
+}
+
 }  // namespace
 
 std::string function_body(const SourceConfig& source) {
   const std::string tag = quote_literal(source.table.display());
-  const auto whole = [&](const std::string& why) {
-    return notify("pg_catalog.json_build_object('t', " + tag + ", '" + why +
-                  "', true)::pg_catalog.text");
-  };
   const std::string most = std::to_string(kIdsMax + 1);
   const auto ids_of = [&](const std::string& rows, const std::string& alias) {
     return "      SELECT pg_catalog.array_agg(c.id) INTO changed\n"
@@ -172,46 +209,13 @@ std::string function_body(const SourceConfig& source) {
          "    ELSE\n"
          "      -- TRUNCATE\n"
          "      " +
-         whole("all") +
-         "    END IF;\n"
-         "    IF changed IS NULL THEN\n"
-         "      RETURN NULL;\n"
-         "    END IF;\n"
-         "    IF pg_catalog.cardinality(changed)" +
-         in_catalog(" {>} ") + std::to_string(kIdsMax) +
-         " OR EXISTS\n"
-         "       (SELECT 1 FROM pg_catalog.unnest(changed) AS c(id)\n"
-         "         WHERE pg_catalog.octet_length(pg_catalog.to_json(c.id)::pg_catalog.text)" +
-         in_catalog(" {>} ") + std::to_string(kIdBytesMax) +
-         ") THEN\n"
-         "      -- More than it pays to name, or an id too long for a payload.\n"
-         "      " +
-         whole("reload") +
-         "      RETURN NULL;\n"
-         "    END IF;\n"
-         "    FOR payload IN\n"
-         "      SELECT pg_catalog.json_build_object('t', " +
-         tag +
-         ", 'ids', pg_catalog.json_agg(part.id))::pg_catalog.text\n"
-         "        FROM (SELECT c.id, pg_catalog.sum(pg_catalog.octet_length(\n"
-         "                             pg_catalog.to_json(c.id)::pg_catalog.text)" +
-         in_catalog(" {+} 2") +
-         ")\n"
-         "                           OVER (ROWS UNBOUNDED PRECEDING)" +
-         in_catalog(" {/} ") + std::to_string(kIdsBytesMax) +
-         " AS chunk\n"
-         "                FROM pg_catalog.unnest(changed) AS c(id)) AS part\n"
-         "       GROUP BY part.chunk::pg_catalog.int8\n"
-         "    LOOP\n"
-         "      " +
-         notify("payload") +
-         "    END LOOP;\n"
+         whole(tag, "all") + "    END IF;\n" + send_ids(tag) +
          "  EXCEPTION WHEN OTHERS THEN\n"
          "    -- A mapped column may be gone, or there may be no memory to compare rows. The "
          "statement\n"
          "    -- that changed the table must not fail for that: say that something changed.\n"
          "    " +
-         whole("reload") +
+         whole(tag, "reload") +
          "  END;\n"
          "  RETURN NULL;\n"
          "END\n";
