@@ -1,7 +1,7 @@
 // The cost of look-ups, verifications and changes in this process, compared with alternatives and
 // with the lower bound (structures.h).
 //
-// Included: digesting a presented key (verify only), finding its record, judging it, its scopes.
+// Included: digesting a presented key (verify only), outcome its record, judging it, its scopes.
 // Not included: sockets, frames, claims copied into replies. Keys are asked for in random order, so
 // that at large sizes most look-ups miss the caches. A wrong answer ends the run with an error.
 //
@@ -116,19 +116,19 @@ void verify(benchmark::State& state) {
   Terms terms;
   terms.all_scopes = kRequired;
   std::array<Question, Verifier::kBatchMax> questions;
-  std::array<Finding, Verifier::kBatchMax> findings;
+  std::array<Outcome, Verifier::kBatchMax> outcomes;
   keys.keys.freshness.prove(boot_ns());
   verify_all(state, keys, [&](std::span<const std::string_view> texts) {
     for (std::size_t i = 0; i < texts.size(); ++i) questions[i] = {texts[i], &terms};
     const ReadSection section(reader);
     const Now now = read_clocks();
-    verifier.verify(std::span(questions).first(texts.size()), now, findings);
+    verifier.verify(std::span(questions).first(texts.size()), now, outcomes);
     const UseMoment moment = clock.at(now.real_us);
     std::size_t good = 0;
     for (std::size_t i = 0; i < texts.size(); ++i) {
-      good += findings[i].verdict == LATCHKEY_VALID;
-      UseLog* uses = verifier.routes()[findings[i].route].uses;
-      if (uses != nullptr) uses->note(0, *findings[i].record, moment);
+      good += outcomes[i].verdict == LATCHKEY_VALID;
+      UseLog* uses = verifier.routes()[outcomes[i].route].uses;
+      if (uses != nullptr) uses->note(0, *outcomes[i].record, moment);
     }
     // This is the loader's task; the benchmark has no loader.
     if (half_full) {
@@ -138,7 +138,7 @@ void verify(benchmark::State& state) {
     return good;
   });
   if (kUses == Uses::kIgnored) return;
-  const std::uint32_t ago = clock.at(read_clocks().real_us).tick - findings[0].record->used_tick();
+  const std::uint32_t ago = clock.at(read_clocks().real_us).tick - outcomes[0].record->used_tick();
   if (ago > 1 || log.deferred() > 0) fail(state);
 }
 

@@ -9,19 +9,19 @@
 
 namespace latchkey {
 
-int report_check(const std::vector<LintFinding>& trouble,
+int report_check(const std::vector<Finding>& trouble,
                  const std::vector<std::unique_ptr<Loader>>& loaders) {
   std::array<std::size_t, 3> of_severity{};
   std::size_t count = 0;
-  const auto print = [&](const LintFinding& finding, const std::string& where) {
+  const auto print = [&](const Finding& finding, const std::string& where) {
     ++of_severity[static_cast<std::size_t>(finding.severity())];
     std::cout << ++count << ". " << finding.number() << " " << severity_name(finding.severity())
               << ": " << where << printable(finding.text) << "\n\n";
   };
-  for (const LintFinding& finding : trouble) print(finding, "");
+  for (const Finding& finding : trouble) print(finding, "");
   for (const auto& loader : loaders) {
     for (const SourceStatus& source : loader->status().sources) {
-      for (const LintFinding& finding : source.findings) {
+      for (const Finding& finding : source.findings) {
         print(finding, "source \"" + source.name + "\": ");
       }
       if (source.comparing) {

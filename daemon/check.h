@@ -11,7 +11,7 @@ namespace latchkey {
 
 // Prints `trouble` and the loaders' findings on standard output, for people. Returns the exit
 // status.
-[[nodiscard]] int report_check(const std::vector<LintFinding>& trouble,
+[[nodiscard]] int report_check(const std::vector<Finding>& trouble,
                                const std::vector<std::unique_ptr<Loader>>& loaders);
 
 }  // namespace latchkey

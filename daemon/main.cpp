@@ -107,8 +107,8 @@ int serve(Running& running, const std::string& config_path, std::optional<int> l
 }
 
 struct Loaded {
-  std::vector<LintFinding> trouble;  // empty: every source is loaded and proven, or `interrupted`
-  bool interrupted = false;          // by a signal that ends the daemon
+  std::vector<Finding> trouble;  // empty: every source is loaded and proven, or `interrupted`
+  bool interrupted = false;      // by a signal that ends the daemon
 };
 
 // Starts the loaders and waits for their first load.
@@ -130,7 +130,7 @@ Loaded load_all(Running& running, bool check) {
   return loaded;
 }
 
-int finish_check(Running& running, const std::vector<LintFinding>& trouble) {
+int finish_check(Running& running, const std::vector<Finding>& trouble) {
   for (const auto& loader : running.loaders) {
     // report_check() reports a comparison that did not finish in time.
     (void)loader->wait_linted(std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -167,7 +167,7 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
   if (check) spdlog::set_level(spdlog::level::off);
   const Loaded loaded = load_all(running, check);
   if (check) return finish_check(running, loaded.trouble);
-  for (const LintFinding& finding : loaded.trouble) {
+  for (const Finding& finding : loaded.trouble) {
     reasons.push_back(fmt::format("{}: {}", finding.number(), finding.text));
   }
   if (!loaded.trouble.empty()) return kExitFailure;

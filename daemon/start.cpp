@@ -31,11 +31,11 @@ std::shared_ptr<const Secrets> read_secrets(const Options& options) {
   return reading.take();
 }
 
-std::vector<LintFinding> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
-                                     std::chrono::nanoseconds patience, bool first_attempt_only,
-                                     const std::function<bool()>& interrupted,
-                                     const std::function<void()>& waiting) {
-  std::vector<LintFinding> trouble;
+std::vector<Finding> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
+                                 std::chrono::nanoseconds patience, bool first_attempt_only,
+                                 const std::function<bool()>& interrupted,
+                                 const std::function<void()>& waiting) {
+  std::vector<Finding> trouble;
   for (const auto& loader : loaders) {
     std::int64_t deadline_ns = boot_ns() + patience.count();
     for (;;) {

@@ -28,9 +28,10 @@ constexpr std::array kEnds = {SIGTERM, SIGINT, SIGQUIT};
 // Waits for the first loads. Returns the problems, for people; empty if everything is loaded.
 // Problems that may pass (a database that is still starting) are tolerated for `patience`; a
 // running load may take any time. Calls `waiting` repeatedly meanwhile.
-[[nodiscard]] std::vector<LintFinding> wait_loaded(
-    const std::vector<std::unique_ptr<Loader>>& loaders, std::chrono::nanoseconds patience,
-    bool first_attempt_only, const std::function<bool()>& interrupted,
-    const std::function<void()>& waiting);
+[[nodiscard]] std::vector<Finding> wait_loaded(const std::vector<std::unique_ptr<Loader>>& loaders,
+                                               std::chrono::nanoseconds patience,
+                                               bool first_attempt_only,
+                                               const std::function<bool()>& interrupted,
+                                               const std::function<void()>& waiting);
 
 }  // namespace latchkey

@@ -72,8 +72,8 @@ bool Audit::add_bucket(std::string_view bucket, std::string_view rows, std::stri
   return read_number(rows, theirs_[index].rows) && read_sum(sum, theirs_[index].sum);
 }
 
-Audit::Outcome Audit::compare(const KeySetWriter& writer, const UnusableRows& unusable) {
-  if (spoiled_) return Outcome::kUnsure;
+Audit::Result Audit::compare(const KeySetWriter& writer, const UnusableRows& unusable) {
+  if (spoiled_) return Result::kUnsure;
   if (second_look_) return compare_rows(writer, unusable);
   std::uint64_t rows = 0;
   for (std::size_t i = 0; i < RowSums::kBuckets; ++i) {
@@ -85,9 +85,9 @@ Audit::Outcome Audit::compare(const KeySetWriter& writer, const UnusableRows& un
     differing_ += std::max<std::uint64_t>(
         1, std::max(ours.rows, theirs_[i].rows) - std::min(ours.rows, theirs_[i].rows));
   }
-  if (buckets_.empty()) return Outcome::kAgrees;
-  if (rows <= kRowsMax) return Outcome::kLookCloser;
-  return told_.empty() && !told_too_much_ ? Outcome::kDiffers : Outcome::kUnsure;
+  if (buckets_.empty()) return Result::kAgrees;
+  if (rows <= kRowsMax) return Result::kLookCloser;
+  return told_.empty() && !told_too_much_ ? Result::kDiffers : Result::kUnsure;
 }
 
 void Audit::begin_second_look() {
@@ -99,8 +99,8 @@ void Audit::begin_second_look() {
   rows_.clear();
 }
 
-Audit::Outcome Audit::compare_rows(const KeySetWriter& writer, const UnusableRows& unusable) {
-  if (told_too_much_) return Outcome::kUnsure;
+Audit::Result Audit::compare_rows(const KeySetWriter& writer, const UnusableRows& unusable) {
+  if (told_too_much_) return Result::kUnsure;
   std::vector<std::uint64_t> found(RowSums::kBuckets);  // rows that both sides have
   for (const auto& [id, hash] : rows_) {
     const Record* record = writer.find(id);
@@ -125,7 +125,7 @@ Audit::Outcome Audit::compare_rows(const KeySetWriter& writer, const UnusableRow
     writer.for_each([&](const Record* record) { look(record->key_id(), record->row_hash()); });
     for (const auto& [id, hash] : unusable.rows()) look(id, hash);
   }
-  return differing_ == 0 ? Outcome::kAgrees : Outcome::kDiffers;
+  return differing_ == 0 ? Result::kAgrees : Result::kDiffers;
 }
 
 void Audit::differs(std::string_view id) {

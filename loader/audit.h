@@ -53,7 +53,7 @@ class Audit {
   static constexpr std::size_t kRowsMax = 200'000;       // rows of the second look
   static constexpr std::size_t kNamedMax = 10;           // ids in a message
 
-  enum class Outcome {
+  enum class Result {
     kAgrees,      // the map equals the table
     kDiffers,     // the map differs, and no notification explains it
     kLookCloser,  // changes may have come in between: look at the rows of `buckets`
@@ -74,7 +74,7 @@ class Audit {
   // Takes a row of digest_rows_sql()'s result.
   void add_row(std::string_view id, std::uint64_t hash) { rows_.emplace(id, hash); }
 
-  [[nodiscard]] Outcome compare(const KeySetWriter& writer, const UnusableRows& unusable);
+  [[nodiscard]] Result compare(const KeySetWriter& writer, const UnusableRows& unusable);
   // Prepares the second look.
   void begin_second_look();
   [[nodiscard]] bool is_second_look() const { return second_look_; }
@@ -85,7 +85,7 @@ class Audit {
   [[nodiscard]] const std::vector<std::string>& named() const { return named_; }
 
  private:
-  Outcome compare_rows(const KeySetWriter& writer, const UnusableRows& unusable);
+  Result compare_rows(const KeySetWriter& writer, const UnusableRows& unusable);
   void differs(std::string_view id);
 
   RowSums theirs_;

@@ -66,8 +66,8 @@ constexpr std::array<LintRule, kLints> kRules = {{
     {Lint::kPreparedTransactions, "L408", kNote, "prepared_transactions"},
 }};
 
-const LintFinding* same_kind(const std::vector<LintFinding>& list, const LintFinding& finding) {
-  const auto found = std::ranges::find_if(list, [&](const LintFinding& other) {
+const Finding* same_kind(const std::vector<Finding>& list, const Finding& finding) {
+  const auto found = std::ranges::find_if(list, [&](const Finding& other) {
     return other.lint == finding.lint && other.about == finding.about;
   });
   return found == list.end() ? nullptr : &*found;
@@ -93,11 +93,10 @@ bool is_about_triggers(Lint lint) {
          lint == Lint::kTriggerDisabled || lint == Lint::kForeignOwner;
 }
 
-std::vector<LintFinding> news(const std::vector<LintFinding>& before,
-                              const std::vector<LintFinding>& now) {
-  std::vector<LintFinding> list;
-  for (const LintFinding& finding : now) {
-    const LintFinding* known = same_kind(before, finding);
+std::vector<Finding> news(const std::vector<Finding>& before, const std::vector<Finding>& now) {
+  std::vector<Finding> list;
+  for (const Finding& finding : now) {
+    const Finding* known = same_kind(before, finding);
     // The number of expired keys changes by the hour; that is no news.
     const bool same_size = known != nullptr && finding.severity() == Severity::kNote &&
                            std::bit_width(known->count) == std::bit_width(finding.count);
@@ -106,12 +105,10 @@ std::vector<LintFinding> news(const std::vector<LintFinding>& before,
   return list;
 }
 
-std::vector<LintFinding> gone(const std::vector<LintFinding>& before,
-                              const std::vector<LintFinding>& now) {
-  std::vector<LintFinding> list;
-  std::ranges::copy_if(before, std::back_inserter(list), [&](const LintFinding& finding) {
-    return same_kind(now, finding) == nullptr;
-  });
+std::vector<Finding> gone(const std::vector<Finding>& before, const std::vector<Finding>& now) {
+  std::vector<Finding> list;
+  std::ranges::copy_if(before, std::back_inserter(list),
+                       [&](const Finding& finding) { return same_kind(now, finding) == nullptr; });
   return list;
 }
 

@@ -88,7 +88,7 @@ struct LintRule {
 
 // One finding. The text is for operators and complete by itself; it never holds a key, a digest or
 // any other content of a row except the name of a pepper version.
-struct LintFinding {
+struct Finding {
   Lint lint = Lint::kDatabase;
   std::uint64_t count = 0;  // of rows or keys; 0: it is not about rows
   std::string about;        // distinguishes findings of one kind: a column, another source
@@ -97,16 +97,16 @@ struct LintFinding {
   [[nodiscard]] const char* number() const { return rule_of(lint).number; }
   [[nodiscard]] Severity severity() const { return rule_of(lint).severity; }
   [[nodiscard]] const char* name() const { return rule_of(lint).name; }
-  bool operator==(const LintFinding&) const = default;
+  bool operator==(const Finding&) const = default;
 };
 
 // The findings of `now` to log after `before`, so that a log does not repeat itself with every
 // load: new or changed errors and warnings, and notes that are new or whose count has about doubled
 // or halved.
-[[nodiscard]] std::vector<LintFinding> news(const std::vector<LintFinding>& before,
-                                            const std::vector<LintFinding>& now);
+[[nodiscard]] std::vector<Finding> news(const std::vector<Finding>& before,
+                                        const std::vector<Finding>& now);
 // The findings of `before` that are gone.
-[[nodiscard]] std::vector<LintFinding> gone(const std::vector<LintFinding>& before,
-                                            const std::vector<LintFinding>& now);
+[[nodiscard]] std::vector<Finding> gone(const std::vector<Finding>& before,
+                                        const std::vector<Finding>& now);
 
 }  // namespace latchkey

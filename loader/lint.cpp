@@ -67,9 +67,8 @@ std::string LoadLint::oddity_text(Oddity oddity) const {
   return text + ".";
 }
 
-std::vector<LintFinding> LoadLint::findings(std::size_t usable_rows,
-                                            std::size_t shared_keys) const {
-  std::vector<LintFinding> found;
+std::vector<Finding> LoadLint::findings(std::size_t usable_rows, std::size_t shared_keys) const {
+  std::vector<Finding> found;
   const auto add = [&found](Lint lint, std::uint64_t count, const std::string& text) {
     found.push_back({.lint = lint, .count = count, .about = "", .text = text});
   };
@@ -125,8 +124,8 @@ std::vector<LintFinding> LoadLint::findings(std::size_t usable_rows,
   return found;
 }
 
-std::vector<LintFinding> overlap_findings(const std::vector<OverlapWalk::Shared>& shared) {
-  std::vector<LintFinding> found;
+std::vector<Finding> overlap_findings(const std::vector<OverlapWalk::Shared>& shared) {
+  std::vector<Finding> found;
   for (const auto& [with, rows] : shared) {
     if (rows == 0) continue;
     found.push_back(

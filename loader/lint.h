@@ -32,8 +32,8 @@ class LoadLint {
 
   // Sorted by number. `usable_rows`: rows with a record; `shared_keys`: keys that are in several
   // rows each.
-  [[nodiscard]] std::vector<LintFinding> findings(std::size_t usable_rows,
-                                                  std::size_t shared_keys) const;
+  [[nodiscard]] std::vector<Finding> findings(std::size_t usable_rows,
+                                              std::size_t shared_keys) const;
 
  private:
   void count_version(const std::optional<std::string_view>& version);
@@ -53,7 +53,6 @@ class LoadLint {
 };
 
 // One finding for each other source that holds keys of this one.
-[[nodiscard]] std::vector<LintFinding> overlap_findings(
-    const std::vector<OverlapWalk::Shared>& shared);
+[[nodiscard]] std::vector<Finding> overlap_findings(const std::vector<OverlapWalk::Shared>& shared);
 
 }  // namespace latchkey

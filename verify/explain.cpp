@@ -128,7 +128,7 @@ class Explanation {
     for (const Route& route : verifier.routes()) {
       ages_ns_.push_back(route.keys->freshness.age_ns(now.boot_ns));
     }
-    finding_ = verifier.verify(question, now, seen_);
+    outcome_ = verifier.verify(question, now, seen_);
     // If two pepper files hold the same secret, both digests lead to the same row.
     for (const Sighting& row : seen_) {
       const auto same = [&row](const Sighting& other) { return other.record == row.record; };
@@ -138,18 +138,18 @@ class Explanation {
   }
 
   [[nodiscard]] ordered_json json() const {
-    ordered_json json = {{"active", finding_.verdict == LATCHKEY_VALID},
-                         {"verdict", verdict_name(finding_.verdict)}};
-    if (finding_.record != nullptr) {
-      json["source"] = name_of(finding_.route);
-      json["key_id"] = finding_.record->key_id();
+    ordered_json json = {{"active", outcome_.verdict == LATCHKEY_VALID},
+                         {"verdict", verdict_name(outcome_.verdict)}};
+    if (outcome_.record != nullptr) {
+      json["source"] = name_of(outcome_.route);
+      json["key_id"] = outcome_.record->key_id();
     }
-    json["fresh"] = finding_.fresh;
-    if (finding_.age_ms != LATCHKEY_AGE_UNKNOWN) json["age_ms"] = finding_.age_ms;
-    if (finding_.verdict == LATCHKEY_MALFORMED) {
+    json["fresh"] = outcome_.fresh;
+    if (outcome_.age_ms != LATCHKEY_AGE_UNKNOWN) json["age_ms"] = outcome_.age_ms;
+    if (outcome_.verdict == LATCHKEY_MALFORMED) {
       json["malformed"] = malformed_because(question_.key);
     }
-    if (finding_.record != nullptr) json["speaks_because"] = speaks_because();
+    if (outcome_.record != nullptr) json["speaks_because"] = speaks_because();
     json["key"] = shape_of(question_.key);
     add_stripped(json);
     json["sources"] = sources();
@@ -165,7 +165,7 @@ class Explanation {
   [[nodiscard]] bool asked(std::size_t route) const {
     return (terms_.sources & (SourceMask{1} << route)) != 0;
   }
-  [[nodiscard]] bool speaks(const Sighting& row) const { return row.record == finding_.record; }
+  [[nodiscard]] bool speaks(const Sighting& row) const { return row.record == outcome_.record; }
 
   // ---- the row that decides
 
@@ -181,7 +181,7 @@ class Explanation {
   // that source is active, too.
   [[nodiscard]] bool is_ambiguous() const {
     const Record& speaker = *rows_.front().record;
-    return finding_.verdict == LATCHKEY_DISABLED &&
+    return outcome_.verdict == LATCHKEY_DISABLED &&
            (is_active(rows_.front()) || speaker.stands_for().has_value());
   }
   static bool is_active(const Sighting& row) { return row.record->state() == RowState::kActive; }
@@ -189,7 +189,7 @@ class Explanation {
   // For an unknown or malformed key, looks it up again without text that may have been copied with
   // it, and without a prefix that the application may not store.
   void add_stripped(ordered_json& json) const {
-    if (finding_.verdict != LATCHKEY_UNKNOWN && finding_.verdict != LATCHKEY_MALFORMED) return;
+    if (outcome_.verdict != LATCHKEY_UNKNOWN && outcome_.verdict != LATCHKEY_MALFORMED) return;
     const std::string visible = without_invisible(question_.key);
     const std::string_view bare = stripped(visible);
     if (!bare.empty() && bare.size() != question_.key.size()) {
@@ -238,7 +238,7 @@ class Explanation {
 
   [[nodiscard]] ordered_json tried(std::size_t route) const {
     ordered_json list = ordered_json::array();
-    if (finding_.verdict == LATCHKEY_MALFORMED) return list;  // nothing was looked up
+    if (outcome_.verdict == LATCHKEY_MALFORMED) return list;  // nothing was looked up
     for (const std::size_t digester : verifier_.routes()[route].digesters) {
       ordered_json way = digest(digester);
       way["found"] = std::ranges::any_of(seen_, [&](const Sighting& row) {
@@ -421,7 +421,7 @@ class Explanation {
   std::vector<std::int64_t> ages_ns_;
   std::vector<Sighting> seen_;
   std::vector<Sighting> rows_;  // distinct; the deciding row comes first
-  Finding finding_;
+  Outcome outcome_;
 };
 
 }  // namespace

@@ -23,12 +23,12 @@ bool says_nothing_of_rows(latchkey_verdict verdict) {
 
 }  // namespace
 
-void Telling::tell(const Finding& finding, Wanted wanted, Answer& answer) {
-  note_use(finding);
-  count(finding);
-  const Finding as_unknown = finding.as_unknown();
-  const Finding& told =
-      rights_.reasons || says_nothing_of_rows(finding.verdict) ? finding : as_unknown;
+void Telling::tell(const Outcome& outcome, Wanted wanted, Answer& answer) {
+  note_use(outcome);
+  count(outcome);
+  const Outcome as_unknown = outcome.as_unknown();
+  const Outcome& told =
+      rights_.reasons || says_nothing_of_rows(outcome.verdict) ? outcome : as_unknown;
   stats_.told[told.verdict].add();
   if (told.verdict == LATCHKEY_UNKNOWN) ++unknown_;
   answer.verdict = told.verdict;
@@ -41,22 +41,22 @@ void Telling::tell(const Finding& finding, Wanted wanted, Answer& answer) {
   if (wanted.metadata && rights_.metadata) answer.add(told.record->metadata());
 }
 
-void Telling::count(const Finding& finding) const {
-  stats_.verdicts[finding.verdict].add();
-  const std::size_t spoke = finding.record != nullptr ? finding.route : VerdictStats::kNoSource;
-  stats_.verdicts_by_source[spoke][finding.verdict].add();
-  if (finding.verdict != LATCHKEY_VALID) return;
-  stats_.accepted_by_pepper[verifier_.digesters()[finding.digester].counter()].add();
+void Telling::count(const Outcome& outcome) const {
+  stats_.verdicts[outcome.verdict].add();
+  const std::size_t spoke = outcome.record != nullptr ? outcome.route : VerdictStats::kNoSource;
+  stats_.verdicts_by_source[spoke][outcome.verdict].add();
+  if (outcome.verdict != LATCHKEY_VALID) return;
+  stats_.accepted_by_pepper[verifier_.digesters()[outcome.digester].counter()].add();
 }
 
 // Only a `valid` answer counts as a use.
-void Telling::note_use(const Finding& finding) const {
-  if (finding.verdict != LATCHKEY_VALID) return;
-  UseLog* uses = verifier_.routes()[finding.route].uses;
-  if (uses != nullptr) uses->note(worker_, *finding.record, moment_);
+void Telling::note_use(const Outcome& outcome) const {
+  if (outcome.verdict != LATCHKEY_VALID) return;
+  UseLog* uses = verifier_.routes()[outcome.route].uses;
+  if (uses != nullptr) uses->note(worker_, *outcome.record, moment_);
 }
 
-void Telling::add_claims(const Finding& told, Answer& answer) const {
+void Telling::add_claims(const Outcome& told, Answer& answer) const {
   const Record& record = *told.record;
   answer.add(verifier_.routes()[told.route].keys->name_claim);
   answer.add(record.claims());

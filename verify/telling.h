@@ -1,5 +1,5 @@
-// Turns a finding into the answer for a caller, for every door: counts the verdict, reduces the
-// finding to the caller's rights, records the use of the key, and collects the claims. A door only
+// Turns an outcome into the answer for a caller, for every door: counts the verdict, reduces the
+// outcome to the caller's rights, records the use of the key, and collects the claims. A door only
 // encodes the Answer; it decides nothing.
 #pragma once
 
@@ -71,14 +71,14 @@ class Telling {
           const UseMoment& moment)
       : verifier_(verifier), rights_(rights), stats_(stats), worker_(worker), moment_(moment) {}
 
-  void tell(const Finding& finding, Wanted wanted, Answer& answer);
+  void tell(const Outcome& outcome, Wanted wanted, Answer& answer);
   // The number of keys answered as unknown.
   [[nodiscard]] std::uint64_t unknown() const { return unknown_; }
 
  private:
-  void count(const Finding& finding) const;
-  void note_use(const Finding& finding) const;
-  void add_claims(const Finding& told, Answer& answer) const;
+  void count(const Outcome& outcome) const;
+  void note_use(const Outcome& outcome) const;
+  void add_claims(const Outcome& told, Answer& answer) const;
 
   const Verifier& verifier_;
   const Rights& rights_;

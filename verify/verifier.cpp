@@ -101,38 +101,38 @@ struct Verifier::Ages {
 };
 
 void Verifier::verify(std::span<const Question> questions, const Now& now,
-                      std::span<Finding> findings) const {
-  find_all(questions, now, findings, [](const Finding&, const JwtTimes&) {});
+                      std::span<Outcome> outcomes) const {
+  find_all(questions, now, outcomes, [](const Outcome&, const JwtTimes&) {});
 }
 
-Finding Verifier::verify(const Question& question, const Now& now,
+Outcome Verifier::verify(const Question& question, const Now& now,
                          std::vector<Sighting>& seen) const {
-  Finding finding;
-  find_all({&question, 1}, now, {&finding, 1},
-           [&seen](const Finding& candidate, const JwtTimes& token) {
+  Outcome outcome;
+  find_all({&question, 1}, now, {&outcome, 1},
+           [&seen](const Outcome& candidate, const JwtTimes& token) {
              seen.push_back(
                  {candidate.route, candidate.digester, candidate.record, candidate.verdict, token});
            });
-  return finding;
+  return outcome;
 }
 
 // Calls `observe` for every row that holds a key, before the row is weighed, and passes the times
 // of the presented token.
 template <typename Observer>
 void Verifier::find_all(std::span<const Question> questions, const Now& now,
-                        std::span<Finding> findings, const Observer& observe) const {
-  assert(questions.size() <= kBatchMax && findings.size() >= questions.size());
+                        std::span<Outcome> outcomes, const Observer& observe) const {
+  assert(questions.size() <= kBatchMax && outcomes.size() >= questions.size());
   const Ages ages(routes_, now.boot_ns);
   for (std::size_t i = 0; i < questions.size(); ++i) {
-    findings[i] = Finding{};
-    if (!is_well_formed(questions[i].key)) findings[i].verdict = LATCHKEY_MALFORMED;
+    outcomes[i] = Outcome{};
+    if (!is_well_formed(questions[i].key)) outcomes[i].verdict = LATCHKEY_MALFORMED;
   }
   Twins twins;
   for (std::size_t digester = 0; digester < digesters_.size(); ++digester) {
-    look_up(digester, questions, now, findings, twins, observe);
+    look_up(digester, questions, now, outcomes, twins, observe);
   }
-  weigh(findings, twins);
-  for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, findings[i]);
+  weigh(outcomes, twins);
+  for (std::size_t i = 0; i < questions.size(); ++i) settle(questions[i], ages, outcomes[i]);
 }
 
 namespace {
@@ -144,8 +144,8 @@ bool is_active(const Record& record) {
 
 // True if row `b` decides for the source rather than row `a` of the same source. KeySetWriter
 // applies the same order (see KeySetWriter::publish()).
-bool outranks(const Finding& b, const Finding& a) {
-  const auto rank = [](const Finding& row) {
+bool outranks(const Outcome& b, const Outcome& a) {
+  const auto rank = [](const Outcome& row) {
     return is_active(*row.record) ? RowState::kActive : row.record->state();
   };
   return std::pair(rank(a), b.record->key_id()) < std::pair(rank(b), a.record->key_id());
@@ -153,10 +153,10 @@ bool outranks(const Finding& b, const Finding& a) {
 
 // The verdict of all rows of one source that hold a key. Several active rows leave the key without
 // an owner, so it is refused.
-Finding of_source(std::span<const Finding> rows) {
-  Finding speaker = rows.front();
+Outcome of_source(std::span<const Outcome> rows) {
+  Outcome speaker = rows.front();
   bool several = false;
-  for (const Finding& row : rows.subspan(1)) {
+  for (const Outcome& row : rows.subspan(1)) {
     // Rows are compared by id: a row that the writer replaces between two look-ups is found as two
     // records, and is still one row.
     several = several || row.record->key_id() != rows.front().record->key_id();
@@ -170,30 +170,30 @@ Finding of_source(std::span<const Finding> rows) {
 
 // Decides about keys that several rows hold. The result does not depend on the order in which the
 // rows were found.
-void Verifier::weigh(std::span<Finding> findings, Twins& twins) {
+void Verifier::weigh(std::span<Outcome> outcomes, Twins& twins) {
   if (twins.empty()) return;
-  for (std::size_t i = 0; i < findings.size(); ++i) {
-    std::vector<Finding> rows;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    std::vector<Outcome> rows;
     for (const auto& [question, row] : twins) {
       if (question == i) rows.push_back(row);
     }
     if (rows.empty()) continue;
-    rows.push_back(findings[i]);
-    std::ranges::stable_sort(rows, {}, &Finding::route);
-    const SourceMask held_by = findings[i].held_by;
-    std::optional<Finding> spoken;
+    rows.push_back(outcomes[i]);
+    std::ranges::stable_sort(rows, {}, &Outcome::route);
+    const SourceMask held_by = outcomes[i].held_by;
+    std::optional<Outcome> spoken;
     for (auto first = rows.begin(); first != rows.end();) {
-      const auto last = std::find_if(first, rows.end(), [route = first->route](const Finding& row) {
+      const auto last = std::find_if(first, rows.end(), [route = first->route](const Outcome& row) {
         return row.route != route;
       });
-      const Finding source = of_source({first, last});
+      const Outcome source = of_source({first, last});
       if (!spoken || (spoken->verdict == LATCHKEY_VALID && source.verdict != LATCHKEY_VALID)) {
         spoken = source;
       }
       first = last;
     }
-    findings[i] = *spoken;
-    findings[i].held_by = held_by;
+    outcomes[i] = *spoken;
+    outcomes[i].held_by = held_by;
   }
 }
 
@@ -207,7 +207,7 @@ struct Verifier::Presented {
 // Computes one digest per key for all sources that use this digester.
 template <typename Observer>
 void Verifier::look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-                       std::span<Finding> findings, Twins& twins, const Observer& observe) const {
+                       std::span<Outcome> outcomes, Twins& twins, const Observer& observe) const {
   SourceMask interested = 0;
   for (const std::size_t route : routes_of_digester_[digester])
     interested |= SourceMask{1} << route;
@@ -218,18 +218,18 @@ void Verifier::look_up(std::size_t digester, std::span<const Question> questions
   std::size_t count = 0;
   for (std::size_t i = 0; i < questions.size(); ++i) {
     if ((questions[i].terms->sources & interested) == 0) continue;
-    if (findings[i].verdict == LATCHKEY_MALFORMED) continue;
+    if (outcomes[i].verdict == LATCHKEY_MALFORMED) continue;
     texts[count] = questions[i].key;
     asked[count++] = i;
   }
   if (count == 0) return;
   if (digesters_[digester].jwt_key() != nullptr) {
-    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, findings, twins,
+    look_up_jwts(digester, std::span(texts).first(count), asked, questions, now, outcomes, twins,
                  observe);
     return;
   }
   digesters_[digester](std::span(texts).first(count), digests);
-  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, findings, twins,
+  hear_rows(digester, {std::span(digests).first(count), asked, {}}, questions, now, outcomes, twins,
             observe);
 }
 
@@ -254,7 +254,7 @@ struct Jtis {
 template <typename Observer>
 void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
                             std::span<const std::size_t> asked, std::span<const Question> questions,
-                            const Now& now, std::span<Finding> findings, Twins& twins,
+                            const Now& now, std::span<Outcome> outcomes, Twins& twins,
                             const Observer& observe) const {
   std::vector<std::optional<std::string>> claims(tokens.size());
   digesters_[digester].jwt_key()->open(tokens, claims);
@@ -267,17 +267,17 @@ void Verifier::look_up_jwts(std::size_t digester, std::span<const std::string_vi
     if (digests.uuid) uuids.add(*digests.uuid, asked[j], said->times);
   }
   for (const Jtis& jtis : {std::cref(texts), std::cref(uuids)}) {
-    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, findings, twins,
+    hear_rows(digester, {jtis.digests, jtis.asked, jtis.times}, questions, now, outcomes, twins,
               observe);
   }
 }
 
-// Looks the digests up in every route of the digester and adds the rows found to `findings` and
+// Looks the digests up in every route of the digester and adds the rows found to `outcomes` and
 // `twins`.
 template <typename Observer>
 void Verifier::hear_rows(std::size_t digester, const Presented& presented,
                          std::span<const Question> questions, const Now& now,
-                         std::span<Finding> findings, Twins& twins, const Observer& observe) const {
+                         std::span<Outcome> outcomes, Twins& twins, const Observer& observe) const {
   const std::span<const std::size_t> asked = presented.asked;
   const std::size_t count = presented.digests.size();
   for (const std::size_t route : routes_of_digester_[digester]) {
@@ -289,7 +289,7 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
     for (std::size_t j = 0; j < count; ++j) {
       const bool wanted = (questions[asked[j]].terms->sources & (SourceMask{1} << route)) != 0;
       if (records[j] == nullptr || !wanted) continue;
-      Finding candidate;
+      Outcome candidate;
       if (presented.times.empty()) {
         candidate.verdict = judge(*records[j], now.real_us);
       } else {
@@ -300,7 +300,7 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
       candidate.route = route;
       candidate.digester = digester;
       observe(candidate, presented.times.empty() ? JwtTimes{} : presented.times[j]);
-      Finding& first = findings[asked[j]];
+      Outcome& first = outcomes[asked[j]];
       candidate.held_by = first.held_by |= SourceMask{1} << route;
       if (first.record == nullptr) {
         first = candidate;
@@ -314,24 +314,24 @@ void Verifier::hear_rows(std::size_t digester, const Presented& presented,
 // Applies freshness and scopes. Each row that holds the key could have been revoked meanwhile, so
 // the age of an answer is the age of the oldest source that holds the key. If no source holds it,
 // the age is that of the oldest source asked, since each of them could hold it by now.
-void Verifier::settle(const Question& question, const Ages& ages, Finding& finding) const {
+void Verifier::settle(const Question& question, const Ages& ages, Outcome& outcome) const {
   std::int64_t oldest_ns = -1;
   std::int64_t oldest_holder_ns = -1;
   for (std::size_t route = 0; route < routes_.size(); ++route) {
     const SourceMask bit = SourceMask{1} << route;
     if ((question.terms->sources & bit) != 0) oldest_ns = std::max(oldest_ns, ages.ns[route]);
-    if ((finding.held_by & bit) != 0) {
+    if ((outcome.held_by & bit) != 0) {
       oldest_holder_ns = std::max(oldest_holder_ns, ages.ns[route]);
     }
   }
   if (oldest_ns < 0) {
-    finding.verdict = finding.verdict_if_unknown = LATCHKEY_FORBIDDEN;
-    finding.age_ms = finding.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
+    outcome.verdict = outcome.verdict_if_unknown = LATCHKEY_FORBIDDEN;
+    outcome.age_ms = outcome.age_if_unknown_ms = LATCHKEY_AGE_UNKNOWN;  // nothing was looked up
     return;
   }
-  if (finding.verdict == LATCHKEY_MALFORMED) {
-    finding.verdict_if_unknown = LATCHKEY_MALFORMED;
-    finding.fresh = finding.fresh_if_unknown = true;  // no change of a table could change that
+  if (outcome.verdict == LATCHKEY_MALFORMED) {
+    outcome.verdict_if_unknown = LATCHKEY_MALFORMED;
+    outcome.fresh = outcome.fresh_if_unknown = true;  // no change of a table could change that
     return;
   }
   const auto too_old = [&](std::int64_t age_ns) {
@@ -340,23 +340,23 @@ void Verifier::settle(const Question& question, const Ages& ages, Finding& findi
            (demanded && age_ns > std::int64_t{question.terms->max_age_ms} * kNsPerMs);
   };
   const bool unknown_too_old = too_old(oldest_ns);
-  finding.verdict_if_unknown = unknown_too_old ? LATCHKEY_UNAVAILABLE : LATCHKEY_UNKNOWN;
-  finding.fresh_if_unknown = !unknown_too_old && oldest_ns <= limits_.bound_ns;
-  finding.age_if_unknown_ms = saturated_ms(oldest_ns);
+  outcome.verdict_if_unknown = unknown_too_old ? LATCHKEY_UNAVAILABLE : LATCHKEY_UNKNOWN;
+  outcome.fresh_if_unknown = !unknown_too_old && oldest_ns <= limits_.bound_ns;
+  outcome.age_if_unknown_ms = saturated_ms(oldest_ns);
 
-  const std::int64_t age_ns = finding.record != nullptr ? oldest_holder_ns : oldest_ns;
-  finding.age_ms = saturated_ms(age_ns);
+  const std::int64_t age_ns = outcome.record != nullptr ? oldest_holder_ns : oldest_ns;
+  outcome.age_ms = saturated_ms(age_ns);
   if (too_old(age_ns)) {
-    finding.verdict = LATCHKEY_UNAVAILABLE;
-    finding.record = nullptr;
+    outcome.verdict = LATCHKEY_UNAVAILABLE;
+    outcome.record = nullptr;
     return;
   }
-  finding.fresh = age_ns <= limits_.bound_ns;
-  if (finding.record == nullptr) {
-    finding.verdict = LATCHKEY_UNKNOWN;
-  } else if (finding.verdict == LATCHKEY_VALID &&
-             !scopes_suffice(finding.record->scopes(), *question.terms)) {
-    finding.verdict = LATCHKEY_INSUFFICIENT_SCOPE;
+  outcome.fresh = age_ns <= limits_.bound_ns;
+  if (outcome.record == nullptr) {
+    outcome.verdict = LATCHKEY_UNKNOWN;
+  } else if (outcome.verdict == LATCHKEY_VALID &&
+             !scopes_suffice(outcome.record->scopes(), *question.terms)) {
+    outcome.verdict = LATCHKEY_INSUFFICIENT_SCOPE;
   }
 }
 

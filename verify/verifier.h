@@ -94,7 +94,7 @@ struct Question {
   const Terms* terms = nullptr;
 };
 
-struct Finding {
+struct Outcome {
   latchkey_verdict verdict = LATCHKEY_UNAVAILABLE;
   bool fresh = false;
   std::uint32_t age_ms = 0;
@@ -110,8 +110,8 @@ struct Finding {
 
   // For callers that must not learn that a row exists: the result depends neither on the rows that
   // hold the key nor on the sources of these rows.
-  [[nodiscard]] Finding as_unknown() const {
-    Finding unknown;
+  [[nodiscard]] Outcome as_unknown() const {
+    Outcome unknown;
     unknown.verdict = unknown.verdict_if_unknown = verdict_if_unknown;
     unknown.fresh = unknown.fresh_if_unknown = fresh_if_unknown;
     unknown.age_ms = unknown.age_if_unknown_ms = age_if_unknown_ms;
@@ -133,14 +133,14 @@ class Verifier {
   Verifier(std::vector<Digester> digesters, std::vector<Route> routes, FreshnessLimits limits);
 
   static constexpr std::size_t kBatchMax = KeyMap::kBatchMax;
-  // Must be called inside a ReadSection: findings point to records that live until the section
+  // Must be called inside a ReadSection: outcomes point to records that live until the section
   // ends. Keys are not normalized. A key is malformed if it is empty, too long, or contains a zero
   // byte (which no PostgreSQL text can hold).
   void verify(std::span<const Question> questions, const Now& now,
-              std::span<Finding> findings) const;
+              std::span<Outcome> outcomes) const;
   // The same for one question. Also returns every row that was weighed, in the order of the
-  // look-ups: the finding derives from exactly these rows, even if the writer publishes meanwhile.
-  [[nodiscard]] Finding verify(const Question& question, const Now& now,
+  // look-ups: the outcome derives from exactly these rows, even if the writer publishes meanwhile.
+  [[nodiscard]] Outcome verify(const Question& question, const Now& now,
                                std::vector<Sighting>& seen) const;
 
   [[nodiscard]] const std::vector<Digester>& digesters() const { return digesters_; }
@@ -151,24 +151,24 @@ class Verifier {
   struct Ages;
   struct Presented;
   // (index of the question, row) for each row found after the first one that holds the same key.
-  using Twins = std::vector<std::pair<std::size_t, Finding>>;
+  using Twins = std::vector<std::pair<std::size_t, Outcome>>;
   template <typename Observer>
-  void find_all(std::span<const Question> questions, const Now& now, std::span<Finding> findings,
+  void find_all(std::span<const Question> questions, const Now& now, std::span<Outcome> outcomes,
                 const Observer& observe) const;
   template <typename Observer>
   void look_up(std::size_t digester, std::span<const Question> questions, const Now& now,
-               std::span<Finding> findings, Twins& twins, const Observer& observe) const;
+               std::span<Outcome> outcomes, Twins& twins, const Observer& observe) const;
   template <typename Observer>
   void look_up_jwts(std::size_t digester, std::span<const std::string_view> tokens,
                     std::span<const std::size_t> asked, std::span<const Question> questions,
-                    const Now& now, std::span<Finding> findings, Twins& twins,
+                    const Now& now, std::span<Outcome> outcomes, Twins& twins,
                     const Observer& observe) const;
   template <typename Observer>
   void hear_rows(std::size_t digester, const Presented& presented,
-                 std::span<const Question> questions, const Now& now, std::span<Finding> findings,
+                 std::span<const Question> questions, const Now& now, std::span<Outcome> outcomes,
                  Twins& twins, const Observer& observe) const;
-  static void weigh(std::span<Finding> findings, Twins& twins);
-  void settle(const Question& question, const Ages& ages, Finding& finding) const;
+  static void weigh(std::span<Outcome> outcomes, Twins& twins);
+  void settle(const Question& question, const Ages& ages, Outcome& outcome) const;
 
   std::vector<Digester> digesters_;
   std::vector<Route> routes_;

@@ -372,7 +372,7 @@ class Metrics {
         std::size_t count = 0;
         for (const auto* some : {&source.status->problems, &source.status->findings}) {
           count +=
-              static_cast<std::size_t>(std::ranges::count(*some, severity, &LintFinding::severity));
+              static_cast<std::size_t>(std::ranges::count(*some, severity, &Finding::severity));
         }
         findings.add(number(count),
                      {{"source", source.status->name}, {"severity", severity_name(severity)}});

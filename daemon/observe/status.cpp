@@ -94,7 +94,7 @@ ordered_json restricted_sources(const StatusInputs& inputs, SourceMask allowed) 
 ordered_json findings(const SourceStatus& status) {
   ordered_json list = ordered_json::array();
   for (const auto* some : {&status.problems, &status.findings}) {
-    for (const LintFinding& finding : *some) {
+    for (const Finding& finding : *some) {
       list.push_back({{"number", finding.number()},
                       {"name", finding.name()},
                       {"severity", severity_name(finding.severity())},
@@ -160,7 +160,7 @@ void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& sour
     if (status.oddities[i] > 0) odd[oddity_name(static_cast<Oddity>(i))] = status.oddities[i];
   }
   source["odd_rows"] = odd;
-  for (const LintFinding& problem : status.problems) source["problems"].push_back(problem.text);
+  for (const Finding& problem : status.problems) source["problems"].push_back(problem.text);
   source["findings"] = findings(status);
   if (status.last_used) {
     source["last_used"] = {{"written", status.last_used->written},

@@ -13,7 +13,7 @@ BatchScratch::BatchScratch() {
   terms.reserve(kRequests);
   questions.reserve(kQuestions);
   scopes.reserve(kScopes);
-  findings.resize(kQuestions);
+  outcomes.resize(kQuestions);
 }
 
 Conversation::Next Conversation::answer(FrameBuffer& in, OutBuffer& out,
@@ -171,10 +171,10 @@ void Conversation::flush(OutBuffer& out, const WorkerContext& context, BatchScra
     const ReadSection section(*context.reader);
     const Now now = context.clock();
     const std::span<const Question> questions(scratch.questions);
-    const std::span<Finding> findings(scratch.findings);
+    const std::span<Outcome> outcomes(scratch.outcomes);
     for (std::size_t from = 0; from < questions.size(); from += Verifier::kBatchMax) {
       const std::size_t count = std::min(Verifier::kBatchMax, questions.size() - from);
-      context.verifier->verify(questions.subspan(from, count), now, findings.subspan(from, count));
+      context.verifier->verify(questions.subspan(from, count), now, outcomes.subspan(from, count));
     }
     const UseMoment moment = context.use_clock.at(now.real_us);
     Telling telling(*context.verifier, rights_, *context.stats, context.worker, moment);
@@ -185,7 +185,7 @@ void Conversation::flush(OutBuffer& out, const WorkerContext& context, BatchScra
                           .metadata = (request.flags & LATCHKEY_WANT_METADATA) != 0};
       VerifiedWriter writer(out, request.id, request.keys);
       for (std::size_t i = 0; i < request.keys; ++i) {
-        telling.tell(findings[next++], wanted, told);
+        telling.tell(outcomes[next++], wanted, told);
         writer.add(told.verdict, told.fresh ? LATCHKEY_FRESH : 0, told.age_ms, told.claims());
       }
       writer.finish();

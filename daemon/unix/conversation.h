@@ -44,7 +44,7 @@ class BatchScratch {
   std::vector<Terms> terms;
   std::vector<Question> questions;
   std::vector<std::string_view> scopes;
-  std::vector<Finding> findings;
+  std::vector<Outcome> outcomes;
 };
 
 class Conversation {

@@ -61,12 +61,12 @@ void Auditing::turn(std::int64_t now_ns, bool third_free) {
 void Auditing::compare(std::size_t index) {
   FollowedSource& source = *database_.sources[index];
   const std::int64_t now_ns = boot_ns();
-  const Audit::Outcome outcome = lane_->audit().compare(source.writer(), source.unusable);
-  if (outcome == Audit::Outcome::kLookCloser) {
+  const Audit::Result result = lane_->audit().compare(source.writer(), source.unusable);
+  if (result == Audit::Result::kLookCloser) {
     database_.refresh.audit_again();
     return;
   }
-  if (outcome == Audit::Outcome::kUnsure) {
+  if (result == Audit::Result::kUnsure) {
     ++source.status.audits_unsure;
     if (!lane_->audit().spoiled()) undecided(source, index);
   } else {
@@ -75,8 +75,8 @@ void Auditing::compare(std::size_t index) {
     source.status.audited_boot_ns = now_ns;
     source.status.audit_seconds = static_cast<double>(now_ns - lane_->since_ns()) / 1e9;
   }
-  if (outcome == Audit::Outcome::kAgrees) source.seen(lane_->begun_ns(), now_ns);
-  if (outcome == Audit::Outcome::kDiffers) differs(source, index);
+  if (result == Audit::Result::kAgrees) source.seen(lane_->begun_ns(), now_ns);
+  if (result == Audit::Result::kDiffers) differs(source, index);
   source.status.audits_undecided_in_a_row = source.undecided.in_a_row();
   end();
   database_.refresh.audit_done();

@@ -8,13 +8,13 @@
 namespace latchkey {
 namespace {
 
-LintFinding finding(Lint lint, const std::string& text) {
+Finding finding(Lint lint, const std::string& text) {
   return {.lint = lint, .count = 0, .about = "", .text = text};
 }
 
 // Ways to change rows that fire no trigger.
 void add_unnoticed_changes(const SourceConfig& source, const TableFacts& facts,
-                           std::vector<LintFinding>& found) {
+                           std::vector<Finding>& found) {
   const auto add = [&found](Lint lint, const std::string& text) {
     found.push_back(finding(lint, text));
   };
@@ -51,8 +51,8 @@ void add_unnoticed_changes(const SourceConfig& source, const TableFacts& facts,
 
 }  // namespace
 
-std::vector<LintFinding> catalogue_findings(const SourceConfig& source, const TableFacts& facts) {
-  std::vector<LintFinding> found;
+std::vector<Finding> catalogue_findings(const SourceConfig& source, const TableFacts& facts) {
+  std::vector<Finding> found;
   const auto add = [&found](Lint lint, const std::string& text) {
     found.push_back(finding(lint, text));
   };

@@ -11,7 +11,7 @@
 namespace latchkey {
 
 // Sorted by number.
-[[nodiscard]] std::vector<LintFinding> catalogue_findings(const SourceConfig& source,
-                                                          const TableFacts& facts);
+[[nodiscard]] std::vector<Finding> catalogue_findings(const SourceConfig& source,
+                                                      const TableFacts& facts);
 
 }  // namespace latchkey

@@ -19,23 +19,22 @@ constexpr double kRowsExpectedMax = 1e9;
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
 
-std::string numbered(const LintFinding& finding) {
+std::string numbered(const Finding& finding) {
   return std::string(finding.number()) + ": " + finding.text;
 }
 
 // Logs findings that are new since `before`, or gone; does not repeat them with every load. The
 // rate is limited, because writers of rows and the table's owner can make findings come and go.
-void log_findings(const std::string& source, LogLimits& limits,
-                  const std::vector<LintFinding>& before, const std::vector<LintFinding>& now,
-                  std::int64_t now_ns) {
-  for (const LintFinding& finding : news(before, now)) {
+void log_findings(const std::string& source, LogLimits& limits, const std::vector<Finding>& before,
+                  const std::vector<Finding>& now, std::int64_t now_ns) {
+  for (const Finding& finding : news(before, now)) {
     const auto level = finding.severity() == Severity::kError     ? spdlog::level::err
                        : finding.severity() == Severity::kWarning ? spdlog::level::warn
                                                                   : spdlog::level::info;
     const auto more = limits.tell("new " + std::string(finding.number()), now_ns);
     if (more) spdlog::log(level, "source \"{}\": {}{}", source, numbered(finding), *more);
   }
-  for (const LintFinding& finding : gone(before, now)) {
+  for (const Finding& finding : gone(before, now)) {
     const auto more = limits.tell("gone " + std::string(finding.number()), now_ns);
     if (!more) continue;
     spdlog::info("source \"{}\": {}: {} is no longer so{}", source, finding.number(),
@@ -131,11 +130,11 @@ void FollowedSource::report_load(std::int64_t now_ns, const SideRights& rights) 
   ++status.loads_by_reason[static_cast<std::size_t>(load_reason)];
   log_load(now_ns);
 
-  std::vector<LintFinding> found = lint_->findings(writer_.rows(), writer_.ambiguous_digests());
+  std::vector<Finding> found = lint_->findings(writer_.rows(), writer_.ambiguous_digests());
   std::ranges::move(catalogue_findings(settings_.config, facts), std::back_inserter(found));
   // The findings of the last comparison of sources stay until the next one ends.
   std::ranges::copy_if(status.findings, std::back_inserter(found),
-                       [](const LintFinding& f) { return f.lint == Lint::kKeyInSeveralSources; });
+                       [](const Finding& f) { return f.lint == Lint::kKeyInSeveralSources; });
   if (auto missing = missing_rights(rights)) found.push_back(std::move(*missing));
   set_findings(std::move(found), now_ns);
   if (!settings_.alike.empty()) overlap_.emplace(writer_, settings_.alike);
@@ -227,9 +226,9 @@ void FollowedSource::log_oddities(const OddityCounts& counts, std::int64_t now_n
 
 // ---- findings
 
-void FollowedSource::report_problems(std::vector<LintFinding> found, std::string_view until_then,
+void FollowedSource::report_problems(std::vector<Finding> found, std::string_view until_then,
                                      std::int64_t now_ns) {
-  const std::vector<LintFinding>& before = status.problems;
+  const std::vector<Finding>& before = status.problems;
   log_findings(name(), log_limits, before, found, now_ns);
   if (before.empty() && !found.empty()) {
     if (const auto more = log_limits.tell(std::string(until_then), now_ns)) {
@@ -243,8 +242,8 @@ void FollowedSource::report_problems(std::vector<LintFinding> found, std::string
   status.problems = std::move(found);
 }
 
-void FollowedSource::set_findings(std::vector<LintFinding> found, std::int64_t now_ns) {
-  std::ranges::stable_sort(found, {}, &LintFinding::lint);
+void FollowedSource::set_findings(std::vector<Finding> found, std::int64_t now_ns) {
+  std::ranges::stable_sort(found, {}, &Finding::lint);
   log_findings(name(), log_limits, status.findings, found, now_ns);
   status.findings = std::move(found);
 }
@@ -256,9 +255,9 @@ bool FollowedSource::comparison_begins() {
 bool FollowedSource::compare_sources(Quiescence& quiescence, std::int64_t now_ns) {
   if (overlap_ && overlap_->step(quiescence)) return true;
   if (!overlap_) return false;
-  std::vector<LintFinding> found = overlap_findings(overlap_->shared());
+  std::vector<Finding> found = overlap_findings(overlap_->shared());
   std::ranges::copy_if(status.findings, std::back_inserter(found),
-                       [](const LintFinding& f) { return f.lint != Lint::kKeyInSeveralSources; });
+                       [](const Finding& f) { return f.lint != Lint::kKeyInSeveralSources; });
   set_findings(std::move(found), now_ns);
   overlap_.reset();
   status.comparing = false;

@@ -84,7 +84,7 @@ class FollowedSource {
   // ---- findings
 
   // Logs problems that are new or gone. `until_then` describes their effect until they are fixed.
-  void report_problems(std::vector<LintFinding> found, std::string_view until_then,
+  void report_problems(std::vector<Finding> found, std::string_view until_then,
                        std::int64_t now_ns);
   // True once after a load: its rows must be compared with those of other sources with the same key
   // digests, a part at a time until compare_sources() returns false. The comparison takes a second
@@ -110,7 +110,7 @@ class FollowedSource {
   std::size_t prepared_rows = 0;         // rows of the table at that time
 
  private:
-  void set_findings(std::vector<LintFinding> found, std::int64_t now_ns);
+  void set_findings(std::vector<Finding> found, std::int64_t now_ns);
   void log_oddities(const OddityCounts& counts, std::int64_t now_ns);
   void log_load(std::int64_t now_ns);
 

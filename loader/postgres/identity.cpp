@@ -61,7 +61,7 @@ std::string side_rights_sql() {
          " 'SELECT')";
 }
 
-std::optional<LintFinding> missing_rights(const SideRights& rights) {
+std::optional<Finding> missing_rights(const SideRights& rights) {
   std::vector<std::string> missing;
   if (!rights.system) {
     missing.emplace_back("EXECUTE on pg_control_system(), to notice that another cluster answers");
@@ -85,13 +85,13 @@ std::optional<LintFinding> missing_rights(const SideRights& rights) {
         "SELECT on pg_subscription_rel, to tell whether logical replication fills the table");
   }
   if (missing.empty()) return std::nullopt;
-  return LintFinding{.lint = Lint::kSideRights,
-                     .count = 0,
-                     .about = "",
-                     .text = "the database role lacks rights that everybody has by default: " +
-                             joined(missing, "; ") +
-                             ". Keys are followed all the same. GRANT them to the role as a"
-                             " superuser, or to PUBLIC, as PostgreSQL does."};
+  return Finding{.lint = Lint::kSideRights,
+                 .count = 0,
+                 .about = "",
+                 .text = "the database role lacks rights that everybody has by default: " +
+                         joined(missing, "; ") +
+                         ". Keys are followed all the same. GRANT them to the role as a"
+                         " superuser, or to PUBLIC, as PostgreSQL does."};
 }
 
 std::string identity_sql(const SideRights& rights) {

@@ -32,7 +32,7 @@ constexpr int kSideRights = 5;
 // Returns one row: a boolean for each right, in this order.
 [[nodiscard]] std::string side_rights_sql();
 // The missing rights and their consequences; nullopt if the role has all.
-[[nodiscard]] std::optional<LintFinding> missing_rights(const SideRights& rights);
+[[nodiscard]] std::optional<Finding> missing_rights(const SideRights& rights);
 
 struct WalPosition {
   Lsn inserted = 0;  // the end of the last record

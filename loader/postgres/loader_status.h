@@ -50,8 +50,8 @@ struct SourceStatus {
   KeySetMemory memory;
   std::int64_t fresh_since_boot_ns = 0;     // the end of the last period without fresh answers
   OddityCounts oddities{};                  // of the last load
-  std::vector<LintFinding> problems;        // of the table at the last load, or why that failed
-  std::vector<LintFinding> findings;        // of the last load, sorted by number
+  std::vector<Finding> problems;            // of the table at the last load, or why that failed
+  std::vector<Finding> findings;            // of the last load, sorted by number
   bool comparing = false;                   // with other sources, for the last of the findings
   std::optional<LastUsedCounts> last_used;  // nullopt: last_used_at is not mapped
 };

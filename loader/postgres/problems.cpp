@@ -26,14 +26,14 @@ std::string shortened(std::string text, std::size_t bytes_max) {
   return text.substr(0, bytes_max) + " ...";
 }
 
-void add(std::vector<LintFinding>& found, Lint lint, const std::string& about,
+void add(std::vector<Finding>& found, Lint lint, const std::string& about,
          const std::string& text) {
   found.push_back(
       {.lint = lint, .count = 0, .about = about, .text = shortened(text, kFindingBytesMax)});
 }
 
 void add_column_problems(const SourceConfig& source, const TableFacts& facts,
-                         std::vector<LintFinding>& found) {
+                         std::vector<Finding>& found) {
   const std::string table = source.table.display();
   std::vector<std::string> present;
   for (const auto& [name, type] : facts.columns) {
@@ -102,7 +102,7 @@ bool is_opposite_flag(Role role, const std::string& column, const std::string& t
 }
 
 void add_flag_problems(const SourceConfig& source, const TableFacts& facts,
-                       std::vector<LintFinding>& found) {
+                       std::vector<Finding>& found) {
   for (const auto& [role, column] : source.columns) {
     if (!is_opposite_flag(role, column, type_of(source, facts, role))) continue;
     const bool is_enabled = role == Role::kEnabled;
@@ -142,7 +142,7 @@ bool may_hold_scopes(const SourceConfig& source, const TableFacts& facts) {
 }
 
 void add_type_problems(const SourceConfig& source, const TableFacts& facts,
-                       std::vector<LintFinding>& found) {
+                       std::vector<Finding>& found) {
   const std::string table = source.table.display();
   const std::string& id = *source.column(Role::kId);
   if (!facts.unique.contains(id) || !facts.not_null.contains(id)) {
@@ -247,7 +247,7 @@ void add_type_problems(const SourceConfig& source, const TableFacts& facts,
 }
 
 void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
-                          std::vector<LintFinding>& found) {
+                          std::vector<Finding>& found) {
   const std::string table = source.table.display();
   for (const auto& [role, column] : source.columns) {
     if (facts.output(column) != Output::kForeign) continue;
@@ -299,7 +299,7 @@ void add_foreign_problems(const SourceConfig& source, const TableFacts& facts,
 // `mapped`: all columns exist. Triggers are made for a mapping, so the mapping must be corrected
 // first.
 void add_trigger_problems(const SourceConfig& source, const TableFacts& facts, bool mapped,
-                          std::vector<LintFinding>& found) {
+                          std::vector<Finding>& found) {
   std::vector<std::string> missing, disabled, outdated, strangers;
   if (!facts.foreign_schema_owner.empty()) {
     strangers.push_back("schema latchkey (" + facts.foreign_schema_owner + ")");
@@ -342,9 +342,9 @@ void add_trigger_problems(const SourceConfig& source, const TableFacts& facts, b
 
 }  // namespace
 
-std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& facts) {
+std::vector<Finding> problems(const SourceConfig& source, const TableFacts& facts) {
   const std::string table = source.table.display();
-  std::vector<LintFinding> found;
+  std::vector<Finding> found;
   if (!facts.exists) {
     add(found, Lint::kTableMissing, "",
         "there is no table " + table +
@@ -369,7 +369,7 @@ std::vector<LintFinding> problems(const SourceConfig& source, const TableFacts& 
   }
   add_column_problems(source, facts, found);
   const bool mapped = std::ranges::none_of(
-      found, [](const LintFinding& one) { return one.lint == Lint::kColumnMissing; });
+      found, [](const Finding& one) { return one.lint == Lint::kColumnMissing; });
   if (found.empty()) {
     add_type_problems(source, facts, found);
     add_flag_problems(source, facts, found);

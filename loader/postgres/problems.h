@@ -11,7 +11,6 @@
 namespace latchkey {
 
 // Each finding is a paragraph with its remedy; empty if there is none. All are errors.
-[[nodiscard]] std::vector<LintFinding> problems(const SourceConfig& source,
-                                                const TableFacts& facts);
+[[nodiscard]] std::vector<Finding> problems(const SourceConfig& source, const TableFacts& facts);
 
 }  // namespace latchkey

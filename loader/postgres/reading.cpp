@@ -43,7 +43,7 @@ bool has(const OddityCounts& counts, Oddity oddity) {
   return counts.at(static_cast<std::size_t>(oddity)) > 0;
 }
 
-std::string numbered(const LintFinding& finding) {
+std::string numbered(const Finding& finding) {
   return std::string(finding.number()) + ": " + finding.text;
 }
 
@@ -116,9 +116,9 @@ void Reading::inspect(std::size_t index, std::function<void()> done) {
 
 // Aborts the start if a table cannot be served.
 void Reading::check_problems() const {
-  std::vector<LintFinding> found;
+  std::vector<Finding> found;
   for (const auto& source : database_.sources) {
-    for (LintFinding& problem : problems(source->config(), source->facts)) {
+    for (Finding& problem : problems(source->config(), source->facts)) {
       problem.text = "source \"" + source->name() + "\": " + problem.text;
       found.push_back(std::move(problem));
     }
@@ -201,10 +201,10 @@ void Reading::load(std::size_t index, LoadReason reason) {
 
 void Reading::looked_up(std::size_t index) {
   FollowedSource& source = *database_.sources[index];
-  std::vector<LintFinding> found = problems(source.config(), source.facts);
+  std::vector<Finding> found = problems(source.config(), source.facts);
   if (!found.empty() && !database_.board.ready()) throw PgError(numbered(found.front()));
   // Without its triggers a table can still be read: then the map is as old as the last load.
-  if (!std::ranges::all_of(found, [](const LintFinding& f) { return is_about_triggers(f.lint); })) {
+  if (!std::ranges::all_of(found, [](const Finding& f) { return is_about_triggers(f.lint); })) {
     suspend(index, std::move(found));
     return;
   }
@@ -369,7 +369,7 @@ void Reading::send_each(const std::vector<std::string>& statements, std::size_t 
 
 // Suspends a source that cannot be followed. Other sources go on; the answers of this one age, and
 // the policy retries it soon.
-void Reading::suspend(std::size_t index, std::vector<LintFinding> why) {
+void Reading::suspend(std::size_t index, std::vector<Finding> why) {
   FollowedSource& source = *database_.sources[index];
   source.abandon_load();
   if (source.audit != nullptr) source.audit->spoil();

@@ -66,7 +66,7 @@ class Reading {
   void forget_prepared();
   void send_each(const std::vector<std::string>& statements, std::size_t from,
                  const std::function<void()>& done);
-  void suspend(std::size_t index, std::vector<LintFinding> why);
+  void suspend(std::size_t index, std::vector<Finding> why);
   void overtaken(std::size_t index);
   [[nodiscard]] Refused refusal_handler(std::size_t index);
   void echo_sent();

@@ -18,7 +18,7 @@ namespace latchkey {
 
 // The reasons why a loader cannot get ready, one paragraph each. `final`: retrying cannot help.
 struct Unready {
-  std::vector<LintFinding> why;
+  std::vector<Finding> why;
   bool final = false;
 };
 

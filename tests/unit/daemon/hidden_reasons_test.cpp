@@ -237,7 +237,7 @@ TEST_F(HiddenReason, IsUnavailableWhereAnUnknownKeyIs) {
   Terms terms;
   terms.max_age_ms = 2'000;
   EXPECT_EQ(ask("revoked", terms).verdict, LATCHKEY_REVOKED) << "to those who may know";
-  const Finding told = ask("revoked", terms).as_unknown(), unknown = ask("nobody's", terms);
+  const Outcome told = ask("revoked", terms).as_unknown(), unknown = ask("nobody's", terms);
   EXPECT_EQ(told.verdict, LATCHKEY_UNAVAILABLE);
   EXPECT_EQ(unknown.verdict, LATCHKEY_UNAVAILABLE);
   EXPECT_EQ(told.age_ms, unknown.age_ms);

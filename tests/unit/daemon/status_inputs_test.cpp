@@ -89,10 +89,10 @@ TEST(UnansweredSources, AgreeWithTheVerifier) {
       Terms terms;
       terms.sources = SourceMask{1} << route;
       const Question question{"some key", &terms};
-      Finding finding;
-      daemon.policy.verifier.verify({&question, 1}, {test::kRealUs, kBootNs}, {&finding, 1});
+      Outcome outcome;
+      daemon.policy.verifier.verify({&question, 1}, {test::kRealUs, kBootNs}, {&outcome, 1});
       const std::string& name = daemon.policy.verifier.routes()[route].keys->name;
-      EXPECT_EQ(finding.verdict == LATCHKEY_UNAVAILABLE, refused.contains(name)) << name;
+      EXPECT_EQ(outcome.verdict == LATCHKEY_UNAVAILABLE, refused.contains(name)) << name;
     }
   }
 }

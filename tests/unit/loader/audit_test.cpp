@@ -64,13 +64,13 @@ class AuditTest : public testing::Test {
     writer_.upsert(facts);
   }
   // Both steps of an audit, without changes in between.
-  Audit::Outcome audit() {
+  Audit::Result audit() {
     table_.tell(audit_);
-    const auto outcome = audit_.compare(writer_, unusable_);
-    if (outcome != Audit::Outcome::kLookCloser) return outcome;
+    const auto result = audit_.compare(writer_, unusable_);
+    if (result != Audit::Result::kLookCloser) return result;
     return look_closer();
   }
-  Audit::Outcome look_closer() {
+  Audit::Result look_closer() {
     audit_.begin_second_look();
     table_.tell_rows(audit_);
     return audit_.compare(writer_, unusable_);
@@ -85,7 +85,7 @@ class AuditTest : public testing::Test {
 };
 
 TEST_F(AuditTest, AgreesWithTheSameRows) {
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(audit(), Audit::Result::kAgrees);
   EXPECT_FALSE(audit_.is_second_look());
 }
 
@@ -94,7 +94,7 @@ TEST_F(AuditTest, AgreesWithNoRows) {
     writer_.remove(std::to_string(i));
     table_.erase(std::to_string(i));
   }
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees) << "what goes is taken off the sums";
+  EXPECT_EQ(audit(), Audit::Result::kAgrees) << "what goes is taken off the sums";
 }
 
 TEST_F(AuditTest, KeepsItsSumsThroughChangesAndLoads) {
@@ -114,26 +114,26 @@ TEST_F(AuditTest, KeepsItsSumsThroughChangesAndLoads) {
   for (int i = 100; i < 300; ++i) {
     table_.set(std::to_string(i), hash_of(i % 2 == 0 ? i : i + 1000));
   }
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(audit(), Audit::Result::kAgrees);
 }
 
 TEST_F(AuditTest, FindsARowThatChanged) {
   table_.set("7", hash_of(7000));
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit(), Audit::Result::kDiffers);
   EXPECT_EQ(audit_.differing(), 1U);
   EXPECT_THAT(audit_.named(), ElementsAre("7"));
 }
 
 TEST_F(AuditTest, FindsARowThatIsGone) {
   table_.erase("7");
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit(), Audit::Result::kDiffers);
   EXPECT_EQ(audit_.differing(), 1U);
   EXPECT_THAT(audit_.named(), ElementsAre("7"));
 }
 
 TEST_F(AuditTest, FindsARowThatIsNew) {
   table_.set("new", hash_of(7000));
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit(), Audit::Result::kDiffers);
   EXPECT_THAT(audit_.named(), ElementsAre("new"));
 }
 
@@ -141,12 +141,12 @@ TEST_F(AuditTest, FindsTwoRowsThatChangedPlaces) {
   table_.set("7", hash_of(8));
   table_.set("8", hash_of(7));
   // The hash covers the id, so no table has these rows; the sums do not detect the difference.
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(audit(), Audit::Result::kAgrees);
 }
 
 TEST_F(AuditTest, NamesSomeOfMany) {
   for (int i = 0; i < 100; ++i) table_.set(std::to_string(i), hash_of(9000 + i));
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit(), Audit::Result::kDiffers);
   EXPECT_EQ(audit_.differing(), 100U);
   EXPECT_EQ(audit_.named().size(), Audit::kNamedMax);
 }
@@ -154,9 +154,9 @@ TEST_F(AuditTest, NamesSomeOfMany) {
 TEST_F(AuditTest, TakesNoChangeThatCameInBetweenForAMismatch) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kLookCloser);
   hold("7", hash_of(7000));  // notified and applied before the second step
-  EXPECT_EQ(look_closer(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(look_closer(), Audit::Result::kAgrees);
 }
 
 TEST_F(AuditTest, LeavesOutWhatIsToldOfDuringTheSecondLook) {
@@ -164,41 +164,41 @@ TEST_F(AuditTest, LeavesOutWhatIsToldOfDuringTheSecondLook) {
   table_.erase("8");
   table_.set("9", hash_of(9000));
   table_.tell(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kLookCloser);
   audit_.begin_second_look();
   table_.tell_rows(audit_);
   audit_.told_of("7");
   audit_.told_of("8");
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kDiffers);
   EXPECT_THAT(audit_.named(), ElementsAre("9")) << "what nobody told of is still found";
 }
 
 TEST_F(AuditTest, IsUnsureWhenMoreWasToldThanItCanKeep) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kLookCloser);
   audit_.begin_second_look();
   for (std::size_t i = 0; i <= Audit::kToldMax; ++i) audit_.told_of("x" + std::to_string(i));
   table_.tell_rows(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kUnsure);
 }
 
 TEST_F(AuditTest, IsUnsureWhenMoreBytesWereToldThanItCanKeep) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kLookCloser);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kLookCloser);
   audit_.begin_second_look();
   for (std::size_t i = 0; i <= Audit::kToldBytesMax / 1000; ++i) {
     audit_.told_of(std::to_string(i) + std::string(1000, 'x'));
   }
   table_.tell_rows(audit_);
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kUnsure);
 }
 
 TEST_F(AuditTest, IsUnsureWhenNoticesWereDropped) {
   ASSERT_TRUE(audit_.add_bucket("5", std::to_string(Audit::kRowsMax + 1), "12345"));
   audit_.told_of_many();
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kUnsure);
   EXPECT_FALSE(audit_.spoiled()) << "no load has decided";
 }
 
@@ -219,38 +219,38 @@ TEST_F(AuditTest, SaysNothingOnceItIsSpoiled) {
   table_.set("7", hash_of(7000));
   table_.tell(audit_);
   audit_.spoil();
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kUnsure);
 }
 
 TEST_F(AuditTest, DoesWithoutASecondLookWhereNearlyEverythingDiffers) {
   ASSERT_TRUE(audit_.add_bucket("5", std::to_string(Audit::kRowsMax + 1), "12345"));
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kDiffers);
   EXPECT_THAT(audit_.named(), IsEmpty());
 }
 
 TEST_F(AuditTest, IsUnsureWhereNearlyEverythingDiffersAndSomethingWasToldOf) {
   ASSERT_TRUE(audit_.add_bucket("5", std::to_string(Audit::kRowsMax + 1), "12345"));
   audit_.told_of("7");
-  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Outcome::kUnsure);
+  EXPECT_EQ(audit_.compare(writer_, unusable_), Audit::Result::kUnsure);
 }
 
 TEST_F(AuditTest, CountsRowsThatNoMapHolds) {
   unusable_.set("odd", hash_of(5000));
   table_.set("odd", hash_of(5000));
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(audit(), Audit::Result::kAgrees);
   audit_ = Audit();
   unusable_.set("odd", hash_of(5001));
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers);
+  EXPECT_EQ(audit(), Audit::Result::kDiffers);
   EXPECT_THAT(audit_.named(), ElementsAre("odd"));
   audit_ = Audit();
   unusable_.erase("odd");
   table_.erase("odd");
-  EXPECT_EQ(audit(), Audit::Outcome::kAgrees);
+  EXPECT_EQ(audit(), Audit::Result::kAgrees);
   audit_ = Audit();
   unusable_.begin_load();
   unusable_.load("other", hash_of(1));
   unusable_.finish_load();
-  EXPECT_EQ(audit(), Audit::Outcome::kDiffers) << "the map has one that the table has not";
+  EXPECT_EQ(audit(), Audit::Result::kDiffers) << "the map has one that the table has not";
   EXPECT_THAT(audit_.named(), ElementsAre("other"));
 }
 

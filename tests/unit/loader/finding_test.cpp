@@ -139,7 +139,7 @@ TEST(LintRules, NameEveryOddity) {
 
 // ---- news
 
-LintFinding finding(Lint lint, std::uint64_t count, const std::string& about = "") {
+Finding finding(Lint lint, std::uint64_t count, const std::string& about = "") {
   return {.lint = lint, .count = count, .about = about, .text = std::to_string(count) + " rows"};
 }
 

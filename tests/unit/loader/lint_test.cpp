@@ -55,21 +55,21 @@ class Linting : public testing::Test {
     row_[kFieldKeyVersion] = version;
     for (int i = 0; i < times; ++i) load();
   }
-  std::vector<LintFinding> findings() {
+  std::vector<Finding> findings() {
     auto found = lint_.findings(usable_, shared_);
     std::ranges::move(catalogue_findings(source_, facts_), std::back_inserter(found));
-    std::ranges::stable_sort(found, {}, &LintFinding::lint);
+    std::ranges::stable_sort(found, {}, &Finding::lint);
     return found;
   }
   std::vector<std::string> numbers() {
     std::vector<std::string> list;
-    for (const LintFinding& finding : findings()) list.emplace_back(finding.number());
+    for (const Finding& finding : findings()) list.emplace_back(finding.number());
     return list;
   }
-  LintFinding only() {
+  Finding only() {
     const auto found = findings();
     EXPECT_EQ(found.size(), 1U);
-    return found.empty() ? LintFinding{} : found.front();
+    return found.empty() ? Finding{} : found.front();
   }
 
   const std::string digest_ = std::string(32, 'd');
@@ -93,7 +93,7 @@ TEST_F(Linting, TakesOverWhatIsOddAboutRows) {
   load();
   load();
   EXPECT_EQ(lint_.oddities()[static_cast<std::size_t>(Oddity::kUnknownStatus)], 2U);
-  const LintFinding finding = only();
+  const Finding finding = only();
   EXPECT_STREQ(finding.number(), "L204");
   EXPECT_EQ(finding.count, 2U);
   EXPECT_THAT(finding.text, AllOf(HasSubstr("2 rows: unknown_status: "),
@@ -123,7 +123,7 @@ TEST_F(Linting, NamesPepperVersionsThatAreNotAtHand) {
   load_version("v0");
   load_version("v9", 3);
   load_version(std::nullopt, 2);
-  const LintFinding finding = only();
+  const Finding finding = only();
   EXPECT_STREQ(finding.number(), "L203");
   EXPECT_EQ(finding.count, 6U);
   EXPECT_THAT(finding.text, AllOf(HasSubstr("6 rows: unknown_pepper_version: "),
@@ -164,7 +164,7 @@ TEST_F(Linting, CountsShortKeysThatWouldBeAccepted) {
     row_[kFieldState] = state;
     load();
   }
-  const LintFinding finding = only();
+  const Finding finding = only();
   EXPECT_STREQ(finding.number(), "L303");
   EXPECT_EQ(finding.count, 2U);
   EXPECT_THAT(finding.text, AllOf(HasSubstr("20 bytes"), HasSubstr("latchkey mint")));
@@ -182,7 +182,7 @@ TEST_F(Linting, CountsActiveRowsThatHaveExpired) {
   row_[kFieldExpires] = std::nullopt;
   row_[kFieldState] = "a";
   load();
-  const LintFinding finding = only();
+  const Finding finding = only();
   EXPECT_STREQ(finding.number(), "L304");
   EXPECT_EQ(finding.severity(), Severity::kNote);
   EXPECT_EQ(finding.count, 2U) << "the instant itself is too late, as in a verdict";

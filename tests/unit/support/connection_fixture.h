@@ -140,34 +140,34 @@ class Caller {
   bool ended_ = false;
 };
 
-std::string text(const OutBuffer& out) { return std::string(as_text(out.bytes())); }
-std::string ping(std::uint64_t id) {
+inline std::string text(const OutBuffer& out) { return std::string(as_text(out.bytes())); }
+inline std::string ping(std::uint64_t id) {
   OutBuffer out;
   encode_ping(out, id);
   return text(out);
 }
-std::string verify(std::uint64_t id, std::string_view key) {
+inline std::string verify(std::uint64_t id, std::string_view key) {
   OutBuffer out;
   encode_verify(out, id, {}, {&key, 1});
   return text(out);
 }
-std::string status(std::uint64_t id) {
+inline std::string status(std::uint64_t id) {
   OutBuffer out;
   encode_status(out, id);
   return text(out);
 }
-std::string sync_request(std::uint64_t id, std::uint32_t timeout_ms) {
+inline std::string sync_request(std::uint64_t id, std::uint32_t timeout_ms) {
   OutBuffer out;
   encode_sync(out, id, timeout_ms);
   return text(out);
 }
 
-std::vector<std::uint64_t> ids(const std::vector<Reply>& replies) {
+inline std::vector<std::uint64_t> ids(const std::vector<Reply>& replies) {
   std::vector<std::uint64_t> list;
   for (const Reply& reply : replies) list.push_back(reply.id);
   return list;
 }
-std::optional<latchkey_error> error_in(const Reply& reply) {
+inline std::optional<latchkey_error> error_in(const Reply& reply) {
   latchkey_error code{};
   std::string_view sentence;
   if (reply.type != LATCHKEY_ERROR || decode_error(as_bytes(reply.body), code, sentence)) {
@@ -176,7 +176,7 @@ std::optional<latchkey_error> error_in(const Reply& reply) {
   EXPECT_EQ(sentence, error_sentence(code));
   return code;
 }
-latchkey_verdict verdict_in(const Reply& reply) {
+inline latchkey_verdict verdict_in(const Reply& reply) {
   std::vector<DecodedAnswer> answers;
   EXPECT_FALSE(decode_verified(as_bytes(reply.body), answers));
   return answers.size() == 1 ? answers[0].verdict : LATCHKEY_VERDICTS;

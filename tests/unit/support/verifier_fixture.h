@@ -11,14 +11,14 @@ namespace latchkey::test {
 
 class VerifierTest : public testing::Test, protected ThreeSources {
  protected:
-  Finding ask(std::string_view key, const Terms& terms) const {
-    Finding finding;
+  Outcome ask(std::string_view key, const Terms& terms) const {
+    Outcome outcome;
     const Question question{key, &terms};
-    verifier_.verify({&question, 1}, now_, {&finding, 1});
-    return finding;
+    verifier_.verify({&question, 1}, now_, {&outcome, 1});
+    return outcome;
   }
-  Finding ask(std::string_view key) const { return ask(key, Terms{}); }
-  Finding ask_sources(std::string_view key, SourceMask sources) const {
+  Outcome ask(std::string_view key) const { return ask(key, Terms{}); }
+  Outcome ask_sources(std::string_view key, SourceMask sources) const {
     Terms terms;
     terms.sources = sources;
     return ask(key, terms);

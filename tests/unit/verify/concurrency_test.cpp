@@ -127,13 +127,13 @@ class Rows {
   std::vector<Digest> digests;
 };
 
-// Verifies a batch of random keys and passes each finding to `see`.
+// Verifies a batch of random keys and passes each outcome to `see`.
 template <typename See>
 void verify_batch(const Stress& stress, Random& random, Quiescence::Reader& reader, See see) {
   std::size_t numbers[Verifier::kBatchMax];
   std::string texts[Verifier::kBatchMax];
   Question questions[Verifier::kBatchMax];
-  Finding findings[Verifier::kBatchMax];
+  Outcome outcomes[Verifier::kBatchMax];
   const Terms terms;
   for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) {
     numbers[i] = random.below(kKeys);
@@ -141,8 +141,8 @@ void verify_batch(const Stress& stress, Random& random, Quiescence::Reader& read
     questions[i] = {texts[i], &terms};
   }
   const ReadSection section(reader);
-  stress.verifier.verify(questions, {kNow, kNow}, findings);
-  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) see(numbers[i], findings[i]);
+  stress.verifier.verify(questions, {kNow, kNow}, outcomes);
+  for (std::size_t i = 0; i < Verifier::kBatchMax; ++i) see(numbers[i], outcomes[i]);
 }
 
 std::vector<Random> randoms() {
@@ -178,9 +178,9 @@ TEST(Concurrency, ReadersSeeWholeRecordsWhileRowsComeAndGo) {
       },
       [&](std::size_t number, Quiescence::Reader& reader) {
         verify_batch(stress, reader_random[number], reader,
-                     [&](std::size_t key, const Finding& finding) {
-                       ASSERT_NE(finding.verdict, LATCHKEY_UNAVAILABLE);
-                       if (finding.record != nullptr) rows.check(*finding.record, key);
+                     [&](std::size_t key, const Outcome& outcome) {
+                       ASSERT_NE(outcome.verdict, LATCHKEY_UNAVAILABLE);
+                       if (outcome.record != nullptr) rows.check(*outcome.record, key);
                      });
       });
 }
@@ -221,12 +221,12 @@ TEST(Concurrency, ReadersNeverSeeAnOlderVersionThanTheyMust) {
           floor[key] = std::max(told[key].load(), in_force[key].load());
         }
         verify_batch(stress, reader_random[number], reader,
-                     [&](std::size_t key, const Finding& finding) {
-                       if (finding.record == nullptr) {
+                     [&](std::size_t key, const Outcome& outcome) {
+                       if (outcome.record == nullptr) {
                          ASSERT_GE(removing[key].load(), floor[key]) << "nobody has removed it";
                          return;
                        }
-                       const std::uint64_t found = rows.check(*finding.record, key);
+                       const std::uint64_t found = rows.check(*outcome.record, key);
                        ASSERT_GE(found, floor[key]);
                        std::uint64_t known = told[key].load();
                        while (known < found && !told[key].compare_exchange_weak(known, found)) {
@@ -239,9 +239,9 @@ bool accepts_k(const Stress& stress, Quiescence::Reader& reader) {
   const ReadSection section(reader);
   const Terms terms;
   const Question question{"k", &terms};
-  Finding finding;
-  stress.verifier.verify({&question, 1}, {kNow, kNow}, {&finding, 1});
-  return finding.verdict == LATCHKEY_VALID;
+  Outcome outcome;
+  stress.verifier.verify({&question, 1}, {kNow, kNow}, {&outcome, 1});
+  return outcome.verdict == LATCHKEY_VALID;
 }
 
 // A first load rebuilds the map and fills it while readers look: a key that a reader has found

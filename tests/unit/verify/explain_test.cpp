@@ -385,26 +385,26 @@ TEST_F(ExplainTest, AgreesWithTheVerifier) {
     terms.sources = static_cast<SourceMask>(random.below(8));
     if (random.below(2) == 0) terms.all_scopes = scopes;
     if (random.below(4) == 0) terms.max_age_ms = 1000;
-    const Finding finding = ask(key, terms);
+    const Outcome outcome = ask(key, terms);
     const json told = why(key, terms);
-    ASSERT_EQ(told["verdict"], verdict_name(finding.verdict));
-    ASSERT_EQ(told["fresh"], finding.fresh);
+    ASSERT_EQ(told["verdict"], verdict_name(outcome.verdict));
+    ASSERT_EQ(told["fresh"], outcome.fresh);
     ASSERT_EQ(told.value("key_id", ""),
-              finding.record != nullptr ? finding.record->key_id() : std::string_view());
+              outcome.record != nullptr ? outcome.record->key_id() : std::string_view());
     verdicts.insert(told["verdict"]);
-    if (finding.record == nullptr) {
+    if (outcome.record == nullptr) {
       for (const json& found : told["rows"]) ASSERT_EQ(found["speaks"], false);
       continue;
     }
     ASSERT_EQ(told["rows"][0]["speaks"], true);
     const auto failing = conditions(told);
-    ASSERT_EQ(failing.empty(), finding.verdict == LATCHKEY_VALID) << told.dump(1);
+    ASSERT_EQ(failing.empty(), outcome.verdict == LATCHKEY_VALID) << told.dump(1);
     // The verdict is the first of its conditions; "disabled" may also stand for "ambiguous".
     if (!failing.empty() && failing[0] != "ambiguous") {
       ASSERT_EQ(told["verdict"], failing[0]) << told.dump(1);
     }
     for (std::size_t other = 1; other < told["rows"].size(); ++other) {
-      if (finding.verdict == LATCHKEY_VALID || finding.verdict == LATCHKEY_INSUFFICIENT_SCOPE)
+      if (outcome.verdict == LATCHKEY_VALID || outcome.verdict == LATCHKEY_INSUFFICIENT_SCOPE)
         break;
       ASSERT_FALSE(conditions(told, other).empty()) << told.dump(1);
     }

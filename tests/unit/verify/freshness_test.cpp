@@ -59,22 +59,22 @@ TEST_F(AnswerAge, JudgesTheAgeOfAnAnswerToTheNanosecond) {
     prove(a_, c.age_ns);
     Terms terms;
     terms.max_age_ms = c.max_age_ms;
-    const Finding finding = ask("k", terms);
-    EXPECT_EQ(finding.verdict, c.verdict);
-    EXPECT_EQ(finding.fresh, c.fresh);
-    EXPECT_EQ(finding.age_ms, c.age_ms);
-    EXPECT_EQ(finding.record == nullptr, c.verdict == LATCHKEY_UNAVAILABLE);
+    const Outcome outcome = ask("k", terms);
+    EXPECT_EQ(outcome.verdict, c.verdict);
+    EXPECT_EQ(outcome.fresh, c.fresh);
+    EXPECT_EQ(outcome.age_ms, c.age_ms);
+    EXPECT_EQ(outcome.record == nullptr, c.verdict == LATCHKEY_UNAVAILABLE);
   }
 }
 
 TEST_F(AnswerAge, NeverAnswersFromASourceThatWasNotLoaded) {
   in_a_.upsert(row("1", "k"));
   a_.freshness.forget();
-  const Finding finding = ask_sources("k", 0b001);
-  EXPECT_EQ(finding.verdict, LATCHKEY_UNAVAILABLE);
-  EXPECT_EQ(finding.age_ms, LATCHKEY_AGE_UNKNOWN);
-  EXPECT_FALSE(finding.fresh);
-  EXPECT_EQ(finding.record, nullptr);
+  const Outcome outcome = ask_sources("k", 0b001);
+  EXPECT_EQ(outcome.verdict, LATCHKEY_UNAVAILABLE);
+  EXPECT_EQ(outcome.age_ms, LATCHKEY_AGE_UNKNOWN);
+  EXPECT_FALSE(outcome.fresh);
+  EXPECT_EQ(outcome.record, nullptr);
 }
 
 TEST_F(AnswerAge, IsAsOldAsTheSourceThatSpokeOrElseAsTheOldestAsked) {

@@ -30,13 +30,13 @@ class JwtVerdict : public testing::Test {
     for (KeySet* keys : {&a_, &j_, &n_}) keys->freshness.prove(test::kBootNs);
   }
 
-  Finding ask(std::string_view key, SourceMask sources = ~SourceMask{0}) const {
-    Finding finding;
+  Outcome ask(std::string_view key, SourceMask sources = ~SourceMask{0}) const {
+    Outcome outcome;
     Terms terms;
     terms.sources = sources;
     const Question question{key, &terms};
-    verifier_.verify({&question, 1}, now_, {&finding, 1});
-    return finding;
+    verifier_.verify({&question, 1}, now_, {&outcome, 1});
+    return outcome;
   }
   latchkey_verdict verdict(std::string_view key) const { return ask(key).verdict; }
 
@@ -70,13 +70,13 @@ class JwtVerdict : public testing::Test {
 TEST_F(JwtVerdict, KnowsATokenByItsJti) {
   in_j_.upsert(text_row("1", "t"));
   for (const auto& [secret, digester] : {std::pair(kOld, 1U), std::pair(kNew, 2U)}) {
-    const Finding finding = ask(token(secret, claims("t")));
-    EXPECT_EQ(finding.verdict, LATCHKEY_VALID);
-    EXPECT_EQ(finding.record->key_id(), "1");
-    EXPECT_EQ(finding.route, 1U);
-    EXPECT_EQ(finding.digester, digester) << "hits are counted by secret";
-    EXPECT_EQ(finding.held_by, SourceMask{0b010});
-    EXPECT_EQ(finding.token_expires_us, kNeverExpires);
+    const Outcome outcome = ask(token(secret, claims("t")));
+    EXPECT_EQ(outcome.verdict, LATCHKEY_VALID);
+    EXPECT_EQ(outcome.record->key_id(), "1");
+    EXPECT_EQ(outcome.route, 1U);
+    EXPECT_EQ(outcome.digester, digester) << "hits are counted by secret";
+    EXPECT_EQ(outcome.held_by, SourceMask{0b010});
+    EXPECT_EQ(outcome.token_expires_us, kNeverExpires);
   }
   EXPECT_EQ(verdict(token(kOld, claims("u"))), LATCHKEY_UNKNOWN) << "no such row";
   in_j_.upsert(text_row("1", "t", RowState::kRevoked));
@@ -144,9 +144,9 @@ TEST_F(JwtVerdict, DrawsTheTokensTimesToTheMicrosecond) {
   };
   for (const auto& c : cases) {
     now_.real_us = c.now_us;
-    const Finding finding = ask(token(kOld, claims("t", c.times)));
-    EXPECT_EQ(finding.verdict, c.verdict) << c.times;
-    EXPECT_EQ(finding.token_expires_us, c.expires_us) << c.times;
+    const Outcome outcome = ask(token(kOld, claims("t", c.times)));
+    EXPECT_EQ(outcome.verdict, c.verdict) << c.times;
+    EXPECT_EQ(outcome.token_expires_us, c.expires_us) << c.times;
   }
 }
 
@@ -202,14 +202,14 @@ TEST_F(JwtVerdict, AnswersABatchAsOneByOne) {
       }
       questions.push_back({key, &terms[random.below(2)]});
     }
-    std::vector<Finding> findings(size);
-    verifier_.verify(questions, now_, findings);
+    std::vector<Outcome> outcomes(size);
+    verifier_.verify(questions, now_, outcomes);
     for (std::size_t i = 0; i < size; ++i) {
-      const Finding alone = ask(keys[i], questions[i].terms->sources);
-      ASSERT_EQ(findings[i].verdict, alone.verdict) << keys[i];
-      ASSERT_EQ(findings[i].record, alone.record) << keys[i];
-      ASSERT_EQ(findings[i].digester, alone.digester) << keys[i];
-      ASSERT_EQ(findings[i].token_expires_us, alone.token_expires_us) << keys[i];
+      const Outcome alone = ask(keys[i], questions[i].terms->sources);
+      ASSERT_EQ(outcomes[i].verdict, alone.verdict) << keys[i];
+      ASSERT_EQ(outcomes[i].record, alone.record) << keys[i];
+      ASSERT_EQ(outcomes[i].digester, alone.digester) << keys[i];
+      ASSERT_EQ(outcomes[i].token_expires_us, alone.token_expires_us) << keys[i];
     }
   }
 }

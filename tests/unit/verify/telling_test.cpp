@@ -1,5 +1,5 @@
-// A finding as its caller is told: counters, reduction to the caller's rights, claims, the log of
-// uses, names of sources. (verifier_test.cpp: the findings; hidden_reasons_test.cpp: whole
+// An outcome as its caller is told: counters, reduction to the caller's rights, claims, the log of
+// uses, names of sources. (verifier_test.cpp: the outcomes; hidden_reasons_test.cpp: whole
 // replies.)
 #include "verify/telling.h"
 
@@ -95,26 +95,26 @@ class TellingTest : public test::VerifierTest {
     in_a_.upsert(facts);
   }
 
-  // A finding about a row of source a, fresh and young where the answer to an unknown key is not.
-  Finding found(latchkey_verdict verdict) {
-    Finding finding = VerifierTest::ask("k");
-    EXPECT_NE(finding.record, nullptr);
-    finding.verdict = verdict;
-    finding.fresh = true;
-    finding.age_ms = 11;
-    finding.verdict_if_unknown = LATCHKEY_UNKNOWN;
-    finding.fresh_if_unknown = false;
-    finding.age_if_unknown_ms = 222;
-    return finding;
+  // An outcome about a row of source a, fresh and young where the answer to an unknown key is not.
+  Outcome found(latchkey_verdict verdict) {
+    Outcome outcome = VerifierTest::ask("k");
+    EXPECT_NE(outcome.record, nullptr);
+    outcome.verdict = verdict;
+    outcome.fresh = true;
+    outcome.age_ms = 11;
+    outcome.verdict_if_unknown = LATCHKEY_UNKNOWN;
+    outcome.fresh_if_unknown = false;
+    outcome.age_if_unknown_ms = 222;
+    return outcome;
   }
 
-  Told tell(const Finding& finding, Wanted wanted = kAll, const Rights& rights = all_rights()) {
+  Told tell(const Outcome& outcome, Wanted wanted = kAll, const Rights& rights = all_rights()) {
     Telling telling(verifier_, rights, stats_, 1, moment_);
     Answer answer;
-    return tell(telling, finding, wanted, answer);
+    return tell(telling, outcome, wanted, answer);
   }
-  static Told tell(Telling& telling, const Finding& finding, Wanted wanted, Answer& answer) {
-    telling.tell(finding, wanted, answer);
+  static Told tell(Telling& telling, const Outcome& outcome, Wanted wanted, Answer& answer) {
+    telling.tell(outcome, wanted, answer);
     Told told{answer.verdict, answer.fresh, answer.age_ms, {}};
     for (const Bytes part : answer.claims()) {
       for (auto& claim : claims_in(part)) told.claims.push_back(std::move(claim));
@@ -180,30 +180,30 @@ std::vector<Case> cases() {
 class TellingEachVerdict : public TellingTest, public testing::WithParamInterface<Case> {
  protected:
   TellingEachVerdict() {
-    finding_ = found(GetParam().verdict);
-    if (!GetParam().has_row) finding_.record = nullptr;
-    if (GetParam().too_old) finding_.verdict_if_unknown = LATCHKEY_UNAVAILABLE;
+    outcome_ = found(GetParam().verdict);
+    if (!GetParam().has_row) outcome_.record = nullptr;
+    if (GetParam().too_old) outcome_.verdict_if_unknown = LATCHKEY_UNAVAILABLE;
     rights_ = GetParam().reasons ? all_rights() : without_reasons();
   }
-  Finding finding_;
+  Outcome outcome_;
   Rights rights_;
 };
 
 TEST_P(TellingEachVerdict, TellsAsFoundOrExactlyAsAnUnknownKey) {
-  const Told told = tell(finding_, kAll, rights_);
+  const Told told = tell(outcome_, kAll, rights_);
   if (GetParam().reasons || is_open(GetParam().verdict)) {
     EXPECT_EQ(told.verdict, GetParam().verdict);
     EXPECT_TRUE(told.fresh);
     EXPECT_EQ(told.age_ms, 11U);
     EXPECT_EQ(told.claims.empty(), !GetParam().has_row);
   } else {
-    EXPECT_EQ(told, (Told{finding_.verdict_if_unknown, false, 222, {}}));
-    EXPECT_EQ(told, tell(finding_.as_unknown(), kAll, rights_));
+    EXPECT_EQ(told, (Told{outcome_.verdict_if_unknown, false, 222, {}}));
+    EXPECT_EQ(told, tell(outcome_.as_unknown(), kAll, rights_));
   }
 }
 
 TEST_P(TellingEachVerdict, CountsAsFoundAndAsTold) {
-  const Told told = tell(finding_, kAll, rights_);
+  const Told told = tell(outcome_, kAll, rights_);
   EXPECT_THAT(counts(stats_.verdicts), ElementsAre(Pair(GetParam().verdict, 1)));
   EXPECT_THAT(counts(stats_.told), ElementsAre(Pair(told.verdict, 1)));
   for (std::size_t source = 0; source < stats_.verdicts_by_source.size(); ++source) {
@@ -225,7 +225,7 @@ std::string case_name(const testing::TestParamInfo<Case>& info) {
 INSTANTIATE_TEST_SUITE_P(Table, TellingEachVerdict, testing::ValuesIn(cases()), case_name);
 
 TEST_F(TellingTest, GivesNoClaimsOfARefusedKeyWithoutReasons) {
-  const Finding revoked = found(LATCHKEY_REVOKED);
+  const Outcome revoked = found(LATCHKEY_REVOKED);
   EXPECT_THAT(tell(revoked, kAll, without_reasons()).claims, IsEmpty());
   EXPECT_THAT(tell(revoked, kAll, all_rights()).claims, testing::Contains(Pair(2, "7")))
       << "a caller that may learn the reason learns the owner too";
@@ -255,7 +255,7 @@ TEST_F(TellingTest, CountsTheUnknownKeysOfItsBatchAsTold) {
   }
   EXPECT_EQ(frank.unknown(), 1U);
   EXPECT_EQ(discreet.unknown(), LATCHKEY_VERDICTS - std::size(kOpen));
-  Finding stale = found(LATCHKEY_UNAVAILABLE);
+  Outcome stale = found(LATCHKEY_UNAVAILABLE);
   stale.verdict_if_unknown = LATCHKEY_UNAVAILABLE;
   discreet.tell(stale, {}, answer);
   EXPECT_EQ(discreet.unknown(), LATCHKEY_VERDICTS - std::size(kOpen)) << "was not told unknown";
@@ -363,12 +363,12 @@ TEST_F(TellingTest, GivesTheStricterExpiryOfRowAndToken) {
     RecordFacts facts = row("9", "timed");
     facts.expires_us = c.row_us;
     in_b_.upsert(facts);
-    Finding finding = VerifierTest::ask("timed");
-    ASSERT_NE(finding.record, nullptr);
-    finding.token_expires_us = c.token_us;
+    Outcome outcome = VerifierTest::ask("timed");
+    ASSERT_NE(outcome.record, nullptr);
+    outcome.token_expires_us = c.token_us;
     Claims expected = {{LATCHKEY_CLAIM_SOURCE, "b"}, {LATCHKEY_CLAIM_KEY_ID, "9"}};
     if (c.seconds) expected.emplace_back(LATCHKEY_CLAIM_EXPIRES, eight_bytes(*c.seconds));
-    EXPECT_EQ(tell(finding).claims, expected) << c.row_us << " and " << c.token_us;
+    EXPECT_EQ(tell(outcome).claims, expected) << c.row_us << " and " << c.token_us;
   }
 }
 

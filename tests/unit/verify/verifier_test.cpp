@@ -68,10 +68,10 @@ TEST_F(VerifierTest, LetsARefusingSourceSpeakBeforeAnAcceptingOne) {
       in_a_.upsert(row("in a", "k", in_a));
       in_b_.upsert(row("in b", "k", in_b));
       const bool b_speaks = in_a == RowState::kActive && in_b != RowState::kActive;
-      const Finding finding = ask("k");
-      EXPECT_EQ(finding.route, b_speaks ? 1U : 0U) << "in doubt, the order of the configuration";
-      EXPECT_EQ(finding.record->key_id(), b_speaks ? "in b" : "in a");
-      EXPECT_EQ(finding.verdict == LATCHKEY_VALID,
+      const Outcome outcome = ask("k");
+      EXPECT_EQ(outcome.route, b_speaks ? 1U : 0U) << "in doubt, the order of the configuration";
+      EXPECT_EQ(outcome.record->key_id(), b_speaks ? "in b" : "in a");
+      EXPECT_EQ(outcome.verdict == LATCHKEY_VALID,
                 in_a == RowState::kActive && in_b == RowState::kActive);
     }
   }
@@ -87,9 +87,9 @@ TEST_F(VerifierTest, KeepsTheOrderOfTheSourcesWhateverTheirDigests) {
   in_a_.upsert(row("in a", "k"));
   const Terms terms;
   const Question question{"k", &terms};
-  Finding finding;
-  verifier.verify({&question, 1}, now_, {&finding, 1});
-  EXPECT_EQ(finding.record->key_id(), "in c");
+  Outcome outcome;
+  verifier.verify({&question, 1}, now_, {&outcome, 1});
+  EXPECT_EQ(outcome.record->key_id(), "in c");
 }
 
 TEST_F(VerifierTest, CountsAnExpiredRowAsRefusing) {
@@ -124,10 +124,10 @@ TEST_F(VerifierTest, FindsKeysUnderEveryPepperThatIsAlive) {
     RecordFacts f = row(id, "");
     f.digest = HmacKey(test::as_bytes(pepper)).digest(std::string("key ") + id);
     in_c_.upsert(f);
-    const Finding finding = ask(std::string("key ") + id);
-    EXPECT_EQ(finding.verdict, LATCHKEY_VALID) << id;
-    EXPECT_EQ(finding.digester, digester) << "hits are counted by version";
-    EXPECT_EQ(finding.route, 2U);
+    const Outcome outcome = ask(std::string("key ") + id);
+    EXPECT_EQ(outcome.verdict, LATCHKEY_VALID) << id;
+    EXPECT_EQ(outcome.digester, digester) << "hits are counted by version";
+    EXPECT_EQ(outcome.route, 2U);
   }
   in_c_.upsert(row("plain", "never peppered"));
   EXPECT_EQ(ask("never peppered").verdict, LATCHKEY_UNKNOWN);
@@ -206,12 +206,12 @@ TEST_F(VerifierTest, JudgesTwinsByOneRuleWhateverTheirOrderAndDigests) {
     for (int order = 0; order < 3; ++order) {
       for (std::size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[random.below(i)]);
       for (const Twin& twin : rows) install(twin);
-      const Finding finding = ask("k");
+      const Outcome outcome = ask("k");
       const auto [verdict, source] = by_the_rule(rows);
-      ASSERT_EQ(finding.verdict, verdict) << "round " << round;
-      if (finding.record != nullptr) {
-        ASSERT_EQ(finding.route, source);
-        const std::string id(finding.record->key_id());
+      ASSERT_EQ(outcome.verdict, verdict) << "round " << round;
+      if (outcome.record != nullptr) {
+        ASSERT_EQ(outcome.route, source);
+        const std::string id(outcome.record->key_id());
         if (order == 0) first_id = id;
         ASSERT_EQ(id, first_id) << "the same row speaks, whatever the order";
       }
@@ -306,15 +306,15 @@ TEST_F(VerifierTest, AnswersABatchAsOneByOne) {
       key = random.below(20) == 0 ? "" : std::to_string(random.below(200));
       questions.push_back({key, &terms[random.below(3)]});
     }
-    std::vector<Finding> findings(size);
-    verifier_.verify(questions, now_, findings);
+    std::vector<Outcome> outcomes(size);
+    verifier_.verify(questions, now_, outcomes);
     for (std::size_t i = 0; i < size; ++i) {
-      const Finding alone = ask(keys[i], *questions[i].terms);
-      ASSERT_EQ(findings[i].verdict, alone.verdict) << keys[i];
-      ASSERT_EQ(findings[i].record, alone.record) << keys[i];
-      ASSERT_EQ(findings[i].fresh, alone.fresh) << keys[i];
-      ASSERT_EQ(findings[i].age_ms, alone.age_ms) << keys[i];
-      ASSERT_EQ(findings[i].digester, alone.digester) << keys[i];
+      const Outcome alone = ask(keys[i], *questions[i].terms);
+      ASSERT_EQ(outcomes[i].verdict, alone.verdict) << keys[i];
+      ASSERT_EQ(outcomes[i].record, alone.record) << keys[i];
+      ASSERT_EQ(outcomes[i].fresh, alone.fresh) << keys[i];
+      ASSERT_EQ(outcomes[i].age_ms, alone.age_ms) << keys[i];
+      ASSERT_EQ(outcomes[i].digester, alone.digester) << keys[i];
     }
   }
 }
