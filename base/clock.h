@@ -24,6 +24,9 @@ constexpr std::int64_t kAlwaysValid = std::numeric_limits<std::int64_t>::min();
   return us % 1'000'000 < 0 ? seconds - 1 : seconds;
 }
 
+// Nanoseconds as seconds, for figures that people read.
+[[nodiscard]] constexpr double to_seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
 [[nodiscard]] inline std::int64_t boot_ns() {
   timespec time{};
   clock_gettime(CLOCK_BOOTTIME, &time);

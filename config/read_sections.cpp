@@ -1,6 +1,5 @@
 #include "config/read_sections.h"
 
-#include <arpa/inet.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sys/un.h>
@@ -13,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "base/loopback.h"
 #include "config/settings_text.h"
 
 namespace latchkey {
@@ -40,15 +40,6 @@ void read_access(const Section& section, mode_t& bits, std::optional<gid_t>& gid
     }
     gid = entry->gr_gid;
   }
-}
-
-// nullopt: the text is no IP address (inet_pton(3)).
-std::optional<bool> is_loopback(const std::string& host) {
-  in_addr v4{};
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == IN_LOOPBACKNET;
-  in6_addr v6{};
-  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6) != 0;
-  return std::nullopt;
 }
 
 }  // namespace
@@ -84,7 +75,7 @@ void read_metrics(const Section& section, MetricsOptions& metrics) {
   const std::string port = colon == std::string::npos ? "" : listen->substr(colon + 1);
   std::string host = listen->substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  const std::optional<bool> loopback = is_loopback(host);
+  const std::optional<bool> loopback = is_loopback_address(host);
   const char* end = port.data() + port.size();
   const auto [rest, error] = std::from_chars(port.data(), end, metrics.port);
   if (!loopback || error != std::errc() || rest != end) {

@@ -168,7 +168,7 @@ int run(const std::string& config_path, bool check, std::vector<std::string>& re
   const Loaded loaded = load_all(running, check);
   if (check) return finish_check(running, loaded.trouble);
   for (const Finding& finding : loaded.trouble) {
-    reasons.push_back(fmt::format("{}: {}", finding.number(), finding.text));
+    reasons.push_back(finding.numbered());
   }
   if (!loaded.trouble.empty()) return kExitFailure;
   if (loaded.interrupted) {

@@ -14,7 +14,7 @@ constexpr std::size_t kCollectEvery = 1024;  // rows between two calls of collec
 ChangeSet::ChangeSet(KeySetWriter& writer, ChangeScope scope, std::size_t expected_rows)
     : writer_(writer), scope_(scope), began_empty_(writer.rows() == 0) {
   if (scope == ChangeScope::kRows) return;
-  (void)writer_.next_load_mark();
+  load_mark_ = writer_.next_load_mark();
   if (scope == ChangeScope::kTable) return;
   assert(!writer_.keys_.freshness.ever_proven());
   if (expected_rows == 0) return;
@@ -43,6 +43,8 @@ void ChangeSet::stage(const RecordFacts& facts, const Record* known) {
 }
 
 ChangeReport ChangeSet::apply() noexcept {
+  // A later set has given the rows that this one has seen another mark: they would pass for gone.
+  assert(scope_ == ChangeScope::kRows || load_mark_ == writer_.load_mark_);
   std::vector<const Record*> staged = std::exchange(staged_, {});
   const std::vector<const Record*> unseen = unseen_records(staged);
 

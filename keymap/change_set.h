@@ -64,7 +64,8 @@ class ChangeSet {
 
   KeySetWriter& writer_;
   ChangeScope scope_;
-  bool began_empty_;  // the writer had no rows, so no row can be gone at the end
+  std::uint8_t load_mark_ = 0;  // of a whole table: with which its rows are marked
+  bool began_empty_;            // the writer had no rows, so no row can be gone at the end
   std::vector<const Record*> staged_;
   std::vector<std::string> gone_;
   ChangeReport report_;

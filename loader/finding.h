@@ -97,6 +97,8 @@ struct Finding {
   [[nodiscard]] const char* number() const { return rule_of(lint).number; }
   [[nodiscard]] Severity severity() const { return rule_of(lint).severity; }
   [[nodiscard]] const char* name() const { return rule_of(lint).name; }
+  // "L301: text", for logs and errors.
+  [[nodiscard]] std::string numbered() const { return std::string(number()) + ": " + text; }
   bool operator==(const Finding&) const = default;
 };
 

@@ -1,16 +1,15 @@
 #include "daemon/http/http_answer.h"
 
 #include <algorithm>
-#include <boost/asio/ip/address.hpp>
 #include <iterator>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "base/loopback.h"
 #include "base/printable.h"
 
 namespace latchkey {
-namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = beast::http;
 namespace {
@@ -62,15 +61,9 @@ bool is_loopback(std::string_view authority) {
   if (!rest.empty() && (rest[0] != ':' || rest.find_first_not_of("0123456789", 1) != rest.npos)) {
     return false;
   }
-  if (bracketed) {
-    in6_addr address{};
-    return inet_pton(AF_INET6, std::string(host).c_str(), &address) == 1 &&
-           IN6_IS_ADDR_LOOPBACK(&address) != 0;
-  }
+  if (bracketed != (host.find(':') != host.npos)) return false;  // brackets are for IPv6
   if (equal_but_for_case(host, "localhost") || equal_but_for_case(host, "localhost.")) return true;
-  beast::error_code error;
-  const auto address = asio::ip::make_address(std::string(host), error);
-  return !error && address.is_loopback();
+  return is_loopback_address(std::string(host)).value_or(false);
 }
 
 // RFC 9112 section 3.2. target_of() returns nullopt if the request must be refused.

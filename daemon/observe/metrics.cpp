@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/printable.h"
 #include "base/wire_names.h"
 
@@ -20,8 +21,6 @@ using prometheus::MetricType;
 
 using Views = std::vector<SourceView>;
 using Labels = std::initializer_list<std::pair<const char*, std::string>>;
-
-double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
 
 template <typename Number>
 double number(Number value) {
@@ -44,7 +43,7 @@ class Family {
     for (std::size_t i = 0; i < counts.buckets.size(); ++i) {
       histogram.sample_count += counts.buckets[i].get();
       if (i == kHistogramBoundsNs.size()) break;  // the serializer adds the bucket "+Inf"
-      histogram.bucket.push_back({histogram.sample_count, seconds(kHistogramBoundsNs[i])});
+      histogram.bucket.push_back({histogram.sample_count, to_seconds(kHistogramBoundsNs[i])});
     }
     histogram.sample_sum = number(counts.sum_ns.get()) / 1e9;
   }
@@ -292,12 +291,12 @@ class Metrics {
                        "All that had committed so long ago is in force. Absent: never loaded.");
     for (const SourceView& source : list) {
       if (!source.route->keys->freshness.ever_proven()) continue;
-      age.add(seconds(source.age_ns), {{"source", source.status->name}});
+      age.add(to_seconds(source.age_ns), {{"source", source.status->name}});
     }
     gauge("latchkey_freshness_bound_seconds", "Older answers are not fresh.")
-        .add(seconds(limits.bound_ns));
+        .add(to_seconds(limits.bound_ns));
     gauge("latchkey_max_stale_seconds", "Past this age there is no answer.")
-        .add(seconds(limits.max_stale_ns));
+        .add(to_seconds(limits.max_stale_ns));
     Family states = gauge("latchkey_source_state", "1 for the state in which the source is.");
     for (const SourceView& source : list) {
       for (const SourceState state :
@@ -363,7 +362,7 @@ class Metrics {
     for (const SourceView& source : list) {
       const std::int64_t seen_ns = source.status->seen_boot_ns;
       if (seen_ns == 0) continue;
-      unseen.add(seconds(inputs_.now_boot_ns - seen_ns), {{"source", source.status->name}});
+      unseen.add(to_seconds(inputs_.now_boot_ns - seen_ns), {{"source", source.status->name}});
     }
     Family findings =
         gauge("latchkey_findings", "What can be said against the source, by severity.");

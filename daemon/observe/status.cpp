@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/printable.h"
 #include "base/wire_names.h"
 
@@ -13,14 +14,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
-double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
-
 ordered_json databases(const StatusInputs& inputs) {
   ordered_json list = ordered_json::array();
   for (const LoaderStatus& loader : inputs.loaders) {
     ordered_json database = {{"name", loader.database},
                              {"state", state_name(loader.state)},
-                             {"since_s", seconds(inputs.now_boot_ns - loader.since_boot_ns)},
+                             {"since_s", to_seconds(inputs.now_boot_ns - loader.since_boot_ns)},
                              {"host", loader.host},
                              {"system_identifier", loader.identity.system},
                              {"timeline", loader.identity.timeline},
@@ -34,12 +33,12 @@ ordered_json databases(const StatusInputs& inputs) {
                              {"malformed_notifications", loader.malformed_notifications},
                              {"pending_ids", loader.pending_ids},
                              {"stalled_readers", loader.stalled_readers},
-                             {"stalled_s", seconds(loader.stalled_ns)},
+                             {"stalled_s", to_seconds(loader.stalled_ns)},
                              {"heartbeats", loader.barriers},
                              {"heartbeat_us", loader.barrier_us}};
     if (loader.queue_usage >= 0) database["notification_queue"] = loader.queue_usage;
     if (!loader.last_error.empty()) {
-      database["last_error_age_s"] = seconds(inputs.now_boot_ns - loader.last_error_boot_ns);
+      database["last_error_age_s"] = to_seconds(inputs.now_boot_ns - loader.last_error_boot_ns);
     }
     list.push_back(database);
   }
@@ -69,7 +68,7 @@ ordered_json answer_time(const StatusInputs& inputs) {
   Histogram<PlainCount> all;
   for (const WorkerStats* worker : inputs.workers) all.add(worker->answered_in);
   ordered_json bounds = ordered_json::array(), counts = ordered_json::array();
-  for (const std::int64_t bound_ns : kHistogramBoundsNs) bounds.push_back(seconds(bound_ns));
+  for (const std::int64_t bound_ns : kHistogramBoundsNs) bounds.push_back(to_seconds(bound_ns));
   for (const PlainCount& count : all.buckets) counts.push_back(count.get());
   return {{"sum_s", static_cast<double>(all.sum_ns.get()) / 1e9},
           {"le_s", bounds},  // `counts` has one more entry, for longer times
@@ -137,14 +136,14 @@ void loaded(const SourceView& view, std::int64_t now_boot_ns, ordered_json& sour
   source["audits_failed"] = status.audits_failed;
   source["audit_mismatches"] = status.audit_mismatches;
   if (status.audited_boot_ns != 0) {
-    source["audited_ago_s"] = seconds(now_boot_ns - status.audited_boot_ns);
+    source["audited_ago_s"] = to_seconds(now_boot_ns - status.audited_boot_ns);
     source["audit_s"] = status.audit_seconds;
   }
   // The time for which a change that fired no trigger may have been unseen: now, and the maximum.
   if (status.seen_boot_ns != 0) {
     const std::int64_t unseen_ns = now_boot_ns - status.seen_boot_ns;
-    source["unseen_s"] = seconds(unseen_ns);
-    source["unseen_max_s"] = seconds(std::max(unseen_ns, status.unseen_max_ns));
+    source["unseen_s"] = to_seconds(unseen_ns);
+    source["unseen_max_s"] = to_seconds(std::max(unseen_ns, status.unseen_max_ns));
   }
   source["suspended"] = status.suspended;
   source["polled"] = status.polled;
@@ -177,7 +176,7 @@ ordered_json sources(const StatusInputs& inputs) {
     ordered_json source = {{"name", view.status->name},
                            {"state", source_state_name(view.standing.state)}};
     if (view.route->keys->freshness.ever_proven()) source["age_ms"] = view.age_ns / 1'000'000;
-    source["since_s"] = seconds(view.standing.for_ns);
+    source["since_s"] = to_seconds(view.standing.for_ns);
     loaded(view, inputs.now_boot_ns, source);
     source["accepted"] = sum(inputs, [&view](const WorkerStats& worker) -> const Counter& {
       return worker.accepted(view.number);
@@ -265,7 +264,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
   if (!rights.whole_status()) {
     const ordered_json restricted = {
         {"version", LATCHKEY_VERSION_TEXT},
-        {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
+        {"uptime_s", to_seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
         {"sources", restricted_sources(inputs, rights.sources)}};
     return fitting(restricted);
   }
@@ -273,7 +272,7 @@ std::string status_json(const StatusInputs& inputs, const Rights& rights) {
   const ordered_json status = {
       {"version", LATCHKEY_VERSION_TEXT},
       {"pid", getpid()},
-      {"uptime_s", seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
+      {"uptime_s", to_seconds(inputs.now_boot_ns - inputs.started_boot_ns)},
       {"workers", inputs.workers.size()},
       {"databases", databases(inputs)},
       {"sources", sources(inputs)},

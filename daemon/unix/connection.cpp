@@ -263,7 +263,7 @@ void UnixConnection::check_deadline(std::int64_t now_ns, std::int64_t idle_ns) {
   WorkerStats& stats = *host_.context().stats;
   if (idle) {
     stats.closed_idle.add();
-  } else if (state_ != State::kLingering) {  // it has had its last words
+  } else if (state_ != State::kLingering) {  // a lingering connection has received its refusal
     stats.closed_stalled.add();
   }
   close();

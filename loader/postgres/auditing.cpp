@@ -73,7 +73,7 @@ void Auditing::compare(std::size_t index) {
     source.undecided.decided();
     ++source.status.audits;
     source.status.audited_boot_ns = now_ns;
-    source.status.audit_seconds = static_cast<double>(now_ns - lane_->since_ns()) / 1e9;
+    source.status.audit_seconds = to_seconds(now_ns - lane_->since_ns());
   }
   if (result == Audit::Result::kAgrees) source.seen(lane_->begun_ns(), now_ns);
   if (result == Audit::Result::kDiffers) differs(source, index);

@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/clock.h"
 #include "loader/oddity.h"
 #include "loader/postgres/catalogue_lint.h"
 
@@ -17,12 +18,6 @@ namespace {
 // cost more.
 constexpr double kRowsExpectedMax = 1e9;
 
-double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
-
-std::string numbered(const Finding& finding) {
-  return std::string(finding.number()) + ": " + finding.text;
-}
-
 // Logs findings that are new since `before`, or gone; does not repeat them with every load. The
 // rate is limited, because writers of rows and the table's owner can make findings come and go.
 void log_findings(const std::string& source, LogLimits& limits, const std::vector<Finding>& before,
@@ -32,7 +27,7 @@ void log_findings(const std::string& source, LogLimits& limits, const std::vecto
                        : finding.severity() == Severity::kWarning ? spdlog::level::warn
                                                                   : spdlog::level::info;
     const auto more = limits.tell("new " + std::string(finding.number()), now_ns);
-    if (more) spdlog::log(level, "source \"{}\": {}{}", source, numbered(finding), *more);
+    if (more) spdlog::log(level, "source \"{}\": {}{}", source, finding.numbered(), *more);
   }
   for (const Finding& finding : gone(before, now)) {
     const auto more = limits.tell("gone " + std::string(finding.number()), now_ns);
@@ -123,7 +118,7 @@ void FollowedSource::report_load(std::int64_t now_ns, const SideRights& rights) 
   seen(load_since_ns_, now_ns);
   status.loading = false;
   status.suspended = false;
-  status.load_seconds = seconds(now_ns - load_since_ns_);
+  status.load_seconds = to_seconds(now_ns - load_since_ns_);
   status.oddities = lint_->oddities();
   refused_in_a_row = 0;
   ++status.loads;
@@ -267,7 +262,7 @@ bool FollowedSource::compare_sources(Quiescence& quiescence, std::int64_t now_ns
 void FollowedSource::update_status(std::int64_t now_ns) {
   status.rows = writer_.rows();
   status.keys = settings_.keys->map.size();
-  if (status.loading) status.load_seconds = seconds(now_ns - load_since_ns_);
+  if (status.loading) status.load_seconds = to_seconds(now_ns - load_since_ns_);
   status.ambiguous = writer_.ambiguous_digests();
   status.memory = writer_.memory();
 }

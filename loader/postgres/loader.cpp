@@ -255,7 +255,7 @@ void Loader::report_stall(const std::optional<StallWatch::Stall>& stall, std::si
             "{} stuck in one batch for {:.1f} s: {} bytes of outdated records cannot be freed, and"
             " memory grows with each change. A batch takes microseconds. If it does not go on by"
             " itself (it may have been stopped, by a debugger for instance), restart latchkeyd.",
-            fmt::join(stall->readers, ", "), static_cast<double>(stall->for_ns) / 1e9, waiting);
+            fmt::join(stall->readers, ", "), to_seconds(stall->for_ns), waiting);
       }
       status.stalled_readers = stall->readers;
       status.stalled_ns = stall->for_ns;

@@ -43,10 +43,6 @@ bool has(const OddityCounts& counts, Oddity oddity) {
   return counts.at(static_cast<std::size_t>(oddity)) > 0;
 }
 
-std::string numbered(const Finding& finding) {
-  return std::string(finding.number()) + ": " + finding.text;
-}
-
 }  // namespace
 
 Reading::Reading(FollowedDatabase& database, const PgHost& server)
@@ -124,7 +120,7 @@ void Reading::check_problems() const {
     }
   }
   if (found.empty()) return;
-  const std::string first = numbered(found.front());
+  const std::string first = found.front().numbered();
   database_.board.set_unready({std::move(found), /*final=*/true});
   throw PgError(first);
 }
@@ -202,7 +198,7 @@ void Reading::load(std::size_t index, LoadReason reason) {
 void Reading::looked_up(std::size_t index) {
   FollowedSource& source = *database_.sources[index];
   std::vector<Finding> found = problems(source.config(), source.facts);
-  if (!found.empty() && !database_.board.ready()) throw PgError(numbered(found.front()));
+  if (!found.empty() && !database_.board.ready()) throw PgError(found.front().numbered());
   // Without its triggers a table can still be read: then the map is as old as the last load.
   if (!std::ranges::all_of(found, [](const Finding& f) { return is_about_triggers(f.lint); })) {
     suspend(index, std::move(found));

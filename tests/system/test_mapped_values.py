@@ -249,7 +249,7 @@ def test_an_integer_that_counts_no_seconds_refuses(
         site.sql(f"INSERT INTO t VALUES (2, 'later', {value})")
         for key in ("from the start", "later"):
             for source, verdict in {"a": expires, "b": begins}.items():
-                assert site.cli.verify(key, source=source).names == [verdict]
+                assert site.verdict(key, source=source) == verdict
         odd = {source: site.source_status(source)["odd_rows"] for source in "ab"}
         told = {"unreadable_time": 1} if expires == "disabled" else {}
         assert odd == {"a": told, "b": told}

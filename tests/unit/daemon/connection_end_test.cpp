@@ -213,7 +213,7 @@ TEST_F(ConnectionTest, FinishesALargeReplyWhenDrained) {
 
 TEST_F(ConnectionTest, AnswersASyncWhenItIsInForce) {
   start();
-  EXPECT_THAT(ids(ask(ping(1) + sync_request(2, 1500) + ping(3))), ElementsAre(1));
+  EXPECT_THAT(ids(ask(ping(1) + sync(2, 1500) + ping(3))), ElementsAre(1));
   EXPECT_THAT(host_.syncs_, ElementsAre(Pair(0b111U, std::chrono::milliseconds(1500))));
   connection_->check_deadline(boot_ns() + 2 * kStall, 1);
   EXPECT_FALSE(is_closed()) << "its own timeout counts";
@@ -226,7 +226,7 @@ TEST_F(ConnectionTest, AnswersASyncWhenItIsInForce) {
 
 TEST_F(ConnectionTest, SaysThatASyncTimedOut) {
   start();
-  EXPECT_THAT(ask(sync_request(2, 1500)), IsEmpty());
+  EXPECT_THAT(ask(sync(2, 1500)), IsEmpty());
   host_.done_(false);
   settle();
   const auto replies = caller_->replies();
@@ -238,7 +238,7 @@ TEST_F(ConnectionTest, SaysThatASyncTimedOut) {
 
 TEST_F(ConnectionTest, IgnoresASyncThatEndsAfterItsConnection) {
   start();
-  ask(sync_request(2, 1500));
+  ask(sync(2, 1500));
   connection_->close();
   host_.done_(true);
   settle();
@@ -248,7 +248,7 @@ TEST_F(ConnectionTest, IgnoresASyncThatEndsAfterItsConnection) {
 
 TEST_F(ConnectionTest, EndsASyncWhoseHostNeverAnswers) {
   start();
-  ask(sync_request(2, 1500));
+  ask(sync(2, 1500));
   connection_->check_deadline(boot_ns() + 2 * LATCHKEY_SYNC_TIMEOUT_MS_MAX * kMs, kIdle);
   EXPECT_TRUE(is_closed());
 }

@@ -3,12 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/wire_names.h"
@@ -23,9 +21,7 @@ using test::kBootNs;
 using test::kMs;
 using test::kS;
 using testing::ElementsAre;
-using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 
 TEST(SourceViews, FollowTheConfigurationAndOmitSourcesWithoutALoader) {
   test::ObservedDaemon daemon;

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/wire_names.h"
 #include "tests/reference/client_codec.h"
+#include "tests/unit/support/frames.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/verifier_fixture.h"
 
@@ -140,26 +141,10 @@ class Caller {
   bool ended_ = false;
 };
 
-inline std::string text(const OutBuffer& out) { return std::string(as_text(out.bytes())); }
-inline std::string ping(std::uint64_t id) {
-  OutBuffer out;
-  encode_ping(out, id);
-  return text(out);
-}
 inline std::string verify(std::uint64_t id, std::string_view key) {
   OutBuffer out;
   encode_verify(out, id, {}, {&key, 1});
-  return text(out);
-}
-inline std::string status(std::uint64_t id) {
-  OutBuffer out;
-  encode_status(out, id);
-  return text(out);
-}
-inline std::string sync_request(std::uint64_t id, std::uint32_t timeout_ms) {
-  OutBuffer out;
-  encode_sync(out, id, timeout_ms);
-  return text(out);
+  return text_of(out);
 }
 
 inline std::vector<std::uint64_t> ids(const std::vector<Reply>& replies) {

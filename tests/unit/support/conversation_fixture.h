@@ -14,6 +14,7 @@
 #include "base/wire_names.h"
 #include "daemon/unix/conversation.h"
 #include "tests/reference/client_codec.h"
+#include "tests/unit/support/frames.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/verifier_fixture.h"
 
@@ -33,7 +34,6 @@ inline VerifyTerms bare_terms() {
   terms.want_claims = false;
   return terms;
 }
-inline std::string text_of(const OutBuffer& out) { return std::string(as_text(out.bytes())); }
 
 inline std::string verify(std::uint64_t id, const std::vector<std::string_view>& keys,
                           const VerifyTerms& demanded = {}) {
@@ -44,21 +44,6 @@ inline std::string verify(std::uint64_t id, const std::vector<std::string_view>&
 inline std::string why(std::uint64_t id, std::string_view key, const VerifyTerms& demanded = {}) {
   OutBuffer out;
   encode_why(out, id, demanded, key);
-  return text_of(out);
-}
-inline std::string ping(std::uint64_t id) {
-  OutBuffer out;
-  encode_ping(out, id);
-  return text_of(out);
-}
-inline std::string status(std::uint64_t id) {
-  OutBuffer out;
-  encode_status(out, id);
-  return text_of(out);
-}
-inline std::string sync(std::uint64_t id, std::uint32_t timeout_ms) {
-  OutBuffer out;
-  encode_sync(out, id, timeout_ms);
   return text_of(out);
 }
 inline std::string frame(int type, std::uint64_t id, std::string_view body = {}) {
