@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bench/flat_table.h"
 #include "bench/population.h"
 
 namespace latchkey::bench {
@@ -114,69 +115,21 @@ class Copied {
   std::atomic<std::shared_ptr<const RobinMap>> map_;
 };
 
-// The lower bound: only the two memory accesses that every look-up needs. A table of plain words
-// [16-bit tag | record address], at most half full; records of one aligned cache line that hold
-// only a digest; both in huge pages; the same hash, the same comparison, the same three passes. It
-// cannot change while it is read, cannot grow, and gives no answers.
+// The lower bound (flat_table.h).
 class Bare {
  public:
   static constexpr bool kConcurrent = false;
   using Access = NoAccess;
-  explicit Bare(Population& population) {
-    std::size_t slots = 64;
-    while (slots < 2 * population.size()) slots *= 2;
-    mask_ = slots - 1;
-    words_ = static_cast<std::uint64_t*>(slab_.allocate(slots * sizeof(std::uint64_t)));
-    std::fill_n(words_, slots, std::uint64_t{0});
-    lines_ = static_cast<Line*>(slab_.allocate(population.size() * sizeof(Line)));
-    std::size_t next = 0;
-    for_each_record(population, [&](const Digest& digest, const Record*) {
-      Line* line = new (&lines_[next++]) Line{digest};
-      const std::uint64_t hash = slot_hash(digest);
-      std::size_t slot = hash & mask_;
-      while (words_[slot] != 0) slot = (slot + 1) & mask_;
-      words_[slot] = (hash & ~kAddress) | reinterpret_cast<std::uint64_t>(line);
-    });
+  explicit Bare(Population& population) : table_(population.size()) {
+    for_each_record(population, [&](const Digest& digest, const Record*) { table_.add(digest); });
   }
-  // `found` receives the addresses of lines in place of records.
+  // `found` receives the addresses of the table's own digests in place of records.
   void find(Access&, std::span<const Digest> digests, std::span<const Record*> found) const {
-    std::uint64_t hashes[KeyMap::kBatchMax];
-    std::size_t slots[KeyMap::kBatchMax];
-    slot_hashes(digests, hashes);
-    for (std::size_t i = 0; i < digests.size(); ++i) {
-      slots[i] = hashes[i] & mask_;
-      __builtin_prefetch(&words_[slots[i]]);
-    }
-    for (std::size_t i = 0; i < digests.size(); ++i) {
-      slots[i] = candidate(slots[i], hashes[i]);
-      __builtin_prefetch(line(slots[i]));
-    }
-    for (std::size_t i = 0; i < digests.size(); ++i) {
-      while (line(slots[i]) != nullptr && !(line(slots[i])->digest == digests[i])) {
-        slots[i] = candidate((slots[i] + 1) & mask_, hashes[i]);
-      }
-      found[i] = reinterpret_cast<const Record*>(line(slots[i]));
-    }
+    table_.find(digests, found);
   }
 
  private:
-  struct alignas(64) Line {
-    Digest digest;
-  };
-  static constexpr std::uint64_t kAddress = (std::uint64_t{1} << 48) - 1;
-  // The next slot that is empty or has a matching tag.
-  [[nodiscard]] std::size_t candidate(std::size_t slot, std::uint64_t hash) const {
-    while (words_[slot] != 0 && ((words_[slot] ^ hash) & ~kAddress) != 0) slot = (slot + 1) & mask_;
-    return slot;
-  }
-  [[nodiscard]] const Line* line(std::size_t slot) const {
-    return reinterpret_cast<const Line*>(words_[slot] & kAddress);
-  }
-
-  Slab slab_;
-  std::size_t mask_ = 0;
-  std::uint64_t* words_ = nullptr;
-  Line* lines_ = nullptr;
+  FlatTable table_;
 };
 
 // Latchkey's own map with the same interface.

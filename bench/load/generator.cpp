@@ -98,7 +98,6 @@ class Connection {
   [[nodiscard]] int socket() const { return socket_; }
   [[nodiscard]] bool full() const { return in_flight_.full(); }
   [[nodiscard]] std::size_t in_flight() const { return in_flight_.count(); }
-  [[nodiscard]] bool unsent() const { return sent_ < out_.size(); }
   [[nodiscard]] bool silent(std::int64_t now) const {
     return in_flight_.count() > 0 && now - heard_ns_ > kSilenceNs;
   }
@@ -127,14 +126,16 @@ class Connection {
   }
 
   // Reads the available bytes. Calls `answered` for each answered request, with the time since
-  // which it has waited and its number of keys.
+  // which it has waited. Returns the time at which the bytes were there.
   template <typename Answered>
-  void receive(std::vector<std::uint8_t>& scratch, const Answered& answered) {
+  std::int64_t receive(std::vector<std::uint8_t>& scratch, const Answered& answered) {
     // The incomplete reply of the last call precedes the new bytes.
     std::ranges::copy(rest_, scratch.begin());
     const ssize_t count =
         recv(socket_, scratch.data() + rest_.size(), scratch.size() - rest_.size(), MSG_DONTWAIT);
-    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    // The only reading of the clock for an answer: a closed loop asks the next question now.
+    const std::int64_t now = now_ns();
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return now;
     if (count <= 0) {
       throw std::runtime_error("the server hung up" + (count < 0 ? ": " + reason(errno) : ""));
     }
@@ -142,7 +143,7 @@ class Connection {
     while (in_flight_.count() > 0) {
       const std::size_t used = peer_->judge(bytes, in_flight_.oldest().keys);
       if (used == 0) break;
-      answered(in_flight_.oldest().since_ns);
+      answered(now, in_flight_.oldest().since_ns);
       in_flight_.pop();
       bytes = bytes.subspan(used);
     }
@@ -151,8 +152,11 @@ class Connection {
     }
     if (bytes.size() > scratch.size() / 2) throw WrongAnswer("an answer that does not end");
     rest_.assign(bytes.begin(), bytes.end());
-    heard_ns_ = now_ns();
+    heard_ns_ = now;
+    return now;
   }
+
+  bool awaits_room = false;  // the last send left a rest
 
  private:
   std::unique_ptr<Peer> peer_;
@@ -176,7 +180,8 @@ class Course {
   void ready() {
     std::unique_lock lock(mutex_);
     if (--waiting_ == 0) {
-      begin_ns_ = now_ns() + ns(settings_.warm_up);
+      begin_ns_ =
+          settings_.agree_on_begin ? settings_.agree_on_begin() : begin_after(settings_.warm_up);
       ready_.notify_all();
     }
     ready_.wait(lock, [&] { return waiting_ == 0 || failure_ != nullptr; });
@@ -317,10 +322,7 @@ class Thread {
     std::int64_t now = now_ns();
     for (const auto& connection : connections_) refill(*connection, now);
     while (now < course_.end_ns() && !course_.failed()) {
-      wait(100'000'000, [&](Connection& connection) {
-        receive(connection);
-        refill(connection, now_ns());
-      });
+      wait(100'000'000, [&](Connection& connection) { refill(connection, receive(connection)); });
       now = now_ns();
       turn(now);
     }
@@ -378,17 +380,16 @@ class Thread {
     }
   }
   void send(Connection& connection) {
-    const bool before = connection.unsent();
     const bool all = connection.send_all();
-    if (all && !before) return;
+    if (all != connection.awaits_room) return;  // epoll reports what is needed already
+    connection.awaits_room = !all;
     epoll_event event{};
     event.events = EPOLLIN | (all ? 0U : static_cast<std::uint32_t>(EPOLLOUT));
     event.data.ptr = &connection;
     epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.socket(), &event);
   }
-  void receive(Connection& connection) {
-    const std::int64_t now = now_ns();
-    connection.receive(scratch_, [&](std::int64_t since_ns) {
+  std::int64_t receive(Connection& connection) {
+    return connection.receive(scratch_, [&](std::int64_t now, std::int64_t since_ns) {
       if (now >= course_.begin_ns()) latencies_.record(now - since_ns);
     });
   }
@@ -425,6 +426,10 @@ class Thread {
 };
 
 }  // namespace
+
+std::int64_t begin_after(std::chrono::milliseconds warm_up) {
+  return now_ns() + std::chrono::nanoseconds(warm_up).count();
+}
 
 LoadResult run_load(const LoadSettings& settings, const KeyTable& keys,
                     const std::function<void(const Interval&)>& progress) {

@@ -21,9 +21,14 @@ std::uint64_t mixed(std::uint64_t number) {
   return number ^ (number >> 31);
 }
 
-void append_hex(std::string& text, std::uint64_t number) {
+void write_hex(char* text, std::uint64_t number) {
   constexpr std::string_view kDigits = "0123456789abcdef";
-  for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[(number >> shift) & 15];
+  for (int shift = 60; shift >= 0; shift -= 4) *text++ = kDigits[(number >> shift) & 15];
+}
+
+void append_hex(std::string& text, std::uint64_t number) {
+  text.resize(text.size() + 16);
+  write_hex(text.data() + text.size() - 16, number);
 }
 
 std::string of_shape(std::string_view prefix, std::uint64_t index) {
@@ -38,9 +43,11 @@ std::string of_shape(std::string_view prefix, std::uint64_t index) {
 std::string generated_key(std::uint64_t index) { return of_shape(kKnownPrefix, index); }
 std::string unknown_key(std::uint64_t index) { return of_shape(kUnknownPrefix, index); }
 
-std::string generated_value(std::uint64_t index) {
-  std::string value;
-  for (std::uint64_t part = 0; part < 4; ++part) append_hex(value, mixed(index * 4 + part));
+std::array<char, 64> generated_value(std::uint64_t index) {
+  std::array<char, 64> value;
+  for (std::uint64_t part = 0; part < 4; ++part) {
+    write_hex(value.data() + 16 * part, mixed(index * 4 + part));
+  }
   return value;
 }
 

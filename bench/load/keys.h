@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -17,8 +18,8 @@ namespace latchkey {
 [[nodiscard]] std::string generated_key(std::uint64_t index);
 // A key of the same shape that is never a generated key.
 [[nodiscard]] std::string unknown_key(std::uint64_t index);
-// The value that a peer stores with a generated key: 64 characters.
-[[nodiscard]] std::string generated_value(std::uint64_t index);
+// The value that a peer stores with a generated key.
+[[nodiscard]] std::array<char, 64> generated_value(std::uint64_t index);
 
 // Ranks from 0 with a probability proportional to 1 / (rank + 1)^exponent, by rejection from an
 // inverted integral (Hoermann and Derflinger, "Rejection-inversion to generate variates from

@@ -10,8 +10,9 @@
 
 #include "base/duration.h"
 #include "base/printable.h"
-#include "bench/load/echo.h"
+#include "bench/load/bare_server.h"
 #include "bench/load/generator.h"
+#include "bench/load/processes.h"
 #include "bench/load/report.h"
 #include "tool/commands.h"
 #include "tool/text.h"
@@ -79,6 +80,7 @@ int run(RunOptions& options) {
   load.duration = time_of(options.duration, "--duration", milliseconds(100), hours(24));
   load.choice.exponent = exponent_of(options.distribution);
   load.peer.claims = !options.no_claims;
+  load.processes = std::min(load.processes, load.connections);
   load.threads = std::min(load.threads, load.connections);
   if ((options.generate == 0) == options.key_file.empty()) {
     throw UsageError{"which keys? Give --generate N or --keys FILE"};
@@ -98,7 +100,7 @@ int run(RunOptions& options) {
   if (options.title.empty()) options.title = load.peer.name;
 
   const bool live = !options.quiet && isatty(STDERR_FILENO) == 1;
-  const LoadResult result = run_load(load, keys, [&](const Interval& interval) {
+  const LoadResult result = run_processes(load, keys, [&](const Interval& interval) {
     if (!live) return;
     const auto within_us = [&](double share) {
       return std::to_string(interval.latencies.quantile_ns(share) / 1000) + " us";
@@ -143,8 +145,10 @@ CLI::App* add_run(CLI::App& app, RunOptions& options) {
   LoadSettings& load = options.load;
   CLI::App* command = app.add_subcommand("run", "Make a load and measure it");
   command->add_option("--socket", load.socket, "Unix socket of the server")->capture_default_str();
-  command->add_option("--protocol", load.peer.name, "latchkey, echo, redis, memcached or postgres")
-      ->check(CLI::IsMember({"latchkey", "echo", "redis", "memcached", "postgres"}))
+  command
+      ->add_option("--protocol", load.peer.name,
+                   "latchkey, echo, floor, redis, memcached or postgres")
+      ->check(CLI::IsMember({"latchkey", "echo", "floor", "redis", "memcached", "postgres"}))
       ->capture_default_str();
   command->add_option("--connections", load.connections, "How many")
       ->check(CLI::Range(1, 100'000))
@@ -155,7 +159,12 @@ CLI::App* add_run(CLI::App& app, RunOptions& options) {
   command->add_option("--batch", load.batch, "Keys in each request")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
-  command->add_option("--threads", load.threads, "Threads that ask")
+  command
+      ->add_option("--processes", load.processes,
+                   "Processes that ask, as applications are: each has its share of the connections")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--threads", load.threads, "Threads that ask, in each process")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   command->add_option("--pin", load.processors, "Processors that threads are bound to, in turn")
@@ -213,12 +222,17 @@ int main_of(int argc, char** argv) {
   report_command->add_option("--html", report.html, "The page")->required();
   report_command->add_option("--title", report.title, "Its title")->capture_default_str();
 
-  EchoSettings echo;
+  BareSettings bare;
   CLI::App* echo_command =
-      app.add_subcommand("echo", "Serve the floor: sends half of each 64 bytes back");
-  echo_command->add_option("--socket", echo.socket, "Unix socket to serve on")->required();
-  echo_command->add_flag("--spin", echo.spin, "Never sleep");
-  echo_command->add_option("--pin", echo.processor, "Processor to run on");
+      app.add_subcommand("echo", "Serve the floor of all: sends half of each 64 bytes back");
+  CLI::App* floor_command = app.add_subcommand(
+      "floor", "Serve the floor of verdicts: SHA-256, a look-up in a flat table, a fixed reply");
+  for (CLI::App* command : {echo_command, floor_command}) {
+    command->add_option("--socket", bare.socket, "Unix socket to serve on")->required();
+    command->add_flag("--spin", bare.spin, "Never sleep");
+    command->add_option("--pin", bare.processor, "Processor to run on");
+  }
+  floor_command->add_option("--generate", count, "How many generated keys it knows")->required();
 
   try {
     app.parse(argc, argv);
@@ -228,12 +242,19 @@ int main_of(int argc, char** argv) {
   if (run_command->parsed()) return run(options);
   if (report_command->parsed()) return make_report(report);
   if (echo_command->parsed()) {
-    serve_echo(echo);
+    serve_echo(bare);
+    return 0;
+  }
+  if (floor_command->parsed()) {
+    serve_floor(bare, count);
     return 0;
   }
   for (std::uint64_t i = 0; i < count; ++i) {
     std::cout << generated_key(i);
-    if (values) std::cout << ' ' << generated_value(i);
+    if (values) {
+      const auto value = generated_value(i);
+      std::cout << ' ' << std::string_view(value.data(), value.size());
+    }
     std::cout << '\n';
   }
   return 0;

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/wire_names.h"
+#include "bench/load/bare_server.h"
 #include "tests/reference/client_codec.h"
 
 namespace latchkey {
@@ -46,10 +47,17 @@ class LatchkeyPeer : public Peer {
   explicit LatchkeyPeer(const PeerOptions& options) : options_(options) {
     terms_.want_claims = options.claims;
   }
+  // Requests for as many keys of the same lengths differ in their ids and keys only, so the last
+  // request is kept, and changed where it differs.
   void encode(OutBuffer& out, std::span<const BenchKey> keys) override {
-    texts_.clear();
-    for (const BenchKey& key : keys) texts_.push_back(key.text);
-    encode_verify(out, ++sent_, terms_, texts_);
+    if (!fits(keys)) make_template(keys);
+    const std::size_t size = template_.size();
+    std::uint8_t* request = out.grow(size);
+    std::memcpy(request, template_.data(), size);
+    store_le<std::uint64_t>(request + kIdAt, ++sent_);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      std::memcpy(request + places_[i].at, keys[i].text.data(), places_[i].length);
+    }
   }
   std::size_t judge(Bytes bytes, std::span<const BenchKey> keys) override {
     if (bytes.size() < LATCHKEY_HEADER_BYTES) return 0;
@@ -60,7 +68,8 @@ class LatchkeyPeer : public Peer {
     }
     if (bytes.size() < length) return 0;
     const Bytes body = bytes.subspan(LATCHKEY_HEADER_BYTES, length - LATCHKEY_HEADER_BYTES);
-    if (bytes[1] != LATCHKEY_VERIFIED || load_le<std::uint64_t>(bytes.data() + 8) != ++answered_ ||
+    if (bytes[1] != LATCHKEY_VERIFIED ||
+        load_le<std::uint64_t>(bytes.data() + kIdAt) != ++answered_ ||
         decode_verified(body, answers_) || answers_.size() != keys.size()) {
       throw WrongAnswer("another reply than was asked for: " + shown(bytes.first(length)));
     }
@@ -76,6 +85,31 @@ class LatchkeyPeer : public Peer {
   [[nodiscard]] std::size_t batch_max() const override { return LATCHKEY_BATCH_KEYS_MAX; }
 
  private:
+  static constexpr std::size_t kIdAt = 8;  // of the request id in a header
+  struct Place {
+    std::size_t at, length;
+  };
+
+  [[nodiscard]] bool fits(std::span<const BenchKey> keys) const {
+    if (places_.size() != keys.size()) return false;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (places_[i].length != keys[i].text.size()) return false;
+    }
+    return true;
+  }
+  void make_template(std::span<const BenchKey> keys) {
+    template_.clear();
+    places_.clear();
+    std::vector<std::string_view> texts;
+    std::size_t at = verify_overhead(terms_);
+    for (const BenchKey& key : keys) {
+      texts.push_back(key.text);
+      at += 2;  // the length
+      places_.push_back({at, key.text.size()});
+      at += key.text.size();
+    }
+    encode_verify(template_, 0, terms_, texts);
+  }
   static void check_id(const DecodedAnswer& answer, const BenchKey& key) {
     const std::string_view text = answer.claims.key_id;
     std::uint64_t id = 0;
@@ -86,7 +120,8 @@ class LatchkeyPeer : public Peer {
 
   const PeerOptions& options_;
   VerifyTerms terms_;
-  std::vector<std::string_view> texts_;
+  OutBuffer template_;
+  std::vector<Place> places_;  // of the keys in `template_`
   std::vector<DecodedAnswer> answers_;
   std::uint64_t sent_ = 0, answered_ = 0;
 };
@@ -110,6 +145,30 @@ class EchoPeer : public Peer {
   }
 };
 
+// ---- the lower bound with keys (bare_server.h)
+
+class FloorPeer : public Peer {
+ public:
+  void encode(OutBuffer& out, std::span<const BenchKey> keys) override {
+    const std::string_view text = keys[0].text.substr(0, sizeof(FloorRequest::key));
+    FloorRequest request{++sent_, static_cast<std::uint8_t>(text.size()), {}};
+    text.copy(request.key, text.size());
+    std::memcpy(out.grow(sizeof request), &request, sizeof request);
+  }
+  std::size_t judge(Bytes bytes, std::span<const BenchKey> keys) override {
+    FloorReply reply;
+    if (bytes.size() < sizeof reply) return 0;
+    std::memcpy(&reply, bytes.data(), sizeof reply);
+    if (reply.id != ++answered_ || (reply.known != 0) != keys[0].known) {
+      wrong(keys[0], shown(bytes.first(sizeof reply)));
+    }
+    return sizeof reply;
+  }
+
+ private:
+  std::uint64_t sent_ = 0, answered_ = 0;
+};
+
 // ---- key-value stores: the reply is the length of a value, the value and a line end; or a miss
 
 std::size_t judge_value(Bytes bytes, const BenchKey& key, std::string_view hit,
@@ -119,7 +178,10 @@ std::size_t judge_value(Bytes bytes, const BenchKey& key, std::string_view hit,
   if (!text.starts_with(wanted)) wrong(key, shown(bytes));
   if (!key.known) return wanted.size();
   if (text.size() < wanted.size() + 66) return 0;
-  if (text.substr(wanted.size(), 64) != generated_value(key.index)) wrong(key, shown(bytes));
+  const auto value = generated_value(key.index);
+  if (std::memcmp(text.data() + wanted.size(), value.data(), value.size()) != 0) {
+    wrong(key, shown(bytes));
+  }
   return wanted.size() + 66;
 }
 
@@ -267,12 +329,13 @@ class PostgresPeer : public Peer {
 
 std::unique_ptr<Peer> make_peer(const PeerOptions& options) {
   if (options.name == "latchkey") return std::make_unique<LatchkeyPeer>(options);
+  if (options.name == "floor") return std::make_unique<FloorPeer>();
   if (options.name == "echo") return std::make_unique<EchoPeer>();
   if (options.name == "redis") return std::make_unique<RedisPeer>();
   if (options.name == "memcached") return std::make_unique<MemcachedPeer>();
   if (options.name == "postgres") return std::make_unique<PostgresPeer>(options);
   throw std::runtime_error("no such protocol: " + options.name +
-                           ". Choose latchkey, echo, redis, memcached or postgres.");
+                           ". Choose latchkey, echo, floor, redis, memcached or postgres.");
 }
 
 }  // namespace latchkey

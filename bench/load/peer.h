@@ -40,7 +40,7 @@ class Peer {
 };
 
 struct PeerOptions {
-  std::string name = "latchkey";  // echo, redis, memcached, postgres
+  std::string name = "latchkey";  // echo, floor, redis, memcached, postgres
   bool claims = true;             // latchkey: ask for claims, and check the row's id
   bool generated = true;          // rows and values are those of generated keys
   std::string database = {};      // postgres: the database's name
