@@ -3,15 +3,17 @@
 // knows no protocol.
 #pragma once
 
-#include <boost/asio/local/stream_protocol.hpp>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 
+#include "base/descriptor.h"
 #include "config/options.h"
 #include "daemon/server/admission.h"
 #include "daemon/server/context.h"
+#include "daemon/server/ready_set.h"
 #include "latchkey/wire.h"
 #include "verify/rights.h"
 
@@ -20,12 +22,13 @@ namespace latchkey {
 // Used only on its worker's thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  using Socket = boost::asio::local::stream_protocol::socket;
-
   virtual ~Connection() = default;
   virtual void start() = 0;
-  // Reads the bytes that have arrived, and answers some of the requests.
-  virtual void turn() = 0;
+  // Its socket has changed. Each change is told once; `now_ns` is boot_ns().
+  virtual void notice(const Readiness& change, std::int64_t now_ns) = 0;
+  // Reads the bytes that have arrived, and takes some of the requests; Door::answer() sends the
+  // replies. Returns the work of that, in the unit of WorkerContext::turn_work.
+  [[nodiscard]] virtual std::size_t turn() = 0;
   // Sends the error and closes.
   virtual void refuse(latchkey_error code) = 0;
   // Answers the requests that have arrived, then closes.
@@ -36,6 +39,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Closes the connection if one of its deadlines has passed. `idle_ns` is the limit for
   // connections without a request.
   virtual void check_deadline(std::int64_t now_ns, std::int64_t idle_ns) = 0;
+  [[nodiscard]] virtual int socket() const = 0;
   // The caller whose quotas the connection draws on.
   [[nodiscard]] virtual const CallerId& id() const = 0;
 };
@@ -47,9 +51,10 @@ class ConnectionHost {
   virtual const WorkerContext& context() = 0;
   virtual const LimitOptions& limits() = 0;
   virtual Admission& admission() = 0;
-  // The connection has something to answer: the worker calls its turn(), at once or after others'.
-  // `again`: it had a turn just now.
-  virtual void ready(Connection& connection, bool again) = 0;
+  // The connection has something to do: the worker calls its turn(), after those of others.
+  virtual void ready(Connection& connection) = 0;
+  // The socket did not take all bytes: the worker calls notice() when it takes more.
+  virtual void await_writable(Connection& connection) = 0;
   // Counts `keys` that were answered as unknown to this caller.
   virtual void asked_in_vain(const CallerId& id, std::uint64_t keys) = 0;
   // Calls `done` once, on this worker's thread: true if all changes committed before are in force.
@@ -64,10 +69,12 @@ class Door {
   virtual ~Door() = default;
   // The connection draws on the quotas of `id` until it is closed, even if a reload changes the
   // rules.
-  [[nodiscard]] virtual std::shared_ptr<Connection> open(Connection::Socket socket,
-                                                         ConnectionHost& host, const Peer& peer,
-                                                         const CallerId& id,
+  [[nodiscard]] virtual std::shared_ptr<Connection> open(Descriptor socket, ConnectionHost& host,
+                                                         const Peer& peer, const CallerId& id,
                                                          const Rights& rights) = 0;
+  // Answers, as one batch, the requests that connections have taken in their turns since the last
+  // call, and sends the replies.
+  virtual void answer(const WorkerContext& context) = 0;
 };
 
 struct DoorKind {

@@ -25,8 +25,8 @@ struct WorkerContext {
 
   std::size_t worker = 0;  // the worker's index in each UseLog
   UseClock use_clock;
-  // The work done for one caller before the others have their turn; a request is never split. The
-  // unit is the look-up of a short key, a tenth of a microsecond.
+  // The work of one turn, and of the turns that are answered together; a request is never split.
+  // The unit is the look-up of a short key, a tenth of a microsecond.
   static constexpr std::size_t kTurnWorkAlone = 512, kTurnWorkAmongOthers = 128;
   std::size_t turn_work = kTurnWorkAlone;
 };

@@ -28,6 +28,8 @@ namespace {
 // The pause after an accept that failed for lack of descriptors or memory: an immediate retry would
 // spin.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+// Accepting takes longer than answering, so requests have their turn after this number.
+constexpr int kAcceptsAtOnce = 4;
 // This number of refused connections stay open for a moment, so that the caller can read the
 // reason. Connections beyond it receive the reason and are closed at once.
 constexpr std::size_t kRefusalsMax = 64;
@@ -38,7 +40,7 @@ constexpr std::size_t kStrangersMax = kRefusalsMax / 2;
 constexpr std::size_t kDescriptorsKept = 128;
 static_assert(kDescriptorsKept >= kRefusalsMax + Admission::kReserved + 32);
 
-int open_reserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+Descriptor open_reserve() { return Descriptor(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
 // Raises the process's limit of descriptors to `wanted`, at most to the kernel's hard limit.
 // Returns the number available, at most `wanted`.
@@ -83,7 +85,7 @@ Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Qui
       hooks_(std::move(hooks)),
       door_(std::move(door)),
       admission_(within_descriptors(options.limits)),
-      reserve_fd_(open_reserve()) {
+      reserve_(open_reserve()) {
   for (unsigned i = 0; i < options_.listen.workers; ++i) {
     const std::string name = "worker " + std::to_string(i);
     workers_.push_back(
@@ -94,11 +96,10 @@ Server::Server(const Options& options, std::shared_ptr<const Policy> policy, Qui
 
 Server::~Server() {
   for (const auto& worker : workers_) {
-    asio::post(worker->io(), [&worker] { worker->close_all(); });
+    worker->post([&worker] { worker->close_all(); });
     worker->join();
   }
   acceptor_.reset();
-  if (reserve_fd_ >= 0) close(reserve_fd_);
 }
 
 void Server::start(std::optional<int> listening) {
@@ -109,33 +110,50 @@ void Server::start(std::optional<int> listening) {
   asio::io_context& io = workers_.front()->io();
   accept_pause_ = std::make_unique<asio::steady_timer>(io);
   acceptor_ = std::make_unique<Protocol::acceptor>(io, Protocol(), *listening);
+  acceptor_->native_non_blocking(true);
+  workers_.front()->watch(*listening);
   accept();
   for (const auto& worker : workers_) worker->start();
 }
 
 void Server::accept() {
   if (!acceptor_->is_open()) return;  // closed by stop()
-  Worker& worker = **std::ranges::min_element(
-      workers_, {}, [](const auto& candidate) { return candidate->connections(); });
-  acceptor_->async_accept(
-      worker.io(), [this, &worker](const boost::system::error_code& error, Socket socket) {
-        if (error == asio::error::operation_aborted) return;
-        if (error) {
-          accept_stats_.accept_errors.add();
-          refuse_without_descriptors();
-          accept_pause_->expires_after(kAcceptPause);
-          accept_pause_->async_wait([this](const boost::system::error_code& cancelled) {
-            if (!cancelled) accept();
-          });
-          return;
-        }
-        accepted(std::move(socket), worker);
-        accept();
-      });
+  acceptor_->async_wait(Protocol::acceptor::wait_read,
+                        [this](const boost::system::error_code& error) {
+                          if (error != asio::error::operation_aborted) accept_some();
+                        });
+  workers_.front()->run_asio_soon();  // connections may wait already
 }
 
-void Server::accepted(Socket socket, Worker& worker) {
-  const Peer peer = peer_of(socket.native_handle()).value_or(Peer{});
+void Server::accept_some() {
+  for (int i = 0; i < kAcceptsAtOnce; ++i) {
+    Descriptor socket(
+        accept4(acceptor_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket) {
+      accepted(std::move(socket));
+    } else if (errno == EAGAIN) {
+      break;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      accept_stats_.accept_errors.add();
+      refuse_without_descriptors();
+      return pause_accepting();
+    }
+  }
+  accept();
+}
+
+void Server::pause_accepting() {
+  accept_pause_->expires_after(kAcceptPause);
+  workers_.front()->wake_at(awake_ns() + std::chrono::nanoseconds(kAcceptPause).count());
+  accept_pause_->async_wait([this](const boost::system::error_code& cancelled) {
+    if (!cancelled) accept();
+  });
+}
+
+void Server::accepted(Descriptor socket) {
+  Worker& worker = **std::ranges::min_element(
+      workers_, {}, [](const auto& candidate) { return candidate->connections(); });
+  const Peer peer = peer_of(socket.get()).value_or(Peer{});
   const CallerId id = policy_->callers.id_of(peer);
   if (!policy_->callers.rights_of(peer)) {
     accept_stats_.refused_not_allowed.add();
@@ -152,20 +170,20 @@ void Server::accepted(Socket socket, Worker& worker) {
   }
   accept_stats_.accepted.add();
   worker.promise();
-  asio::post(worker.io(), [&worker, socket = std::move(socket), peer, id]() mutable {
+  worker.post([&worker, socket = std::move(socket), peer, id]() mutable {
     worker.open(std::move(socket), peer, id);
   });
 }
 
-void Server::refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+void Server::refuse(Descriptor socket, const Peer& peer, const CallerId& id, latchkey_error code,
                     Worker& worker) {
   const bool stranger = id.share.kind == Share::Kind::kNone;
   if (refusals_ >= (stranger ? kStrangersMax : kRefusalsMax)) {
-    return door_.tell(socket.native_handle(), code);
+    return door_.tell(socket.get(), code);
   }
   ++refusals_;
   worker.promise();
-  asio::post(worker.io(), [this, &worker, socket = std::move(socket), peer, id, code]() mutable {
+  worker.post([this, &worker, socket = std::move(socket), peer, id, code]() mutable {
     worker.open_refused(std::move(socket), peer, id, code, [this] { --refusals_; });
   });
 }
@@ -174,24 +192,26 @@ void Server::refuse(Socket socket, const Peer& peer, const CallerId& id, latchke
 // the server closes its reserve descriptor, accepts, refuses and closes one connection after the
 // other, and opens the reserve again.
 void Server::refuse_without_descriptors() {
-  for (std::size_t i = 0; i < kRefusalsMax && reserve_fd_ >= 0; ++i) {
-    close(std::exchange(reserve_fd_, -1));
-    const int caller = accept4(acceptor_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC);
-    if (caller >= 0) {
-      door_.tell(caller, LATCHKEY_OVERLOADED);
-      close(caller);
+  for (std::size_t i = 0; i < kRefusalsMax && reserve_; ++i) {
+    reserve_.close();
+    bool refused = false;
+    if (const Descriptor caller(
+            accept4(acceptor_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
+        caller) {
+      door_.tell(caller.get(), LATCHKEY_OVERLOADED);
       accept_stats_.refused_no_descriptors.add();
+      refused = true;
     }
-    reserve_fd_ = open_reserve();
-    if (caller < 0) return;
+    reserve_ = open_reserve();
+    if (!refused) return;
   }
-  if (reserve_fd_ < 0) reserve_fd_ = open_reserve();
+  if (!reserve_) reserve_ = open_reserve();
 }
 
 void Server::publish(const std::shared_ptr<const Policy>& policy) {
   admission_.set_limits(within_descriptors(policy->limits));
   for (const auto& worker : workers_) {
-    asio::post(worker->io(), [this, &worker, policy] {
+    worker->post([this, &worker, policy] {
       worker->adopt(policy);
       if (&worker == &workers_.front()) policy_ = policy;
     });
@@ -201,7 +221,7 @@ void Server::publish(const std::shared_ptr<const Policy>& policy) {
 void Server::stop() {
   if (acceptor_ == nullptr) return;
   std::promise<void> closed;
-  asio::post(workers_.front()->io(), [&] {
+  workers_.front()->post([&] {
     boost::system::error_code ignored;
     acceptor_->close(ignored);
     accept_pause_->cancel();
@@ -210,7 +230,7 @@ void Server::stop() {
   closed.get_future().wait();
   if (path_) path_->remove();
   for (const auto& worker : workers_) {
-    asio::post(worker->io(), [&worker] { worker->drain(); });
+    worker->post([&worker] { worker->drain(); });
   }
   // A caller that has not read its replies by the deadline loses them.
   asio::io_context waiting;
@@ -219,7 +239,7 @@ void Server::stop() {
   deadline.async_wait([&](const boost::system::error_code& cancelled) {
     if (cancelled || all_done) return;
     for (const auto& worker : workers_) {
-      asio::post(worker->io(), [&worker] { worker->close_all(); });
+      worker->post([&worker] { worker->close_all(); });
     }
   });
   std::thread watch([&] { waiting.run(); });

@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "daemon/server/connection.h"
 #include "daemon/server/policy.h"
 #include "daemon/server/socket_path.h"
@@ -56,11 +57,11 @@ class Server {
   [[nodiscard]] std::vector<std::string> stuck_since(std::int64_t awake_ns) const;
 
  private:
-  using Socket = boost::asio::local::stream_protocol::socket;
-
   void accept();
-  void accepted(Socket socket, Worker& worker);
-  void refuse(Socket socket, const Peer& peer, const CallerId& id, latchkey_error code,
+  void accept_some();
+  void pause_accepting();
+  void accepted(Descriptor socket);
+  void refuse(Descriptor socket, const Peer& peer, const CallerId& id, latchkey_error code,
               Worker& worker);
   void refuse_without_descriptors();
 
@@ -72,7 +73,7 @@ class Server {
   AcceptStats accept_stats_;
   Admission admission_;
   std::atomic<std::size_t> refusals_{0};  // connections that are being refused
-  int reserve_fd_ = -1;                   // closed to refuse a caller when no descriptor is left
+  Descriptor reserve_;                    // closed to refuse a caller when no descriptor is left
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<SocketPath> path_;
   std::unique_ptr<boost::asio::local::stream_protocol::acceptor> acceptor_;

@@ -3,6 +3,7 @@
 // itself, even if it has many uids.
 #pragma once
 
+#include <cstddef>
 #include <deque>
 #include <map>
 #include <optional>
@@ -51,18 +52,21 @@ class Ring {
     ring.pop_front();
     const auto found = waiting_.find(key);
     auto item = found->second.next();
-    if (found->second.empty()) {
-      waiting_.erase(found);
-    } else {
+    if (!found->second.empty()) {
       old_.push_back(key);
+    } else if (waiting_.size() > kKept) {
+      waiting_.erase(found);
     }
     return item;
   }
   [[nodiscard]] bool empty() const { return new_.empty() && old_.empty(); }
 
  private:
+  // Some keys without an item are kept: a caller that waits again then costs no allocation.
+  static constexpr std::size_t kKept = 16;
+
   std::map<Key, Waiting> waiting_;
-  std::deque<Key> new_, old_;  // each waiting key is in exactly one of them, once
+  std::deque<Key> new_, old_;  // each key with an item is in exactly one of them, once
   bool last_was_new_ = false;
 };
 

@@ -1,9 +1,10 @@
 #include "daemon/unix/connection.h"
 
 #include <openssl/crypto.h>
+#include <sys/socket.h>
 
 #include <array>
-#include <boost/asio/buffer.hpp>
+#include <cerrno>
 #include <limits>
 #include <utility>
 
@@ -11,7 +12,6 @@
 #include "base/wire_names.h"
 
 namespace latchkey {
-namespace asio = boost::asio;
 namespace {
 
 constexpr std::int64_t kLingerNs = 1'000'000'000;
@@ -19,18 +19,20 @@ constexpr std::int64_t kNoDeadline = std::numeric_limits<std::int64_t>::max();
 
 }  // namespace
 
-UnixConnection::UnixConnection(Socket socket, ConnectionHost& host, BatchScratch& scratch,
+void Round::answer(const WorkerContext& context) {
+  batch.answer(context);
+  for (UnixConnection* connection : connections) connection->reply();
+  connections.clear();
+}
+
+UnixConnection::UnixConnection(Descriptor socket, ConnectionHost& host, Round& round,
                                const Peer& peer, const CallerId& id, const Rights& rights)
     : socket_(std::move(socket)),
       host_(host),
-      scratch_(scratch),
+      round_(round),
       peer_(peer),
       id_(id),
       conversation_(rights) {}
-
-std::shared_ptr<UnixConnection> UnixConnection::self() {
-  return std::static_pointer_cast<UnixConnection>(shared_from_this());
-}
 
 void UnixConnection::apply(const CallerRules& rules) {
   const auto rights = rules.rights_of(peer_);
@@ -38,11 +40,27 @@ void UnixConnection::apply(const CallerRules& rules) {
   conversation_.set_rights(*rights);
 }
 
-void UnixConnection::start() {
-  boost::system::error_code ignored;
-  socket_.non_blocking(true, ignored);  // for reads and writes without async_ functions
-  enter(State::kReading);
-  read();
+void UnixConnection::start() { enter(State::kReading); }
+
+// What cannot be acted on now is remembered: the kernel does not report it again. Bytes are read
+// when the connection has its turn: reading from a thousand connections first would make all other
+// callers wait.
+void UnixConnection::notice(const Readiness& change, std::int64_t now_ns) {
+  unread_ = unread_ || change.readable;
+  ended_ = ended_ || change.ended;
+  switch (state_) {
+    case State::kReading:
+      if (!unread_) return;
+      received_ns_ = now_ns;
+      return wait_turn();
+    case State::kWriting:
+      if (change.writable) wait_turn();
+      return;
+    case State::kLingering: return discard_on();
+    case State::kReady:
+    case State::kSyncing:
+    case State::kClosed: return;
+  }
 }
 
 void UnixConnection::refuse(latchkey_error code) {
@@ -50,50 +68,52 @@ void UnixConnection::refuse(latchkey_error code) {
   write(Conversation::Next::kClose);
 }
 
-// Bytes are read when the connection has its turn: reading from a thousand connections first would
-// make all other callers wait.
-void UnixConnection::read() {
-  socket_.async_wait(Socket::wait_read,
-                     [self = this->self()](const boost::system::error_code& error) {
-                       if (self->state_ == State::kClosed) return;
-                       if (error && !self->draining_) return self->close();
-                       self->received_ns_ = boot_ns();
-                       self->unread_ = true;
-                       self->wait_turn(false);
-                     });
-}
-
 // Reads the available bytes. Returns false if there is nothing to answer.
 bool UnixConnection::receive() {
-  unread_ = false;
-  boost::system::error_code error;
   const auto room = in_.writable();
-  const std::size_t count = socket_.read_some(asio::buffer(room.data(), room.size()), error);
-  if (error == asio::error::would_block && !draining_) {
+  const ssize_t count = recv(socket_.get(), room.data(), room.size(), MSG_DONTWAIT);
+  // A stream that gives less than the room has nothing left (epoll(7)), except its end.
+  unread_ = count > 0 && (ended_ || static_cast<std::size_t>(count) == room.size());
+  if (count < 0 && errno == EAGAIN && !draining_) {
     received_ns_ = 0;
-    enter(State::kReading);
-    read();
+    read_on();
     return false;
   }
-  if (error || count == 0) {
+  if (count <= 0) {
     close();  // closed or half-closed by the caller: all of its requests have been answered
     return false;
   }
-  in_.commit(count);
+  in_.commit(static_cast<std::size_t>(count));
   return true;
 }
 
-void UnixConnection::wait_turn(bool again) {
-  enter(State::kReady);
-  host_.ready(*this, again);
+void UnixConnection::read_on() {
+  enter(State::kReading);
+  if (!unread_) return;
+  received_ns_ = boot_ns();
+  wait_turn();
 }
 
-void UnixConnection::turn() {
-  if (state_ == State::kClosed) return;
-  if (state_ == State::kLingering) return throw_away();
-  if (held_bytes_ > 0) return write_on();  // the rest that the socket did not take at once
-  if (unread_ && !receive()) return;
-  const auto next = conversation_.answer(in_, out_, host_.context(), scratch_);
+void UnixConnection::wait_turn() {
+  enter(State::kReady);
+  host_.ready(*this);
+}
+
+std::size_t UnixConnection::turn() {
+  if (state_ == State::kLingering) {
+    discard();
+  } else if (state_ == State::kReady && held_bytes_ > 0) {
+    write_on();  // the rest that the socket did not take at once
+  } else if (state_ == State::kReady && (left_ || receive())) {
+    conversation_.take(in_, out_, host_.context(), round_.batch);
+    round_.connections.push_back(this);
+    return conversation_.work();
+  }
+  return 0;
+}
+
+void UnixConnection::reply() {
+  const auto next = conversation_.finish(in_, out_, host_.context());
   if (const std::uint64_t keys = conversation_.take_unknown()) host_.asked_in_vain(id_, keys);
   if (out_.size() == 0) return written(next);
   frame_deadline_ns_ = 0;  // a frame that has begun by now is another one
@@ -109,9 +129,10 @@ void UnixConnection::write(Conversation::Next then) {
 // Most replies fit into the socket's buffer at once. The rest of a longer one is written in later
 // turns, when there is room, because copying large replies takes time from other callers, too.
 void UnixConnection::write_on() {
-  boost::system::error_code error;
-  sent_ += socket_.write_some(asio::buffer(out_.data() + sent_, out_.size() - sent_), error);
-  if (error && error != asio::error::would_block) return close();
+  const ssize_t count =
+      send(socket_.get(), out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (count < 0 && errno != EAGAIN) return close();
+  if (count > 0) sent_ += static_cast<std::size_t>(count);
   if (sent_ == out_.size()) {
     release_held();
     out_.clear();
@@ -127,12 +148,7 @@ void UnixConnection::write_on() {
     }
   }
   enter(State::kWriting);
-  socket_.async_wait(Socket::wait_write,
-                     [self = this->self()](const boost::system::error_code& failed) {
-                       if (self->state_ == State::kClosed) return;
-                       if (failed) return self->close();
-                       self->wait_turn(false);
-                     });
+  host_.await_writable(*this);
 }
 
 void UnixConnection::release_held() {
@@ -140,15 +156,15 @@ void UnixConnection::release_held() {
 }
 
 void UnixConnection::written(Conversation::Next then) {
+  left_ = then == Conversation::Next::kWrite || then == Conversation::Next::kSync;
   switch (then) {
     case Conversation::Next::kRead:
       if (draining_) {
         unread_ = true;
-        return wait_turn(true);  // a caller that continues to ask must not block other callers
+        return wait_turn();
       }
-      enter(State::kReading);
-      return read();
-    case Conversation::Next::kWrite: return wait_turn(true);
+      return read_on();
+    case Conversation::Next::kWrite: return wait_turn();
     case Conversation::Next::kSync: return sync();
     case Conversation::Next::kClose: return linger();
   }
@@ -161,7 +177,8 @@ void UnixConnection::sync() {
   const Conversation::Sync& wanted = conversation_.sync();
   host_.sync(
       wanted.sources, std::chrono::milliseconds(wanted.timeout_ms),
-      [self = this->self(), since_ns](bool in_force) {
+      [self = std::static_pointer_cast<UnixConnection>(shared_from_this()),
+       since_ns](bool in_force) {
         if (self->state_ == State::kClosed) return;
         const std::uint64_t id = self->conversation_.sync().request_id;
         if (in_force) {
@@ -169,7 +186,7 @@ void UnixConnection::sync() {
         } else {
           encode_error(self->out_, id, LATCHKEY_TIMED_OUT, error_sentence(LATCHKEY_TIMED_OUT));
         }
-        self->wait_turn(false);
+        self->wait_turn();
       });
 }
 
@@ -179,44 +196,41 @@ void UnixConnection::sync() {
 // yet, including the error message. So this shuts down the sending half, discards the caller's data
 // for kLingerNs, then closes.
 void UnixConnection::linger() {
-  if (state_ != State::kLingering) {
-    enter(State::kLingering);
-    boost::system::error_code ignored;
-    socket_.non_blocking(true, ignored);  // not set yet if refuse() was called instead of start()
-    socket_.shutdown(Socket::shutdown_send, ignored);
-  }
-  socket_.async_wait(Socket::wait_read,
-                     [self = this->self()](const boost::system::error_code& error) {
-                       if (self->state_ == State::kClosed) return;
-                       if (error) return self->close();
-                       self->host_.ready(*self, true);
-                     });
+  enter(State::kLingering);
+  shutdown(socket_.get(), SHUT_WR);
+  unread_ = true;
+  discard_on();
 }
 
 // Discards bytes in turns, like all reading, because a refused caller can send as fast as others.
-void UnixConnection::throw_away() {
+void UnixConnection::discard_on() {
+  if (!unread_ || discarding_) return;
+  discarding_ = true;
+  host_.ready(*this);
+}
+
+void UnixConnection::discard() {
+  discarding_ = false;
   std::array<char, 4096> trash;
-  boost::system::error_code error;
-  const std::size_t count = socket_.read_some(asio::buffer(trash), error);
-  OPENSSL_cleanse(trash.data(), count);
-  if (error && error != asio::error::would_block) return close();
-  linger();
+  const ssize_t count = recv(socket_.get(), trash.data(), trash.size(), MSG_DONTWAIT);
+  OPENSSL_cleanse(trash.data(), trash.size());
+  unread_ = count > 0;
+  if (count == 0 || (count < 0 && errno != EAGAIN)) return close();
+  discard_on();
 }
 
 void UnixConnection::drain() {
   draining_ = true;
-  if (state_ == State::kReading) {
-    boost::system::error_code ignored;
-    socket_.cancel(ignored);  // read()'s handler then takes only the bytes that the kernel holds
-  }
+  if (state_ != State::kReading) return;
+  unread_ = true;  // its turn takes only the bytes that the kernel holds
+  wait_turn();
 }
 
 void UnixConnection::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
   release_held();
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  socket_.close();
   host_.closed(*this);
 }
 

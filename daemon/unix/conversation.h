@@ -2,9 +2,8 @@
 // no socket and no database, and its clock is a parameter, so tests can run it without a
 // connection.
 //
-// One call takes the received frames, within the limits of a turn. Consecutive verify requests form
-// one batch: one read section, one clock reading, interleaved look-ups. Replies are in the order of
-// the requests.
+// A turn has three steps: take() the received frames, answer() the batch, which may hold requests
+// of other conversations, too, and finish(). Replies are in the order of the requests.
 #pragma once
 
 #include <cstdint>
@@ -17,42 +16,18 @@
 #include <vector>
 
 #include "daemon/server/context.h"
+#include "daemon/unix/batch.h"
 #include "protocol/codec.h"
 #include "protocol/frame_buffer.h"
 
 namespace latchkey {
 
-// Memory for one batch. All conversations of a worker reuse it, so that answering does not
-// allocate.
-class BatchScratch {
- public:
-  BatchScratch();
-
- private:
-  friend class Conversation;
-  struct Request {
-    std::uint64_t id;
-    std::uint16_t flags;
-    std::size_t keys;
-  };
-  // A batch is answered before it exceeds these limits. reserve() keeps pointers stable.
-  static constexpr std::size_t kRequests = 256;
-  static constexpr std::size_t kQuestions = std::size_t{2} * LATCHKEY_BATCH_KEYS_MAX;
-  static constexpr std::size_t kScopes = std::size_t{64} * LATCHKEY_SCOPES_MAX;
-
-  std::vector<Request> requests;
-  std::vector<Terms> terms;
-  std::vector<Question> questions;
-  std::vector<std::string_view> scopes;
-  std::vector<Outcome> outcomes;
-};
-
 class Conversation {
  public:
   enum class Next {
     kRead,   // everything received is answered: send `out`, then read on
-    kWrite,  // send `out`, then call answer() again: frames may be left
-    kSync,   // send `out`, then carry out sync(), append its reply, call answer() again
+    kWrite,  // send `out`, then have another turn: frames may be left
+    kSync,   // send `out`, then carry out sync(), append its reply, have another turn
     kClose,  // send `out`, then close
   };
   struct Sync {
@@ -63,11 +38,16 @@ class Conversation {
 
   explicit Conversation(Rights rights) : rights_(rights) {}
 
-  [[nodiscard]] Next answer(FrameBuffer& in, OutBuffer& out, const WorkerContext& context,
-                            BatchScratch& scratch);
+  // Takes frames, within the limits of a turn. Verify requests wait in `batch`; any other request
+  // is answered at once, after all that waits there.
+  void take(FrameBuffer& in, OutBuffer& out, const WorkerContext& context, Batch& batch);
+  // The work of the last take().
+  [[nodiscard]] std::size_t work() const { return work_; }
+  // Called after Batch::answer(). Wipes the frames taken.
+  [[nodiscard]] Next finish(FrameBuffer& in, OutBuffer& out, const WorkerContext& context);
   // Called after a reload, which may have changed the caller's rights.
   void set_rights(const Rights& rights) { rights_ = rights; }
-  // The sync that answer() stopped at.
+  // The sync that take() stopped at.
   [[nodiscard]] const Sync& sync() const { return sync_; }
   // The number of keys answered as unknown since the last call.
   [[nodiscard]] std::uint64_t take_unknown() { return std::exchange(unknown_, 0); }
@@ -85,13 +65,12 @@ class Conversation {
  private:
   [[nodiscard]] bool may_ask(std::uint8_t type) const;
   [[nodiscard]] Next take(const Frame& frame, OutBuffer& out, const WorkerContext& context,
-                          BatchScratch& scratch);
+                          Batch& batch);
   [[nodiscard]] Next take_verify(const Frame& frame, OutBuffer& out, const WorkerContext& context,
-                                 BatchScratch& scratch);
+                                 Batch& batch);
   [[nodiscard]] Next answer_status(const Frame& frame, OutBuffer& out,
                                    const WorkerContext& context);
   [[nodiscard]] Next take_why(const Frame& frame, OutBuffer& out, const WorkerContext& context);
-  void flush(OutBuffer& out, const WorkerContext& context, BatchScratch& scratch);
   // kRead if this turn may take another request, else kWrite.
   [[nodiscard]] Next go_on(const OutBuffer& out, const WorkerContext& context) const {
     return out.size() < kOutBytesMax && work_ < context.turn_work ? Next::kRead : Next::kWrite;
@@ -101,7 +80,8 @@ class Conversation {
 
   Rights rights_;
   Sync sync_;
-  std::size_t work_ = 0;       // the work done by this call of answer()
+  Next next_ = Next::kRead;    // the result of take()
+  std::size_t work_ = 0;       // see work()
   std::uint64_t unknown_ = 0;  // see take_unknown()
 };
 

@@ -6,7 +6,6 @@
 
 #include "base/wire_names.h"
 #include "daemon/unix/connection.h"
-#include "daemon/unix/conversation.h"
 #include "protocol/codec.h"
 
 namespace latchkey {
@@ -14,14 +13,14 @@ namespace {
 
 class UnixDoor : public Door {
  public:
-  std::shared_ptr<Connection> open(Connection::Socket socket, ConnectionHost& host,
-                                   const Peer& peer, const CallerId& id,
-                                   const Rights& rights) override {
-    return std::make_shared<UnixConnection>(std::move(socket), host, scratch_, peer, id, rights);
+  std::shared_ptr<Connection> open(Descriptor socket, ConnectionHost& host, const Peer& peer,
+                                   const CallerId& id, const Rights& rights) override {
+    return std::make_shared<UnixConnection>(std::move(socket), host, round_, peer, id, rights);
   }
+  void answer(const WorkerContext& context) override { round_.answer(context); }
 
  private:
-  BatchScratch scratch_;
+  Round round_;
 };
 
 void tell(int socket, latchkey_error code) {

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <memory>
 
-#include "daemon/unix/conversation.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/support/three_sources.h"
+#include "tests/unit/support/turn.h"
 
 extern "C" {
 #include "client/c/codec.h"
@@ -46,7 +46,7 @@ struct Worker : test::ThreeSources {
   Quiescence::Reader reader{quiescence_};
   WorkerStats stats;
   WorkerContext context;
-  BatchScratch scratch;
+  Batch batch;
 };
 
 struct Heard {
@@ -61,7 +61,7 @@ void answer(Worker& worker, Conversation& conversation, FrameBuffer& in, Heard& 
   using Next = Conversation::Next;
   for (Next next = Next::kWrite; next != Next::kRead && !heard.closed;) {
     OutBuffer out;
-    next = conversation.answer(in, out, worker.context, worker.scratch);
+    next = test::turn(conversation, in, out, worker.context, worker.batch);
     if (next == Next::kSync) encode_synced(out, conversation.sync().request_id, 0);
     heard.closed = next == Next::kClose;
     heard.replies += as_text(out.bytes());

@@ -147,11 +147,14 @@ def test_stopped_while_it_loads_it_ends_at_once(cluster: Any, databases: Databas
 # (Not ECONNABORTED: accept() on a Unix socket does not return it, and a waiting client stays.)
 @pytest.mark.parametrize("error", ["ENFILE", "ENOMEM"])
 def test_an_accept_that_fails_is_tried_again(there: Installation, error: str) -> None:
-    """Fault 37: for a while, the kernel refuses every accept."""
+    """Fault 37: for a while, the kernel refuses every accept.
+
+    Each failure is followed by a second accept with the reserve descriptor, which fails here, too.
+    """
     with Daemon(there.config) as daemon:
         trace = subprocess.Popen(
             ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(daemon.pid),
-             "-e", f"inject=accept,accept4:error={error}:when=1..3"],
+             "-e", f"inject=accept4:error={error}:when=1..4"],
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:

@@ -232,7 +232,7 @@ TEST_F(ConversationTest, LeavesNoKeyInTheBuffer) {
     const auto room = in.writable();
     std::memcpy(room.data(), talk.data(), talk.size());
     in.commit(talk.size());
-    (void)conversation.answer(in, out, context_, scratch_);
+    (void)turn(conversation, in, out);
     const std::string_view left(reinterpret_cast<const char*>(room.data()), talk.size());
     EXPECT_EQ(left.find(kSecret), std::string_view::npos);
     EXPECT_EQ(left.find(kSecret.substr(0, 8)), std::string_view::npos);
@@ -247,7 +247,7 @@ TEST_F(ConversationTest, LeavesOnlyTheUnfinishedFrameInTheBuffer) {
   const std::string talk = verify(1, {kSecret}) + verify(2, {"x"}) + ping(3).substr(0, 10);
   std::memcpy(room.data(), talk.data(), talk.size());
   in.commit(talk.size());
-  EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kRead);
+  EXPECT_EQ(turn(conversation, in, out), Conversation::Next::kRead);
   const std::string_view left(reinterpret_cast<const char*>(room.data()), talk.size());
   EXPECT_EQ(left.substr(0, 10), ping(3).substr(0, 10));
   EXPECT_EQ(left.find_first_not_of('\0', 10), std::string_view::npos);

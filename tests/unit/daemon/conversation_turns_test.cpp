@@ -36,7 +36,7 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
       verify(1, {"good"}) + sync(2, 250) + verify(3, {"good"}) + sync(4, 60'000);
   std::memcpy(in.writable().data(), talk.data(), talk.size());
   in.commit(talk.size());
-  EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kSync);
+  EXPECT_EQ(turn(conversation, in, out), Conversation::Next::kSync);
   EXPECT_THAT(describe(text_of(out)), ElementsAre(StartsWith("1: valid")));
   EXPECT_EQ(conversation.sync().request_id, 2U);
   EXPECT_EQ(conversation.sync().timeout_ms, 250U);
@@ -44,11 +44,11 @@ TEST_F(ConversationTest, LetsLaterFramesWaitForASync) {
 
   in_a_.upsert(row("17", "good", RowState::kRevoked));  // a change that the sync waits for
   out.clear();
-  EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kSync);
+  EXPECT_EQ(turn(conversation, in, out), Conversation::Next::kSync);
   EXPECT_THAT(describe(text_of(out)), ElementsAre(StartsWith("3: revoked")));
   EXPECT_EQ(conversation.sync().request_id, 4U);
   out.clear();
-  EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kRead);
+  EXPECT_EQ(turn(conversation, in, out), Conversation::Next::kRead);
   EXPECT_EQ(out.size(), 0U);
 }
 
@@ -77,7 +77,7 @@ TEST_F(ConversationTest, DoesNoMoreInATurnThanTheWorkItMayCost) {
     in.commit(talk.size());
     Conversation conversation(rights);
     OutBuffer out;
-    EXPECT_EQ(conversation.answer(in, out, context_, scratch_), Conversation::Next::kWrite);
+    EXPECT_EQ(turn(conversation, in, out), Conversation::Next::kWrite);
     const std::size_t answered = describe(text_of(out)).size();
     EXPECT_LT(answered, asked);
     return answered;
@@ -109,7 +109,7 @@ TEST_F(ConversationTest, SendsWhatItHasBeforeRepliesGrowTooMany) {
   int writes = 0;
   for (auto next = Conversation::Next::kWrite; next != Conversation::Next::kRead;) {
     OutBuffer out;
-    next = conversation.answer(in, out, context_, scratch_);
+    next = turn(conversation, in, out);
     EXPECT_LT(out.size(), Conversation::kOutBytesMax + 110'000);
     if (next != Conversation::Next::kRead) {
       EXPECT_EQ(next, Conversation::Next::kWrite);

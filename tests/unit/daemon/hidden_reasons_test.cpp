@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "base/wire_names.h"
+#include "daemon/unix/batch.h"
 #include "daemon/unix/conversation.h"
 #include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
 #include "tests/unit/support/tokens.h"
+#include "tests/unit/support/turn.h"
 #include "tests/unit/support/verifier_fixture.h"
 
 namespace latchkey {
@@ -133,7 +135,7 @@ Heard say(World& world, const std::string& bytes, const Rights& rights) {
   context.stats = &stats;
   context.turn_work = WorkerContext::kTurnWorkAmongOthers;
   context.clock = [&world] { return world.now(); };
-  BatchScratch scratch;
+  Batch batch;
   FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
   const auto room = in.writable();
   std::copy(bytes.begin(), bytes.end(), room.begin());
@@ -142,7 +144,7 @@ Heard say(World& world, const std::string& bytes, const Rights& rights) {
   Heard heard;
   do {
     OutBuffer out;
-    heard.nexts.push_back(conversation.answer(in, out, context, scratch));
+    heard.nexts.push_back(test::turn(conversation, in, out, context, batch));
     heard.replies += as_text(out.bytes());
   } while (heard.nexts.back() == Conversation::Next::kWrite);
   heard.unknown = conversation.take_unknown();

@@ -13,11 +13,13 @@
 #include <thread>
 #include <vector>
 
+#include "daemon/unix/batch.h"
 #include "daemon/unix/conversation.h"
 #include "keymap/key_set.h"
 #include "keymap/use_log.h"
 #include "tests/reference/client_codec.h"
 #include "tests/unit/support/helpers.h"
+#include "tests/unit/support/turn.h"
 #include "tests/unit/support/verifier_fixture.h"
 
 namespace latchkey {
@@ -145,8 +147,8 @@ class UsesOfAnswers : public test::VerifierTest {
     FrameBuffer in(LATCHKEY_REQUEST_BYTES_MAX);
     std::ranges::copy(request.bytes(), in.writable().begin());
     in.commit(request.size());
-    EXPECT_EQ(Conversation(rights).answer(in, reply, context_, scratch_),
-              Conversation::Next::kRead);
+    Conversation conversation(rights);
+    EXPECT_EQ(test::turn(conversation, in, reply, context_, batch_), Conversation::Next::kRead);
     std::vector<std::string> ids;
     log_.take([&](const Use& use) {
       std::array<const Record*, 1> found;
@@ -162,7 +164,7 @@ class UsesOfAnswers : public test::VerifierTest {
   Quiescence::Reader reader_{quiescence_};
   WorkerStats stats_;
   WorkerContext context_;
-  BatchScratch scratch_;
+  Batch batch_;
 };
 
 TEST_F(UsesOfAnswers, AreThoseOfKeysThatWereLetIn) {

@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
 #include <cerrno>
 #include <deque>
 #include <functional>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/descriptor.h"
 #include "base/wire_names.h"
 #include "tests/reference/client_codec.h"
 #include "tests/unit/support/frames.h"
@@ -48,10 +48,13 @@ class FakeHost : public ConnectionHost {
   const WorkerContext& context() override { return context_; }
   const LimitOptions& limits() override { return limits_; }
   Admission& admission() override { return admission_; }
-  void ready(Connection& connection, bool again) override {
+  void ready(Connection& connection) override {
     EXPECT_EQ(waiting_, nullptr) << "one connection waits for one turn at a time";
     waiting_ = connection.shared_from_this();
-    asked_.push_back(again);
+    ++asked_;
+  }
+  void await_writable(Connection& connection) override {
+    EXPECT_TRUE(ready_set_.await_writable(connection));
   }
   void asked_in_vain(const CallerId& id, std::uint64_t keys) override {
     EXPECT_EQ(id, kId);
@@ -67,15 +70,19 @@ class FakeHost : public ConnectionHost {
   // Gives the connection its turn if it waits for one.
   bool serve() {
     const auto next = std::exchange(waiting_, nullptr);
-    if (next != nullptr) next->turn();
-    return next != nullptr;
+    if (next == nullptr) return false;
+    (void)next->turn();
+    round_.answer(context_);
+    return true;
   }
 
   WorkerContext context_;
   LimitOptions limits_;
   Admission admission_{limits_};
   std::shared_ptr<Connection> waiting_;
-  std::vector<bool> asked_;  // the `again` of each call of ready()
+  int asked_ = 0;  // the number of turns that the connection has asked for
+  ReadySet ready_set_;
+  Round round_;
   std::uint64_t in_vain_ = 0;
   std::vector<std::pair<SourceMask, std::chrono::milliseconds>> syncs_;
   std::function<void(bool)> done_;
@@ -179,6 +186,17 @@ class ConnectionTest : public VerifierTest {
     context.status_json = [this](const Rights&) {
       return std::make_shared<const std::string>(status_);
     };
+    connect();
+  }
+  ~ConnectionTest() override {
+    connection_->close();
+    host_.waiting_.reset();
+  }
+  ConnectionTest(const ConnectionTest&) = delete;
+  ConnectionTest& operator=(const ConnectionTest&) = delete;
+
+  // Makes the connection, in place of an earlier one that is closed.
+  void connect() {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
       throw std::runtime_error("socketpair failed");
@@ -186,23 +204,15 @@ class ConnectionTest : public VerifierTest {
     caller_ = std::make_unique<Caller>(ends[0]);
     Peer peer;
     peer.uid = kUid;
-    connection_ = std::make_shared<UnixConnection>(
-        Connection::Socket(io_, boost::asio::local::stream_protocol(), ends[1]), host_, scratch_,
-        peer, kId, rights_);
+    connection_ = std::make_shared<UnixConnection>(Descriptor(ends[1]), host_, host_.round_, peer,
+                                                   kId, rights_);
+    EXPECT_TRUE(host_.ready_set_.add(*connection_));
+    host_.closed_ = 0;
   }
-  ~ConnectionTest() override {
-    connection_->close();
-    host_.waiting_.reset();
-    io_.restart();
-    io_.poll();
-  }
-  ConnectionTest(const ConnectionTest&) = delete;
-  ConnectionTest& operator=(const ConnectionTest&) = delete;
-
   // Lets the connection notice all that has happened on its socket.
   void notice() {
-    io_.restart();
-    io_.poll();
+    while (host_.ready_set_.collect(false).connections > 0) {
+    }
   }
   // The same, with all turns that it asks for.
   void settle() {
@@ -229,10 +239,8 @@ class ConnectionTest : public VerifierTest {
 
   const Rights rights_{.sources = 0b111, .all_sources = true};
   std::string status_ = "{}";
-  boost::asio::io_context io_;
   Quiescence::Reader reader_{quiescence_};
   WorkerStats stats_;
-  BatchScratch scratch_;
   FakeHost host_;
   std::unique_ptr<Caller> caller_;
   std::shared_ptr<UnixConnection> connection_;

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "base/wire_names.h"
-#include "daemon/unix/conversation.h"
 #include "tests/reference/client_codec.h"
 #include "tests/unit/support/frames.h"
 #include "tests/unit/support/helpers.h"
+#include "tests/unit/support/turn.h"
 #include "tests/unit/support/verifier_fixture.h"
 
 namespace latchkey::test {
@@ -183,7 +183,7 @@ class ConversationTest : public VerifierTest {
     using Next = Conversation::Next;
     for (Next next = Next::kWrite; next != Next::kRead && !heard.closed;) {
       OutBuffer out;
-      next = conversation.answer(in, out, context_, scratch_);
+      next = turn(conversation, in, out);
       if (next == Next::kSync) {
         heard.syncs.push_back(conversation.sync().timeout_ms);
         encode_synced(out, conversation.sync().request_id, 0);
@@ -191,6 +191,9 @@ class ConversationTest : public VerifierTest {
       heard.closed = next == Next::kClose;
       heard.replies += text_of(out);
     }
+  }
+  Conversation::Next turn(Conversation& conversation, FrameBuffer& in, OutBuffer& out) {
+    return test::turn(conversation, in, out, context_, batch_);
   }
   std::vector<std::string> replies_to(const std::string& bytes,
                                       const Rights& rights = everything()) {
@@ -200,7 +203,7 @@ class ConversationTest : public VerifierTest {
   Quiescence::Reader reader_{quiescence_};
   WorkerStats stats_;
   WorkerContext context_;
-  BatchScratch scratch_;
+  Batch batch_;
   int clock_readings_ = 0;
 };
 
